@@ -1,0 +1,164 @@
+"""Command line shared by scripts/qat-yolov5.py and scripts/qat-yolov7.py: arguments, and a table of commands."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Callable, Dict, Optional, Sequence
+
+from quantization import __version__, calib, quantizer, upstream
+from quantization.errors import run_main
+
+PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
+
+
+def build_parser(name: str) -> argparse.ArgumentParser:
+    """The parser for one upstream.
+
+    Args:
+        name: "yolov5" or "yolov7".
+    """
+    parser = argparse.ArgumentParser(prog=f"qat-{name}.py", description=PROGRAM.format(name=name))
+    parser.add_argument("--version", action="version", version=f"quant-tools {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+    _add_quantize(commands, name)
+    _add_export(commands)
+    _add_sensitive(commands, name)
+    _add_test(commands, name)
+    return parser
+
+
+def _command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, help_text: str,
+             weight: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help_text, description=help_text,
+                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("weight", metavar="WEIGHT", help=weight)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser, name: str) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--cocodir", metavar="DIR", default=None,
+                       help="COCO-layout folder: images/, train2017.txt, val2017.txt, annotations/ or labels/")
+    group.add_argument("--data", metavar="YAML", default=None, help="YOLO data.yaml instead of --cocodir")
+    group.add_argument("--imgsz", type=int, default=640, help="longer image side, a multiple of the stride")
+    group.add_argument("--batch-size", type=positive, default=10, help="images a batch")
+    group.add_argument("--workers", type=int, default=4, help="threads that read images")
+    group.add_argument("--square", action="store_true",
+                       help="evaluate on squares as a fixed-size engine does; without it on rectangles as upstream does")
+    group.add_argument("--confidence", type=float, default=0.001, help="least score of a detection")
+    group.add_argument("--nmsthres", type=float, default=upstream.UPSTREAMS[name].iou,
+                       help="IoU threshold of non-maximum suppression")
+    _add_device(parser)
+    parser.add_argument("--backend", choices=quantizer.BACKENDS, default=None,
+                        help=f"quantizer backend (environment: {quantizer.ENVIRONMENT}); auto takes "
+                             "pytorch-quantization where it is installed")
+    parser.add_argument("--seed", type=int, default=0, help="of image sampling and training order")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default=None, help="cpu, cuda:0 ...; default: the first GPU, or the CPU")
+
+
+def _add_quantization(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("quantization")
+    group.add_argument("--ignore-policy", nargs="+", metavar="REGEX", default=[],
+                       help="more modules to leave in float: regular expressions for whole module paths, "
+                            r"e.g. 'model\.2\..*'; the detect head always is, unless --quantize-head")
+    group.add_argument("--quantize-head", action="store_true", help="quantize the detect head's convolutions too")
+    group.add_argument("--no-rules", action="store_true",
+                       help="leave out the scale groups (slower engines; for comparison)")
+    group.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript",
+                       help="ONNX exporter that shows the graph to the rules")
+    group.add_argument("--calib-method", choices=calib.METHODS, default="mse", help="activation calibration")
+    group.add_argument("--calib-batches", type=positive, default=25, help="batches of training images to calibrate on")
+
+
+def _add_quantize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> None:
+    parser = _command(commands, "quantize", "PTQ, and QAT when --qat is given", "float .pt from train.py")
+    parser.add_argument("--ptq", metavar="FILE", default="ptq.pt", help="PTQ checkpoint to write")
+    parser.add_argument("--qat", metavar="FILE", default=None, help="QAT checkpoint to write; asks for QAT")
+    parser.add_argument("--summary", metavar="FILE", default="summary.json", help="figures, options, versions, groups")
+    parser.add_argument("--eval-origin", action="store_true", help="measure the float model's mAP")
+    parser.add_argument("--eval-ptq", action="store_true", help="measure the PTQ model's mAP")
+    _add_quantization(parser)
+    group = parser.add_argument_group("QAT")
+    group.add_argument("--epochs", type=positive, default=10, help="epochs; the best by mAP is kept")
+    group.add_argument("--iters", type=positive, default=200, help="steps an epoch")
+    group.add_argument("--lr", type=float, default=1e-5, help="highest learning rate of the three-step schedule")
+    group.add_argument("--supervision-stride", type=positive, default=1, help="supervise every n-th layer")
+    group.add_argument("--no-amp", action="store_true", help="float32 training on a GPU too")
+    _add_data(parser, name)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _command(commands, "export", "checkpoint to Q/DQ ONNX", "quantized (or float) .pt")
+    parser.add_argument("--save", metavar="FILE", default=None, help="ONNX to write; default: WEIGHT with .onnx")
+    parser.add_argument("--size", type=positive, nargs="+", default=[640], metavar="N",
+                        help="input size: N for a square, or H W")
+    parser.add_argument("--batch", type=positive, default=1, help="batch size")
+    parser.add_argument("--dynamic", action="store_true", help="leave the batch size open")
+    parser.add_argument("--opset", type=int, default=None, help="13 or newer (dynamo: 18); default: the least")
+    parser.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript", help="torch's exporter")
+    parser.add_argument("--simplify", action="store_true", help="run onnxsim over the graph; Q/DQ stay")
+    _add_device(parser)
+
+
+def _add_sensitive(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> None:
+    parser = _command(commands, "sensitive", "mAP with each layer in float in turn", "float or quantized .pt")
+    parser.add_argument("--summary", metavar="FILE", default="sensitive-summary.json",
+                        help="ranking to write; a plot goes beside it as .png")
+    parser.add_argument("--num-image", type=positive, default=None, help="evaluate on so many validation images only")
+    _add_quantization(parser)
+    _add_data(parser, name)
+
+
+def _add_test(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> None:
+    parser = _command(commands, "test", "COCO mAP by pycocotools", "float or quantized .pt, or an .onnx")
+    parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
+    _add_data(parser, name)
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number above zero."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def run(name: str, arguments: Optional[Sequence[str]] = None) -> int:
+    """Parse and carry out.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        arguments: None: the command line.
+
+    Returns:
+        The exit code.
+    """
+    options = build_parser(name).parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger = logging.getLogger("quantization")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    upstream.enter_checkout(name, Path(__file__).resolve().parents[1])
+    from quantization import commands  # needs the checkout's modules
+
+    table: Dict[str, Callable[..., None]] = {
+        "quantize": commands.quantize, "export": commands.export, "sensitive": commands.sensitive,
+        "test": commands.test}
+    table[options.command](name, options)
+    return 0
+
+
+def main(name: str) -> None:
+    """Entry point of the scripts."""
+    run_main(lambda arguments: run(name, arguments))

@@ -1,0 +1,302 @@
+"""The commands of the qat scripts: quantize, export, sensitive, test."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import platform
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from quantization import __version__, checkpoint, rules, upstream
+from quantization import export as onnx_export
+from quantization import quantize as passes
+from quantization import sensitivity as sensitivity_analysis
+from quantization.data import Dataset, Loader, open_dataset
+from quantization.errors import UserError, atomic_write, check_writable
+from quantization.evaluate import GroundTruth, Metrics, Predictor, evaluate, OnnxPredictor
+from quantization.finetune import FinetuneOptions, finetune
+
+LOG = logging.getLogger("quantization")
+
+
+# --- parts that the commands share ------------------------------------------------------------------------------------
+
+
+def pick_device(name: Optional[str]) -> torch.device:
+    """The device of ``--device``.
+
+    Raises:
+        UserError: torch does not know it, or has no such GPU.
+    """
+    if name is None:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is unknown: give cpu or cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
+                        "use --device cpu, or install a torch built for your CUDA")
+    return device
+
+
+def check_size(size: int, model: nn.Module, flag: str) -> None:
+    """Raises a UserError if ``size`` is no multiple of the model's stride."""
+    stride = int(model.stride.max())
+    if size % stride or size <= 0:
+        raise UserError(f"{flag} {size} is no multiple of the model's stride {stride}: "
+                        f"use {max(stride, round(size / stride) * stride)}")
+
+
+def torch_predictor(model: nn.Module) -> Predictor:
+    """A predictor on a torch model, which must be in eval mode."""
+    device = next(model.parameters()).device
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            output = model(torch.from_numpy(images).to(device))
+        return (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
+
+    return predict
+
+
+class Evaluator:
+    """mAP with the command line's data and thresholds.
+
+    Args:
+        name: the upstream; yolov7 scores one-class models by objectness alone.
+        options: parsed arguments.
+        dataset: its validation images are used.
+        classes: of the model.
+        stride: of the model; with it images are evaluated in rectangles unless ``--square``; None: in squares.
+    """
+
+    def __init__(self, name: str, options: argparse.Namespace, dataset: Dataset, classes: int,
+                 stride: Optional[int]) -> None:
+        for flag, value in (("--confidence", options.confidence), ("--nmsthres", options.nmsthres)):
+            if not 0 <= value <= 1:
+                raise UserError(f"{flag} {value} is no share: give 0 to 1")
+        self.name, self.options = name, options
+        self.truth = GroundTruth(dataset, classes)
+        self.loader = Loader(dataset.val, (options.imgsz, options.imgsz), options.batch_size, options.workers,
+                             rect_stride=None if options.square else stride)
+
+    def __call__(self, predict: Predictor, label: str, quiet: bool = False) -> Metrics:
+        metrics = evaluate(predict, self.loader, self.truth, self.options.confidence, self.options.nmsthres,
+                           objectness_only=self.name == "yolov7", description=f"Evaluate {label}")
+        if not quiet:
+            LOG.info("%s: mAP@0.5:0.95 %.4f, mAP@0.5 %.4f (%d images)", label, metrics.map, metrics.map50,
+                     metrics.images)
+        return metrics
+
+
+def tensors(loader: Loader, device: torch.device) -> Iterator[Tensor]:
+    """Images (B, 3, H, W), floats in 0..1 on ``device``."""
+    for batch in loader:
+        yield torch.from_numpy(batch.images).to(device, non_blocking=True).float() / 255
+
+
+class TensorLoader:
+    """``tensors`` that can be iterated again and again."""
+
+    def __init__(self, loader: Loader, device: torch.device) -> None:
+        self.loader, self.device = loader, device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return tensors(self.loader, self.device)
+
+
+def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> List[rules.ScaleGroup]:
+    """Quantize a float model in place, with the command line's options; returns its scale groups."""
+    backend = passes.initialize(options.backend)
+    LOG.info("Quantizer backend: %s", backend)
+    policy = list(options.ignore_policy)
+    if not options.quantize_head:
+        policy.append(upstream.head_path(model).replace(".", r"\."))
+    quantized = passes.replace_to_quantization_module(model, policy)
+    LOG.info("%d modules quantized", len(quantized))
+    if not options.no_rules:
+        size = 2 * int(model.stride.max())  # the groups do not depend on it
+        passes.apply_custom_rules_to_quantizer(
+            model, lambda part, file: onnx_export.export_graph(part, file, (size, size), exporter=options.exporter))
+    files = random.Random(options.seed).sample(
+        dataset.train, min(len(dataset.train), options.calib_batches * options.batch_size))
+    loader = Loader(files, (options.imgsz, options.imgsz), options.batch_size, options.workers)
+    device = next(model.parameters()).device
+    passes.calibrate_model(model, tensors(loader, device), options.calib_method, len(loader))
+    LOG.info("Calibrated on %d images by %s", len(files), options.calib_method)
+    return rules.shared_groups(model)
+
+
+def versions() -> Dict[str, str]:
+    """Versions of what a result depends on."""
+    return {"quant-tools": __version__, "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": np.__version__}
+
+
+def write_json(file: str, content: Any) -> None:
+    with atomic_write(file) as temporary, open(temporary, "w", encoding="utf-8") as handle:
+        json.dump(content, handle, indent=2)
+
+
+def refuse_overwriting(weight: str, *outputs: Optional[str]) -> None:
+    """Raises a UserError if an output is the input or another output."""
+    seen = [Path(weight).resolve()]
+    for output in outputs:
+        if output is None:
+            continue
+        if Path(output).resolve() in seen:
+            raise UserError(f"{output} would be overwritten: give every output a name of its own")
+        seen.append(Path(output).resolve())
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def quantize(name: str, options: argparse.Namespace) -> None:
+    """PTQ, and QAT when ``--qat`` is given."""
+    refuse_overwriting(options.weight, options.ptq, options.qat, options.summary)
+    device = pick_device(options.device)
+    dataset = open_dataset(options.cocodir, options.data)
+    model, info = checkpoint.load(options.weight, device, name)
+    if passes.have_quantizers(model):
+        raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
+    check_size(options.imgsz, model, "--imgsz")
+    wants_map = options.eval_origin or options.eval_ptq or options.qat
+    evaluator = Evaluator(name, options, dataset, len(model.names), int(model.stride.max())) if wants_map else None
+    for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
+        if file is not None:
+            check_writable(file, flag)
+    torch.manual_seed(options.seed)
+
+    summary: Dict[str, Any] = {"options": vars(options), "versions": versions(), "figures": {}}
+
+    def record(label: str, metrics: Metrics, **more: Any) -> None:
+        summary["figures"][label] = {**asdict(metrics), **more}
+        write_json(options.summary, summary)
+
+    if options.eval_origin:
+        record("float", evaluator(torch_predictor(model), "float"))
+    teacher = copy.deepcopy(model) if options.qat else None
+    groups = insert_and_calibrate(model, dataset, options)
+    info = {"groups": [list(group.names) for group in groups], "calib_method": options.calib_method,
+            "backend": passes.initialize(options.backend), "versions": versions(),
+            "options": vars(options), "amax": checkpoint.amax_table(model)}
+    summary.update(groups=info["groups"], amax=info["amax"], backend=info["backend"])
+    checkpoint.save(options.ptq, model, info)
+    LOG.info("PTQ checkpoint: %s", options.ptq)
+    write_json(options.summary, summary)
+    if options.eval_ptq:
+        record("ptq", evaluator(torch_predictor(model), "PTQ"))
+    if options.qat:
+        train(model, teacher, dataset, options, evaluator, info, record)
+    LOG.info("Summary: %s", options.summary)
+
+
+def train(model: nn.Module, teacher: nn.Module, dataset: Dataset, options: argparse.Namespace, evaluator: Evaluator,
+          info: Dict[str, Any], record: Callable[..., None]) -> None:
+    """QAT; after each epoch the mAP is measured, and the best epoch so far is the QAT checkpoint."""
+    device = next(model.parameters()).device
+    history: List[Dict[str, float]] = []
+    best: Dict[str, Metrics] = {}
+
+    def after_epoch(epoch: int, loss: float, lr: float) -> None:
+        metrics = evaluator(torch_predictor(model), f"QAT epoch {epoch + 1}/{options.epochs}")
+        history.append({"epoch": epoch + 1, "loss": loss, "lr": lr, "map": metrics.map, "map50": metrics.map50})
+        if not best or metrics.map > best["qat"].map:
+            best["qat"] = metrics
+            checkpoint.save(options.qat, model, {**info, "epoch": epoch + 1, "history": list(history)})
+        record("qat", best["qat"], epochs=history)
+
+    loader = Loader(dataset.train, (options.imgsz, options.imgsz), options.batch_size, options.workers,
+                    shuffle_seed=options.seed)
+    finetune(model, teacher, TensorLoader(loader, device),
+             FinetuneOptions(options.epochs, options.iters, options.lr, options.supervision_stride,
+                             not options.no_amp), after_epoch)
+    LOG.info("QAT checkpoint: %s (best of %d epochs)", options.qat, len(history))
+
+
+def export(name: str, options: argparse.Namespace) -> None:
+    """Checkpoint to Q/DQ ONNX."""
+    if len(options.size) > 2:
+        raise UserError(f"--size takes N or H W, got {len(options.size)} numbers")
+    least = onnx_export.MIN_OPSET[options.exporter]
+    if options.opset is not None and options.opset < least:
+        raise UserError(f"--opset {options.opset} cannot hold per-channel Q/DQ: use {least} or newer")
+    file = options.save or str(Path(options.weight).with_suffix(".onnx"))
+    refuse_overwriting(options.weight, file)
+    model, _ = checkpoint.load(options.weight, pick_device(options.device), name)
+    size = (options.size[0], options.size[-1])
+    for side in size:
+        check_size(side, model, "--size")
+    if not passes.have_quantizers(model):
+        LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
+    check_writable(file, "--save")
+    onnx_export.export_onnx(model, file, size, options.batch, options.dynamic, options.opset, options.exporter,
+                            options.simplify)
+    LOG.info("ONNX: %s", file)
+
+
+def sensitive(name: str, options: argparse.Namespace) -> None:
+    """mAP with each layer in float in turn."""
+    picture = str(Path(options.summary).with_suffix(".png"))
+    refuse_overwriting(options.weight, options.summary, picture)
+    device = pick_device(options.device)
+    dataset = open_dataset(options.cocodir, options.data)
+    model, _ = checkpoint.load(options.weight, device, name)
+    check_size(options.imgsz, model, "--imgsz")
+    if options.num_image is not None:
+        dataset.val = dataset.val[:options.num_image]
+    evaluator = Evaluator(name, options, dataset, len(model.names), int(model.stride.max()))
+    check_writable(options.summary, "--summary")
+    if passes.have_quantizers(model):
+        LOG.info("%s is quantized already and is analysed as it is", options.weight)
+    else:
+        insert_and_calibrate(model, dataset, options)
+    predict = torch_predictor(model)
+    records = sensitivity_analysis.sensitivity(model, lambda: evaluator(predict, "layer", quiet=True), options.summary)
+    LOG.info("Layer left in float, mAP@0.5:0.95, gain in points:")
+    for entry in records:
+        LOG.info("  %-12s %-14s %.4f  %+.2f", entry["layer"], entry["type"], entry["map"], 100 * entry["gain"])
+    sensitivity_analysis.plot(options.summary, picture)
+    LOG.info("Summary: %s, plot: %s", options.summary, picture)
+
+
+def test(name: str, options: argparse.Namespace) -> None:
+    """COCO mAP of a checkpoint or an ONNX."""
+    dataset = open_dataset(options.cocodir, options.data)
+    if options.save_json is not None:
+        refuse_overwriting(options.weight, options.save_json)
+        check_writable(options.save_json, "--save-json")
+    if options.weight.endswith(".onnx"):
+        predict = OnnxPredictor(options.weight)
+        height, width, outputs = predict.size[0], predict.size[1], predict.outputs
+        if not isinstance(outputs, int) or outputs < 6:
+            raise UserError(f"{options.weight} does not give (B, boxes, 5 + classes): export it with this script")
+        stride, classes, label = None, outputs - 5, "ONNX Runtime"
+        loader_size = (height, width) if isinstance(height, int) else (options.imgsz, options.imgsz)
+    else:
+        model, info = checkpoint.load(options.weight, pick_device(options.device), name)
+        check_size(options.imgsz, model, "--imgsz")
+        missing = passes.uncalibrated(model)
+        if missing:
+            raise UserError(f"{options.weight} was never calibrated ({missing[0]} has no scale): run quantize first")
+        predict, stride, classes = torch_predictor(model), int(model.stride.max()), len(model.names)
+        label = "quantized" if passes.have_quantizers(model) else "float"
+        loader_size = (options.imgsz, options.imgsz)
+    evaluator = Evaluator(name, options, dataset, classes, stride)
+    evaluator.loader.size = loader_size
+    metrics = evaluator(predict, f"{options.weight} ({label})")
+    for class_name, value in metrics.per_class.items():
+        LOG.info("  %-20s %.4f", class_name, value)
+    if options.save_json is not None:
+        write_json(options.save_json, {**asdict(metrics), "options": vars(options), "versions": versions()})

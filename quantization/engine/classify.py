@@ -1,0 +1,79 @@
+"""What a layer does, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Optional, Tuple
+
+from quantization.engine.records import Layer
+
+# The first kind with a fragment of the layer type wins. Types differ between versions: CaskConvolution and
+# correlation, PointWiseV2 and ElementWise, Reformat and MyelinReformat; match without case.
+_KINDS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
+    ("reformat", ("reformat",)),
+    ("no-op", ("noop",)),
+    ("constant", ("constant",)),
+    ("conv", ("conv", "correlation", "correlate")),
+    ("matmul", ("gemm", "matmul", "matrixmultiply", "matrix_multiply", "fullyconnected")),
+    ("quantize", ("quantize",)),
+    ("pointwise", ("pointwise", "elementwise", "activation", "unary", "scale", "eltwise")),
+    ("pooling", ("pool",)),
+    ("resize", ("resize",)),
+    ("concat", ("concat",)),
+    ("shuffle", ("shuffle", "slice", "gather", "transpose", "copy", "move")),
+    ("myelin", ("myelin", "kgen", "foreignnode")),
+)
+KINDS: Tuple[str, ...] = tuple(kind for kind, _ in _KINDS) + ("other",)
+PRECISIONS = ("Int8", "FP8", "FP16", "BF16", "FP32", "other")
+_FLOATS = ("FP32", "FP16", "BF16")
+_QUANTIZED = ("Int8", "FP8", "Int4", "FP4")
+
+
+def kind(layer: Layer) -> str:
+    """One of ``KINDS``."""
+    text = layer.type.lower()
+    return next((name for name, fragments in _KINDS if any(fragment in text for fragment in fragments)), "other")
+
+
+def precision(layer: Layer) -> str:
+    """One of ``PRECISIONS``: what the layer computes in, that is the type of its weights, else of its first input."""
+    tensors = layer.inputs or layer.outputs
+    datatype = layer.weights or (tensors[0].datatype if tensors else "")
+    return datatype if datatype in PRECISIONS else "other"
+
+
+def is_reformat(layer: Layer) -> bool:
+    return kind(layer) == "reformat"
+
+
+def type_change(layer: Layer) -> Optional[Tuple[str, str]]:
+    """(from, to) of a Reformat that changes the type; None for any other layer."""
+    if not is_reformat(layer) or not layer.inputs or not layer.outputs:
+        return None
+    before, after = layer.inputs[0].datatype, layer.outputs[0].datatype
+    return (before, after) if before and after and before != after else None
+
+
+def quantizes(layer: Layer) -> bool:
+    """Is it a Q that became a layer of its own?"""
+    change = type_change(layer)
+    return change is not None and change[0] in _FLOATS and change[1] in _QUANTIZED
+
+
+def dequantizes(layer: Layer) -> bool:
+    """Is it a DQ that became a layer of its own?"""
+    change = type_change(layer)
+    return change is not None and change[0] in _QUANTIZED and change[1] in _FLOATS
+
+
+def rescales(layer: Layer) -> bool:
+    """Is it a DQ and Q with different scales, in one Reformat from INT8 to INT8?"""
+    return is_reformat(layer) and layer.origin == "QDQ" and type_change(layer) is None
+
+
+def origin(layer: Layer) -> str:
+    """Why a Reformat exists: TensorRT's word, or ``unnamed`` where it gives none (MyelinReformat)."""
+    return layer.origin or "unnamed"
+
+
+def emits_float(layer: Layer) -> bool:
+    return bool(layer.outputs) and layer.outputs[0].datatype in _FLOATS

@@ -1,0 +1,82 @@
+"""Per-layer times and layer information of an engine, in the JSON formats of trtexec's exportProfile and
+exportLayerInfo, which draw-engine.py and trt-engine-explorer read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List
+
+import numpy as np
+
+from quantization.engine.cuda import Cuda
+from quantization.engine.runtime import Engine
+from quantization.engine.tensorrt_versions import import_tensorrt, logger
+from quantization.errors import UserError, atomic_write
+
+
+def measure_layers(engine: Engine, cuda: Cuda, iterations: int = 100, warmup: int = 10) -> Dict[str, List[float]]:
+    """Time every layer in a run of its own: a profiler synchronizes after each layer, so it cannot be captured into a
+    graph, and its sum exceeds the engine's latency.
+
+    Args:
+        engine: bound to the shape to profile.
+        cuda: CUDA runtime.
+        iterations: runs that count.
+        warmup: runs before them.
+
+    Returns:
+        Layer name to the milliseconds of each run, in the order of execution.
+    """
+    trt = import_tensorrt()
+    times: Dict[str, List[float]] = {}
+
+    class Profiler(trt.IProfiler):
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            times.setdefault(layer_name, []).append(ms)
+
+    profiler = Profiler()
+    context = engine.engine.create_execution_context()  # the timed context stays without a profiler
+    if context is None:
+        raise UserError(f"{engine.name}: no second execution context ({logger().last_error()}): free GPU memory")
+    engine.bind_context(context, engine.shape)
+    context.profiler = profiler
+    for index in range(warmup + iterations):
+        if index == warmup:
+            times.clear()
+        if not context.execute_async_v3(engine.stream):
+            raise UserError(f"{engine.name}: the profiled run failed ({logger().last_error()})")
+        cuda.stream_synchronize(engine.stream)
+    if not times:
+        raise UserError(f"{engine.name}: TensorRT reported no layer times: build the engine again with this tool")
+    return times
+
+
+def profile_records(times: Dict[str, List[float]], iterations: int) -> List[Dict[str, Any]]:
+    """trtexec's profile: a count, then for each layer total, average and median ms and the share of the total."""
+    total = sum(sum(values) for values in times.values())
+    records: List[Dict[str, Any]] = [{"count": iterations}]
+    for name, values in times.items():
+        layer = sum(values)
+        records.append({"name": name, "timeMs": layer, "averageMs": layer / len(values),
+                        "medianMs": float(np.median(values)), "percentage": 100 * layer / total if total else 0.0})
+    return records
+
+
+def export_profile(engine: Engine, cuda: Cuda, path: str, iterations: int = 100) -> None:
+    """Profile an engine and write the JSON file."""
+    records = profile_records(measure_layers(engine, cuda, iterations), iterations)
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(records, file, indent=1)
+
+
+def export_layer_info(engine: Engine, path: str) -> None:
+    """Write what TensorRT's inspector says of every layer, with the shapes of the bound input."""
+    trt = import_tensorrt()
+    inspector = engine.engine.create_engine_inspector()
+    inspector.execution_context = engine.context  # fills in dynamic shapes
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)

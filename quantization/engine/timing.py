@@ -1,0 +1,168 @@
+"""Time engines against each other: CUDA graphs, back-to-back launches, several rounds with the engines interleaved.
+
+A GPU's clock drifts with its temperature, so engines that are timed one after another are compared with the drift
+included. Here every round times every engine for a short while, each second round in reverse order; ratios are taken
+within a round and their median is reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from quantization.engine.cuda import Cuda
+from quantization.engine.runtime import Engine
+from quantization.errors import UserError
+
+EVENTS = 513  # start and end of at most 512 launches between two synchronizations
+FIRST_LAUNCHES = 8  # launches that give the first estimate of the time of one
+
+
+@dataclasses.dataclass
+class Round:
+    """One engine in one round.
+
+    Attributes:
+        qps: batches a second, back to back.
+        latency_ms: median GPU time of one batch.
+        p99_ms: 99th percentile of it; None where it is not known.
+        launches: batches timed; None where it is not known.
+    """
+
+    qps: float
+    latency_ms: float
+    p99_ms: Optional[float] = None
+    launches: Optional[int] = None
+
+
+def round_order(names: Sequence[str], rounds: int) -> List[List[str]]:
+    """The order of the engines in each round: forwards and backwards in turn, which cancels a linear drift."""
+    return [list(names) if index % 2 == 0 else list(reversed(names)) for index in range(rounds)]
+
+
+def time_slice(cuda: Cuda, stream: int, launch: Callable[[], None], seconds: float,
+               events: Sequence[int]) -> np.ndarray:
+    """Launch back to back for about ``seconds`` of GPU time.
+
+    Args:
+        cuda: gives the event calls.
+        stream: stream that ``launch`` uses.
+        launch: puts one inference on the stream.
+        seconds: how long.
+        events: at least two events; one fewer than their number is launched between two synchronizations.
+
+    Returns:
+        (N,) milliseconds of each launch, from the end of the launch before it to its own end.
+    """
+    times: List[float] = []
+    total = 0.0
+    while total < seconds * 1000:
+        mean = total / len(times) if times else 0.0
+        wanted = math.ceil((seconds * 1000 - total) / mean) if mean > 0 else FIRST_LAUNCHES
+        count = max(1, min(wanted, len(events) - 1))
+        launch()  # not timed: it keeps the GPU busy while the host queues the timed ones
+        cuda.event_record(events[0], stream)
+        for index in range(count):
+            launch()
+            cuda.event_record(events[index + 1], stream)
+        cuda.event_synchronize(events[count])
+        slices = [cuda.event_elapsed(events[index], events[index + 1]) for index in range(count)]
+        times += slices
+        total += sum(slices)
+    return np.array(times)
+
+
+def as_round(times_ms: np.ndarray) -> Round:
+    """Statistics of one slice. Times (N,) in ms."""
+    return Round(qps=1000 * len(times_ms) / float(times_ms.sum()), latency_ms=float(np.median(times_ms)),
+                 p99_ms=float(np.percentile(times_ms, 99)), launches=len(times_ms))
+
+
+def time_engines(engines: Mapping[str, Engine], cuda: Cuda, rounds: int, duration: float, warmup: float,
+                 cuda_graph: bool = True, report: Callable[[str], None] = print) -> Tuple[Dict[str, List[Round]], bool]:
+    """Time engines in interleaved rounds, each on random pixels of the shape it is bound to.
+
+    Args:
+        engines: name to engine.
+        cuda: CUDA runtime.
+        rounds: number of rounds.
+        duration: seconds for each engine in each round.
+        warmup: seconds before each of them, not counted.
+        cuda_graph: replay a captured graph instead of enqueueing.
+        report: takes a line for each round.
+
+    Returns:
+        The rounds of each engine, and whether graphs were used: if one engine cannot be captured, none is.
+    """
+    for engine in engines.values():
+        engine.fill()
+        engine.enqueue()  # TensorRT does its lazy setup in the first run, which a capture would break
+        cuda.stream_synchronize(engine.stream)
+    graphs = _capture(engines, cuda, report) if cuda_graph else {}
+    events = [cuda.event_create() for _ in range(EVENTS)]
+    results: Dict[str, List[Round]] = {name: [] for name in engines}
+    try:
+        for index, order in enumerate(round_order(list(engines), rounds)):
+            for name in order:
+                stream = engines[name].stream
+                launch = _launcher(cuda, engines[name], graphs.get(name))
+                time_slice(cuda, stream, launch, warmup, events)
+                results[name].append(as_round(time_slice(cuda, stream, launch, duration, events)))
+            report(f"round {index + 1}/{rounds}: " + ", ".join(
+                f"{name} {results[name][-1].qps:.1f} qps" for name in engines))
+    finally:
+        for event in events:
+            cuda.event_destroy(event)
+        for graph in graphs.values():
+            cuda.graph_destroy(graph)
+    return results, bool(graphs)
+
+
+def _launcher(cuda: Cuda, engine: Engine, graph: Optional[int]) -> Callable[[], None]:
+    return engine.enqueue if graph is None else lambda: cuda.graph_launch(graph, engine.stream)
+
+
+def _capture(engines: Mapping[str, Engine], cuda: Cuda, report: Callable[[str], None]) -> Dict[str, int]:
+    graphs: Dict[str, int] = {}
+    try:
+        for name, engine in engines.items():
+            graphs[name] = cuda.graph_capture(engine.stream, engine.enqueue)
+    except UserError as error:
+        report(f"no CUDA graphs, all engines are enqueued instead: {error}")
+        for graph in graphs.values():
+            cuda.graph_destroy(graph)
+        return {}
+    return graphs
+
+
+def spread(values: Sequence[float]) -> Dict[str, float]:
+    """Median, minimum and maximum."""
+    return {"median": float(np.median(values)), "min": float(min(values)), "max": float(max(values))}
+
+
+def summarize(results: Mapping[str, Sequence[Round]], reference: str, batch: int) -> Dict[str, Dict[str, Any]]:
+    """The figures of each engine over its rounds.
+
+    Args:
+        results: name to rounds, as many for each engine.
+        reference: the engine that ratios are taken to.
+        batch: images in a batch.
+
+    Returns:
+        name to ``qps`` (batches a second), ``images_per_s``, ``latency_ms``, ``ratio`` (qps to the reference's in the
+        same round), each with median, min and max over the rounds, and the ``rounds`` themselves.
+    """
+    summary: Dict[str, Dict[str, Any]] = {}
+    for name, rounds in results.items():
+        qps = [item.qps for item in rounds]
+        summary[name] = {
+            "qps": spread(qps),
+            "images_per_s": spread([batch * value for value in qps]),
+            "latency_ms": spread([item.latency_ms for item in rounds]),
+            "ratio": spread([item.qps / other.qps for item, other in zip(rounds, results[reference])]),
+            "rounds": [dataclasses.asdict(item) for item in rounds],
+        }
+    return summary

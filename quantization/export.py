@@ -1,0 +1,186 @@
+"""From a quantized model to a checked Q/DQ ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any, Iterator, Optional, Tuple
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from quantization import upstream
+from quantization.errors import UserError, atomic_write
+from quantization.evaluate import OnnxPredictor
+from quantization.graph import fold_identities
+from quantization.native import ExportQuantizer
+from quantization.quantize import have_quantizers, uncalibrated
+from quantization.quantizer import swapped
+
+LOG = logging.getLogger("quantization")
+EXPORTERS = ("torchscript", "dynamo")
+MIN_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with opset 13
+
+
+@dataclass
+class Difference:
+    """ONNX Runtime against torch on the same random images.
+
+    Attributes:
+        largest: largest absolute difference of the output, in the output's units (pixels, probabilities).
+        mean: mean absolute difference.
+        scale: largest absolute value of torch's output.
+    """
+
+    largest: float
+    mean: float
+    scale: float
+
+
+class FirstOutput(nn.Module):
+    """The model with the detections as its only output."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:  # (B, 3, H, W) to (B, boxes, 5 + classes)
+        output = self.model(images)
+        return output[0] if isinstance(output, (tuple, list)) else output
+
+
+@contextlib.contextmanager
+def export_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode, head as for upstream's own export; both restored."""
+    training = model.training
+    restore = upstream.set_export_mode(model, True)
+    model.eval()
+    try:
+        yield
+    finally:
+        restore()
+        model.train(training)
+
+
+def export_graph(model: nn.Module, file: str, size: Tuple[int, int], batch: int = 1, dynamic: bool = False,
+                 opset: Optional[int] = None, exporter: str = "torchscript") -> None:
+    """Write the model as it is to ``file``, input ``images`` (B, 3, H, W), output ``outputs``.
+
+    Args:
+        model: quantizers in it must be calibrated or swapped for markers.
+        file: the ONNX file.
+        size: H and W, multiples of the stride.
+        batch: batch size, the example's only if ``dynamic``.
+        dynamic: leave the batch size open.
+        opset: ONNX operator set; None: the least one that has per-channel Q/DQ.
+        exporter: one of ``EXPORTERS``.
+    """
+    images = torch.zeros(batch, 3, *size, device=next(model.parameters()).device)
+    options: Any = {"opset_version": opset or MIN_OPSET[exporter], "input_names": ["images"],
+                    "output_names": ["outputs"]}
+    if exporter == "dynamo":
+        if not hasattr(torch.onnx, "ops"):
+            raise UserError(f"--exporter dynamo needs torch 2.8 or newer, this is {torch.__version__}: use torchscript")
+        options.update(dynamo=True, verbose=False)
+        if dynamic:
+            images = torch.zeros(max(2, batch), 3, *size, device=images.device)  # size 1 would be taken for fixed
+            options["dynamic_shapes"] = {"images": {0: torch.export.Dim("batch", min=1)}}
+    else:
+        if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+            options["dynamo"] = False
+        options["dynamic_axes"] = {"images": {0: "batch"}, "outputs": {0: "batch"}} if dynamic else None
+    wrapper = FirstOutput(model).eval()
+    with export_mode(model), torch.no_grad(), warnings.catch_warnings():
+        # both upstreams compare grid shapes in Python, which the tracer warns about each time; the TorchScript
+        # exporter announces its own deprecation
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+        wrapper(images)  # lets the head make the grid of this size before it is traced
+        torch.onnx.export(wrapper, (images,), file, **options)
+
+
+def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int = 1, dynamic: bool = False,
+                opset: Optional[int] = None, exporter: str = "torchscript", simplify: bool = False) -> Difference:
+    """Write a Q/DQ ONNX, check it, and compare it with torch by ONNX Runtime.
+
+    Args:
+        model: a float or a calibrated quantized model.
+        file: appears only once every check passed.
+        size, batch, dynamic, opset, exporter: see ``export_graph``.
+        simplify: run onnxsim over the graph; Q/DQ stay.
+
+    Raises:
+        UserError: a quantizer was never calibrated, or the exported graph is refused or differs from torch.
+    """
+    missing = uncalibrated(model)
+    if missing:
+        raise UserError(f"{len(missing)} quantizers have no usable scale ({missing[0]} ...): the model was never "
+                        "calibrated; run the quantize command first")
+    expected = count_quantize_nodes(model)
+    with atomic_write(file) as temporary:
+        with swapped(model, lambda path, name, quantizer: ExportQuantizer(quantizer, exporter == "dynamo")):
+            export_graph(model, temporary, size, batch, dynamic, opset, exporter)
+        graph = onnx.load(temporary)
+        fold_identities(graph)
+        if simplify:
+            graph = simplify_graph(graph)
+        found = sum(node.op_type == "QuantizeLinear" for node in graph.graph.node)
+        if bool(found) != bool(expected):
+            raise UserError(f"the export has {found} QuantizeLinear nodes where the model has {expected} quantizers: "
+                            "report this with your torch and onnx versions")
+        onnx.checker.check_model(graph, full_check=True)
+        onnx.save(graph, temporary)
+        difference = compare(model, temporary, size, batch)
+    LOG.info("%s: opset %d, %d nodes, %d QuantizeLinear; ONNX Runtime differs from torch by %.3g at most (mean %.3g, "
+             "output up to %.3g)", file, graph.opset_import[0].version, len(graph.graph.node), found,
+             difference.largest, difference.mean, difference.scale)
+    return difference
+
+
+def count_quantize_nodes(model: nn.Module) -> int:
+    """Number of quantizers that work."""
+    if not have_quantizers(model):
+        return 0
+    from quantization.quantizer import named_quantizers
+
+    return sum(not quantizer._disabled for _, _, _, quantizer in named_quantizers(model))
+
+
+def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """onnxsim's simplification; weights keep their QuantizeLinear.
+
+    Raises:
+        UserError: onnxsim is not installed, or its own check failed.
+    """
+    try:
+        import onnxsim
+    except ImportError as error:
+        raise UserError("--simplify needs onnxsim: pip install onnxsim, or leave the option out") from error
+    simplified, passed = onnxsim.simplify(graph)
+    if not passed:
+        raise UserError("--simplify: onnxsim's check failed; export without it")
+    return simplified
+
+
+def compare(model: nn.Module, file: str, size: Tuple[int, int], batch: int = 1) -> Difference:
+    """Run the same random images through torch and ONNX Runtime.
+
+    Raises:
+        UserError: shapes differ, or an output is not finite.
+    """
+    images = np.random.default_rng(0).random((batch, 3, *size), dtype=np.float32)
+    device = next(model.parameters()).device
+    with export_mode(model), torch.no_grad():
+        expected = FirstOutput(model)(torch.from_numpy(images).to(device)).float().cpu().numpy()
+    actual = OnnxPredictor(file)(images)
+    if actual.shape != expected.shape:
+        raise UserError(f"ONNX Runtime gives the shape {actual.shape}, torch {expected.shape}")
+    if not np.isfinite(actual).all():
+        raise UserError("ONNX Runtime gives NaN or infinite outputs: the checkpoint is damaged")
+    error = np.abs(actual - expected)
+    return Difference(float(error.max()), float(error.mean()), float(np.abs(expected).max()))

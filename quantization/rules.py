@@ -1,0 +1,176 @@
+"""Scale groups: which input quantizers must be one, so that TensorRT inserts no conversion.
+
+    conv 6 --+                            conv 6 --Q--+
+             +-- Concat -- conv 11   =>                +-- Concat --Q-- conv 11    all three Q with one scale:
+    conv 8 --+-- conv 9               conv 8 --Q--+                                the Concat runs in INT8, in place
+
+TensorRT moves Q backward and DQ forward over operations that commute with them. Tensors joined through such
+operations carry one scale or cost a Reformat each, so every quantizer that reads a tensor of such a class is made one.
+
+The classes are found by union-find over the un-quantized graph. Each quantizer's place is marked by a multiplication
+with a number of its own: unlike node names, which differ between exporters and versions, a marker is found with
+certainty, and no exporter merges two of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Tuple
+
+import onnx
+from torch import Tensor, nn
+
+from quantization.graph import OnnxGraph, attribute
+from quantization.quantizer import WEIGHT_NAME, named_quantizers, swapped
+
+LOG = logging.getLogger("quantization")
+MARKER_BASE = 4_194_304  # 2**22: whole numbers above it are exact in float32 and occur in no network
+
+ExportFunction = Callable[[nn.Module, str], object]
+
+
+@dataclass(frozen=True)
+class ScaleGroup:
+    """Input quantizers that share one scale.
+
+    Attributes:
+        members: (module path, quantizer attribute), in the order of the model.
+    """
+
+    members: Tuple[Tuple[str, str], ...]
+
+    @property
+    def names(self) -> Tuple[str, ...]:
+        """Module paths, ``:1`` behind that of a sum's second operand."""
+        return tuple(path + (":1" if name == "_input1_quantizer" else "") for path, name in self.members)
+
+    def __str__(self) -> str:
+        return f"Rules: {', '.join(self.names[:-1])} match to {self.names[-1]}"
+
+
+class Marker(nn.Module):
+    """Stands in for a quantizer while the un-quantized graph is exported."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * float(MARKER_BASE + self.number)
+
+
+class UnionFind:
+    """Disjoint sets of names, with path halving."""
+
+    def __init__(self) -> None:
+        self.parent: Dict[str, str] = {}
+
+    def find(self, name: str) -> str:
+        parent = self.parent
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    def join(self, a: str, b: str) -> None:
+        self.parent[self.find(a)] = self.find(b)
+
+
+def joined_tensors(node: onnx.NodeProto) -> List[str]:
+    """The tensors that ``node`` forces to one scale; empty if it does not commute with Q/DQ."""
+    if node.op_type == "Concat":
+        return [*node.input, node.output[0]]
+    if node.op_type in ("MaxPool", "Identity") or \
+            (node.op_type in ("Resize", "Upsample") and attribute(node, "mode", "nearest") == "nearest"):
+        return [node.input[0], node.output[0]]
+    return []
+
+
+def find_marked_classes(graph: OnnxGraph) -> List[List[int]]:
+    """Markers grouped by the class of the tensor that they read.
+
+    Args:
+        graph: the un-quantized graph with markers.
+
+    Returns:
+        Lists of marker numbers, ascending; classes in order of their first marker.
+    """
+    classes = UnionFind()
+    markers: Dict[int, str] = {}
+    for node in graph.nodes:
+        tensors = joined_tensors(node)
+        if node.op_type == "Mul":
+            for index in (0, 1):
+                value = graph.constant(node.input[index])
+                if value is not None and value.size == 1 and float(value.reshape(())) >= MARKER_BASE:
+                    # a marker does not change the tensor: what it makes is what it reads
+                    tensors = [node.input[1 - index], node.output[0]]
+                    markers[int(value.reshape(())) - MARKER_BASE] = node.output[0]
+        for tensor in tensors[1:]:
+            classes.join(tensors[0], tensor)
+    found: Dict[str, List[int]] = {}
+    for number in sorted(markers):
+        found.setdefault(classes.find(markers[number]), []).append(number)
+    return list(found.values())
+
+
+def find_scale_groups(model: nn.Module, export_onnx: ExportFunction) -> List[ScaleGroup]:
+    """Find the scale groups of a model whose modules hold quantizers.
+
+    Args:
+        model: from ``replace_to_quantization_module``; its quantizers are put back unchanged.
+        export_onnx: writes the model, as it is, to the path that it is given.
+
+    Returns:
+        Every class with at least one quantizer, in the order of the model. Quantizers that the inference graph never
+        reads (an auxiliary training head's) are in none; they are disabled, with a warning.
+    """
+    places: List[Tuple[str, str]] = []
+    quantizers: List[nn.Module] = []
+
+    def mark(path: str, name: str, quantizer: nn.Module) -> nn.Module:
+        if name == WEIGHT_NAME:
+            return nn.Identity()
+        places.append((path, name))
+        quantizers.append(quantizer)
+        return Marker(len(places) - 1)
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "marked.onnx")
+        with swapped(model, mark):
+            export_onnx(model, file)
+        classes = find_marked_classes(OnnxGraph(onnx.load(file)))
+    for number in sorted(set(range(len(places))) - {number for numbers in classes for number in numbers}):
+        LOG.warning("Rules: %s is left float: the inference graph does not use it", places[number][0])
+        quantizers[number].disable()
+    return [ScaleGroup(tuple(places[number] for number in numbers)) for numbers in classes]
+
+
+def share_quantizers(model: nn.Module, groups: List[ScaleGroup]) -> None:
+    """Give the members of every group one quantizer, the last member's, and log each group on one line."""
+    for group in groups:
+        if len(group.members) < 2:
+            continue
+        path, name = group.members[-1]
+        quantizer = model.get_submodule(path)._modules[name]
+        for path, name in group.members[:-1]:
+            model.get_submodule(path)._modules[name] = quantizer
+        LOG.info("%s", group)
+
+
+def shared_groups(model: nn.Module) -> List[ScaleGroup]:
+    """The groups as a model or checkpoint has them: places that hold the same quantizer object."""
+    places: Dict[int, List[Tuple[str, str]]] = {}
+    for path, name, _, quantizer in named_quantizers(model):
+        if name != WEIGHT_NAME:
+            places.setdefault(id(quantizer), []).append((path, name))
+    return [ScaleGroup(tuple(members)) for members in places.values()]
+
+
+def find_quantizer_pairs(groups: List[ScaleGroup]) -> List[Tuple[str, str]]:
+    """The groups as the published document lists them: (module, module whose quantizer it takes)."""
+    return [(name, group.names[-1]) for group in groups for name in group.names[:-1]]

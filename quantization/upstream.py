@@ -1,0 +1,298 @@
+"""What differs between YOLOv5 and YOLOv7, and the shims that let an unmodified checkout run on current packages.
+
+Upstream's own scripts run with the shims through ``python -m quantization.upstream val.py --weights qat.pt ...``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import runpy
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, List, Optional, Tuple, Type
+
+from quantization.errors import UserError
+
+LOG = logging.getLogger("quantization")
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One of the two projects.
+
+    Attributes:
+        name: "yolov5" or "yolov7".
+        markers: files, relative to the checkout, that only this project has.
+        test_script: its own evaluation script.
+        iou: its own default threshold of non-maximum suppression in evaluation.
+    """
+
+    name: str
+    markers: Tuple[str, ...]
+    test_script: str
+    iou: float
+
+
+UPSTREAMS = {
+    "yolov5": Upstream("yolov5", ("models/yolo.py", "utils/dataloaders.py", "val.py"), "val.py", 0.6),
+    "yolov7": Upstream("yolov7", ("models/yolo.py", "utils/datasets.py", "test.py"), "test.py", 0.65),
+}
+
+
+def enter_checkout(name: str, folder: Optional[Path] = None) -> Upstream:
+    """Make the checkout's ``models`` and ``utils`` importable, with the shims installed.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        folder: the checkout; None: the folder that holds ``quantization``.
+
+    Raises:
+        UserError: the folder is no checkout, or one of the other project.
+    """
+    folder = Path(__file__).resolve().parents[1] if folder is None else folder
+    wanted = UPSTREAMS[name]
+    if not all((folder / marker).is_file() for marker in wanted.markers):
+        for other in UPSTREAMS.values():
+            if all((folder / marker).is_file() for marker in other.markers):
+                raise UserError(f"{folder} is a {other.name} checkout: run scripts/qat-{other.name}.py there")
+        raise UserError(f"{folder} is no {name} checkout ({', '.join(wanted.markers)} expected): "
+                        f"run cp -r quantization scripts /path/to/{name}, and scripts/qat-{name}.py from there")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    install_shims()
+    return wanted
+
+
+# --- shims: each says what it mends and for which versions, and does nothing where it is not needed -------------------
+
+
+def install_shims() -> None:
+    """Install all shims. Safe to call more than once."""
+    shim_pkg_resources()
+    shim_numpy()
+    shim_torch_load()
+    shim_torch_onnx()
+    shim_torchvision()
+
+
+def shim_pkg_resources() -> None:
+    """setuptools 82 and newer have no pkg_resources, which both upstreams import for version checks."""
+    if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
+        return
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    class DistributionNotFound(Exception):
+        def __init__(self, req: Requirement) -> None:
+            super().__init__(f"{req} is not installed")
+            self.req = req
+
+    class VersionConflict(DistributionNotFound):
+        pass
+
+    def require(requirements: Any) -> None:
+        for item in [requirements] if isinstance(requirements, str) else requirements:
+            requirement = Requirement(str(item))
+            if requirement.marker is not None and not requirement.marker.evaluate():
+                continue
+            try:
+                version = metadata.version(requirement.name)
+            except metadata.PackageNotFoundError:
+                raise DistributionNotFound(requirement) from None
+            if not requirement.specifier.contains(version, prereleases=True):
+                raise VersionConflict(requirement)
+
+    def parse_requirements(lines: Any) -> List[Requirement]:
+        lines = lines.splitlines() if isinstance(lines, str) else lines
+        stripped = (line.split("#")[0].strip() for line in lines)
+        return [Requirement(line) for line in stripped if line and not line.startswith("-")]
+
+    module = types.ModuleType("pkg_resources")
+    module.__dict__.update(parse_version=Version, parse_requirements=parse_requirements, require=require,
+                           DistributionNotFound=DistributionNotFound, VersionConflict=VersionConflict)
+    sys.modules["pkg_resources"] = module
+
+
+def shim_numpy() -> None:
+    """numpy 1.24 dropped np.int and np.float, numpy 2.4 dropped np.trapz; yolov7's data set and both metrics use them."""
+    import numpy as np
+
+    for name, value in (("int", int), ("float", float), ("trapz", getattr(np, "trapezoid", None))):
+        if name not in vars(np) and value is not None:
+            setattr(np, name, value)
+
+
+def shim_torch_load() -> None:
+    """torch 2.6 made weights_only=True the default of torch.load; checkpoints and label caches are pickled objects."""
+    import torch
+
+    if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6):
+        return
+    original = torch.load
+    if getattr(original, "_quant_tools", False):
+        return
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("weights_only", False)
+        return original(*args, **kwargs)
+
+    load._quant_tools = True  # type: ignore[attr-defined]
+    torch.load = load
+
+
+def shim_torch_onnx() -> None:
+    """torch 2.9 made the dynamo exporter the default; upstream's export.py is written for the TorchScript one."""
+    import inspect
+
+    import torch
+
+    original = torch.onnx.export
+    if getattr(original, "_quant_tools", False) or "dynamo" not in inspect.signature(original).parameters:
+        return
+
+    def export(*args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("dynamo", False)
+        return original(*args, **kwargs)
+
+    export._quant_tools = True  # type: ignore[attr-defined]
+    torch.onnx.export = export
+
+
+def shim_torchvision() -> None:
+    """torchvision whose compiled operators do not fit torch (a CPU-only torch, a Jetson's torch) fails to import.
+
+    Its Python half is all that upstream needs, but for nms: that one is declared to torch, so that the import works,
+    and done in numpy.
+    """
+    import torch
+
+    if importlib.util.find_spec("torchvision") is None:
+        return  # upstream's own import error names the missing package
+    try:
+        import torchvision
+
+        torchvision.extension._assert_has_ops()
+        return
+    except (ImportError, RuntimeError, OSError) as error:
+        LOG.debug("torchvision without its operators: %s", error)
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # halves left behind by the failed import
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):  # the two that torchvision's import describes to torch, qnms since 0.28
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+    from quantization.postprocess import nms as box_nms
+
+    def nms(boxes: "torch.Tensor", scores: "torch.Tensor", iou_threshold: float) -> "torch.Tensor":
+        kept = box_nms(boxes.detach().cpu().numpy(), scores.detach().cpu().numpy(), iou_threshold)
+        return torch.from_numpy(kept).to(boxes.device)
+
+    torchvision.ops.nms = torchvision.ops.boxes.nms = nms
+    torchvision._quant_tools_library = library  # keeps the declaration alive
+
+
+# --- adapter: what the bundle needs of a model, whichever upstream it came from ---------------------------------------
+
+
+def head_types() -> Tuple[Type[Any], ...]:
+    """Upstream's detection head classes."""
+    import models.yolo as yolo
+
+    names = ("Detect", "Segment", "IDetect", "IAuxDetect", "IKeypoint", "IBin")
+    return tuple(getattr(yolo, name) for name in names if hasattr(yolo, name))
+
+
+def shortcut_types() -> Tuple[Type[Any], ...]:
+    """Upstream's classes that compute ``x + cv2(cv1(x))`` where their ``add`` is true."""
+    import models.common as common
+
+    return tuple(getattr(common, name) for name in ("Bottleneck", "CrossConv") if hasattr(common, name))
+
+
+def head_path(model: Any) -> str:
+    """Path of the detection head, whatever its index.
+
+    Raises:
+        UserError: the model has none, or several.
+    """
+    paths = [path for path, module in model.named_modules() if isinstance(module, head_types())]
+    if len(paths) != 1:
+        raise UserError(f"the model has {len(paths)} detection heads, one is expected: it is no detection model of this "
+                        "upstream")
+    return paths[0]
+
+
+def fuse(model: Any) -> Any:
+    """Fold BatchNorm, RepConv branches and implicit knowledge into convolutions, in place; a second call changes nothing.
+
+    yolov7's IDetect folds its implicit tensors into the head's convolutions but keeps them, so upstream's next load
+    would fold them again: they are set to neutral values.
+    """
+    import torch
+
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    with torch.no_grad():
+        model.fuse()
+        head = model.get_submodule(head_path(model))
+        for name, neutral in (("ia", 0.0), ("im", 1.0)):
+            for implicit in getattr(head, name, ()):
+                implicit.implicit.fill_(neutral)
+    return model
+
+
+def mend_old_checkpoint(model: Any) -> None:
+    """Attributes that older torch or upstream versions did not save, as upstream's attempt_load sets them."""
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.Upsample) and not hasattr(module, "recompute_scale_factor"):
+            module.recompute_scale_factor = None
+        elif isinstance(module, (nn.Hardswish, nn.LeakyReLU, nn.ReLU, nn.ReLU6, nn.SiLU)):
+            module.inplace = getattr(module, "inplace", True)
+        if isinstance(module, head_types()) and not hasattr(type(module), "concat") \
+                and not isinstance(getattr(module, "anchor_grid", []), list):
+            delattr(module, "anchor_grid")
+            module.anchor_grid = [module.anchors.new_zeros(1)] * module.nl
+
+
+def set_export_mode(model: Any, on: bool) -> Callable[[], None]:
+    """Make the head return one tensor (B, boxes, 5 + classes), as upstream's own export does.
+
+    Returns:
+        A function that puts the head back as it was.
+    """
+    head = model.get_submodule(head_path(model))
+    name = "concat" if hasattr(type(head), "concat") else "export"  # yolov7's export=True gives raw maps
+    before = getattr(head, name)
+    setattr(head, name, on)
+    return lambda: setattr(head, name, before)
+
+
+def main(arguments: List[str]) -> None:
+    """Run an upstream script of the current folder with the shims installed."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m quantization.upstream SCRIPT.py [ARGUMENT ...]\n"
+              "Runs train.py, val.py, test.py, export.py ... of the checkout in the current folder on current packages.")
+        return
+    if not Path(arguments[0]).is_file():
+        raise UserError(f"{arguments[0]} does not exist: run this in an upstream checkout, with one of its scripts")
+    sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
+    install_shims()
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,13 @@
+"""PTQ, QAT, export, sensitivity and mAP of YOLOv5. Run it from a YOLOv5 checkout: python scripts/qat-yolov5.py --help."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from quantization.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    main("yolov5")
