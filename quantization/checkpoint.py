@@ -69,13 +69,14 @@ def save(file: str, model: nn.Module, info: Dict[str, Any]) -> None:
 
     Args:
         file: the .pt to write.
-        model: saved on the CPU, in float32; the model itself is left as it is.
+        model: a copy is saved, on the CPU and without gradients.
         info: saved under ``KEY``: what is needed to rebuild and to explain the model.
 
     Raises:
         UserError: the file cannot be written.
     """
-    content = {"epoch": -1, "best_fitness": None, "model": copy.deepcopy(model).cpu(), "ema": None, "updates": None,
+    model = copy.deepcopy(model).cpu().requires_grad_(False)  # yolov7 folds into the head again when it loads
+    content = {"epoch": -1, "best_fitness": None, "model": model, "ema": None, "updates": None,
                "optimizer": None, "training_results": None, "wandb_id": None, KEY: info,
                "date": datetime.datetime.now().isoformat(timespec="seconds")}
     with atomic_write(file) as temporary:

@@ -172,7 +172,7 @@ def quantize(name: str, options: argparse.Namespace) -> None:
         raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
     check_size(options.imgsz, model, "--imgsz")
     wants_map = options.eval_origin or options.eval_ptq or options.qat
-    evaluator = Evaluator(name, options, dataset, len(model.names), int(model.stride.max())) if wants_map else None
+    evaluator = Evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max())) if wants_map else None
     for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
         if file is not None:
             check_writable(file, flag)
@@ -256,7 +256,7 @@ def sensitive(name: str, options: argparse.Namespace) -> None:
     check_size(options.imgsz, model, "--imgsz")
     if options.num_image is not None:
         dataset.val = dataset.val[:options.num_image]
-    evaluator = Evaluator(name, options, dataset, len(model.names), int(model.stride.max()))
+    evaluator = Evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
     check_writable(options.summary, "--summary")
     if passes.have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
@@ -290,7 +290,7 @@ def test(name: str, options: argparse.Namespace) -> None:
         missing = passes.uncalibrated(model)
         if missing:
             raise UserError(f"{options.weight} was never calibrated ({missing[0]} has no scale): run quantize first")
-        predict, stride, classes = torch_predictor(model), int(model.stride.max()), len(model.names)
+        predict, stride, classes = torch_predictor(model), int(model.stride.max()), upstream.class_count(model)
         label = "quantized" if passes.have_quantizers(model) else "float"
         loader_size = (options.imgsz, options.imgsz)
     evaluator = Evaluator(name, options, dataset, classes, stride)

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 import types
+from pathlib import Path
 from typing import Any, Callable, Iterator, Optional, Tuple
 
 from torch import nn
@@ -68,25 +69,26 @@ def import_pytorch_quantization() -> Any:
     """
     import torch
 
-    placeholder = "pytorch_quantization.cuda_ext"
-    if importlib.util.find_spec("pytorch_quantization") is None:
+    spec = importlib.util.find_spec("pytorch_quantization")
+    if spec is None or not spec.submodule_search_locations:
         raise ImportError("No module named 'pytorch_quantization'")
-    if not torch.cuda.is_available() and placeholder not in sys.modules:
-        try:
-            importlib.import_module(placeholder)
-        except ImportError:
-            for loaded in [name for name in sys.modules if name.split(".")[0] == "pytorch_quantization"]:
-                del sys.modules[loaded]  # halves left behind by the failed import
-            sys.modules[placeholder] = types.ModuleType(placeholder)
-    if importlib.util.find_spec("pytorch_quantization.version") is None:  # made by its setup.py; absent in a clone
-        version = types.ModuleType("pytorch_quantization.version")
-        version.__version__ = "source"  # type: ignore[attr-defined]
-        sys.modules["pytorch_quantization.version"] = version
+    if "pytorch_quantization" not in sys.modules:
+        files = {file.name.split(".")[0] for file in Path(spec.submodule_search_locations[0]).iterdir()}
+        if "version" not in files:  # made by its setup.py; absent in a clone
+            _placeholder("pytorch_quantization.version").__version__ = "source"  # type: ignore[attr-defined]
+        if "cuda_ext" not in files and not torch.cuda.is_available():
+            _placeholder("pytorch_quantization.cuda_ext")
     module = importlib.import_module("pytorch_quantization.nn.modules.tensor_quantizer")
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     return module
+
+
+def _placeholder(name: str) -> types.ModuleType:
+    """An empty module under ``name``."""
+    sys.modules[name] = types.ModuleType(name)
+    return sys.modules[name]
 
 
 def backend() -> str:

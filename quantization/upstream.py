@@ -73,6 +73,7 @@ def install_shims() -> None:
     """Install all shims. Safe to call more than once."""
     shim_pkg_resources()
     shim_numpy()
+    shim_pillow()
     shim_torch_load()
     shim_torch_onnx()
     shim_torchvision()
@@ -125,6 +126,14 @@ def shim_numpy() -> None:
     for name, value in (("int", int), ("float", float), ("trapz", getattr(np, "trapezoid", None))):
         if name not in vars(np) and value is not None:
             setattr(np, name, value)
+
+
+def shim_pillow() -> None:
+    """Pillow 10 dropped FreeTypeFont.getsize, which both upstreams' plots call."""
+    from PIL import ImageFont
+
+    if not hasattr(ImageFont.FreeTypeFont, "getsize"):
+        ImageFont.FreeTypeFont.getsize = lambda font, text: font.getbbox(text)[2:]
 
 
 def shim_torch_load() -> None:
@@ -226,6 +235,11 @@ def head_path(model: Any) -> str:
         raise UserError(f"the model has {len(paths)} detection heads, one is expected: it is no detection model of this "
                         "upstream")
     return paths[0]
+
+
+def class_count(model: Any) -> int:
+    """Number of classes that the head detects."""
+    return int(model.get_submodule(head_path(model)).nc)
 
 
 def fuse(model: Any) -> Any:

@@ -97,25 +97,28 @@ def get_plan(spec: Spec, cuda: Cuda, calibration: Optional[Calibration], timed: 
     cache = spec.options.calib_cache if spec.options.mode == "ptq" else None
     record = plans.load_plan(spec.plan, key, cache) if spec.plan else None
     if record is not None and spec.plan is not None:
-        print(f"{spec.name}: {spec.plan} is up to date, not built again\n  {record['trtexec']}")
-        plan = _read(spec.plan)
-        return {"plan": plan, "reused": True, "engine_bytes": len(plan),
-                **{name: record[name] for name in ("build_seconds", "calibration_images", "trtexec")}}
-    line: List[str] = []
+        print(f"{spec.name}: {spec.plan} is up to date, not built again")
+        return _describe(spec, _read(spec.plan), record, True, timed, version)
 
     def announce(profile: Mapping[str, ShapeRange]) -> None:
-        line.extend(trtexec_line(spec, timed, version, profile=profile))
-        print(f"{spec.name}: building; the same with trtexec:\n  {shlex.join(line)}", flush=True)
+        line = shlex.join(trtexec_line(spec, timed, version, profile=profile))
+        print(f"{spec.name}: building; the same with trtexec:\n  {line}", flush=True)
 
     built = build_engine(spec.onnx, spec.options, cuda, calibration.batches if calibration else None, announce)
     print(f"{spec.name}: built in {built.seconds:.1f} s, {len(built.plan) / 1e6:.1f} MB", flush=True)
     record = {"key": key, "build_seconds": built.seconds, "calibration_images": built.calibration_images,
-              "trtexec": shlex.join(line),
+              "profile": built.profile,
               "calib_sha256": plans.file_hash(cache) if cache and os.path.isfile(cache) else None}
     if spec.plan:
         plans.save_plan(spec.plan, built.plan, record)
-    return {"plan": built.plan, "reused": False, "engine_bytes": len(built.plan),
-            **{name: record[name] for name in ("build_seconds", "calibration_images", "trtexec")}}
+    return _describe(spec, built.plan, record, False, timed, version)
+
+
+def _describe(spec: Spec, plan: bytes, record: Mapping[str, Any], reused: bool, timed: trtexec.TimingOptions,
+              version: Version) -> Dict[str, Any]:
+    line = trtexec_line(spec, timed, version, profile=record["profile"])
+    return {"plan": plan, "engine_bytes": len(plan), "reused": reused, "build_seconds": record["build_seconds"],
+            "calibration_images": record["calibration_images"], "trtexec": shlex.join(line)}
 
 
 def _read(path: str) -> bytes:
@@ -196,6 +199,7 @@ def run_with_trtexec(specs: Sequence[Spec], timed: trtexec.TimingOptions, refere
         for spec in specs:
             plan = spec.plan or os.path.join(folder, f"{spec.name}.plan")
             if spec.onnx:
+                _check_trtexec_calibration(spec)
                 command = ([program, f"--onnx={spec.onnx}"] + trtexec.build_flags(spec.options, version) +
                            [f"--saveEngine={plan}", build_only_flag(version)])
                 print(f"{spec.name}: {shlex.join(command)}", flush=True)
@@ -220,6 +224,16 @@ def run_with_trtexec(specs: Sequence[Spec], timed: trtexec.TimingOptions, refere
                 if exports:
                     trtexec.run_trtexec(loads[spec.name] + ["--profilingVerbosity=detailed"] + exports)
     return finish(report, specs, timed, info, results, reference)
+
+
+def _check_trtexec_calibration(spec: Spec) -> None:
+    """trtexec reads a calibration cache, but cannot calibrate with images."""
+    cache = spec.options.calib_cache
+    if cache and not os.path.isfile(cache):
+        raise UserError(f"calibration cache {cache} does not exist, and trtexec cannot make it: run once without "
+                        "--use-trtexec, or drop --calib-cache")
+    if spec.mode == "ptq" and not cache:
+        print(f"note: {spec.name} gets random scales from trtexec; its speed counts, its output does not")
 
 
 def finish(report: Dict[str, Any], specs: Sequence[Spec], timed: trtexec.TimingOptions, info: Mapping[str, Any],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
+from quantization.engine.names import metadata_nodes
 from quantization.engine.records import Layer
 
 # The first kind with a fragment of the layer type wins. Types differ between versions: CaskConvolution and
@@ -24,14 +25,20 @@ _KINDS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
 )
 KINDS: Tuple[str, ...] = tuple(kind for kind, _ in _KINDS) + ("other",)
 PRECISIONS = ("Int8", "FP8", "FP16", "BF16", "FP32", "other")
+_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast")
 _FLOATS = ("FP32", "FP16", "BF16")
 _QUANTIZED = ("Int8", "FP8", "Int4", "FP4")
 
 
 def kind(layer: Layer) -> str:
-    """One of ``KINDS``."""
+    """One of ``KINDS``. A Myelin kernel of nothing but Q, DQ and casts counts as ``quantize``."""
     text = layer.type.lower()
-    return next((name for name, fragments in _KINDS if any(fragment in text for fragment in fragments)), "other")
+    found = next((name for name, fragments in _KINDS if any(fragment in text for fragment in fragments)), "other")
+    if found == "myelin" and layer.metadata:
+        nodes = [node.rsplit("/", 1)[-1] for node in metadata_nodes(layer)]
+        if nodes and all(node.startswith(_CONVERSIONS) for node in nodes):
+            return "quantize"
+    return found
 
 
 def precision(layer: Layer) -> str:
@@ -42,7 +49,8 @@ def precision(layer: Layer) -> str:
 
 
 def is_reformat(layer: Layer) -> bool:
-    return kind(layer) == "reformat"
+    """Does it only convert or copy: a Reformat, or a Q or DQ in a kernel of its own?"""
+    return kind(layer) in ("reformat", "quantize")
 
 
 def type_change(layer: Layer) -> Optional[Tuple[str, str]]:
@@ -67,12 +75,12 @@ def dequantizes(layer: Layer) -> bool:
 
 def rescales(layer: Layer) -> bool:
     """Is it a DQ and Q with different scales, in one Reformat from INT8 to INT8?"""
-    return is_reformat(layer) and layer.origin == "QDQ" and type_change(layer) is None
+    return is_reformat(layer) and origin(layer) == "QDQ" and type_change(layer) is None
 
 
 def origin(layer: Layer) -> str:
     """Why a Reformat exists: TensorRT's word, or ``unnamed`` where it gives none (MyelinReformat)."""
-    return layer.origin or "unnamed"
+    return layer.origin or ("QDQ" if kind(layer) == "quantize" else "unnamed")
 
 
 def emits_float(layer: Layer) -> bool:

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
@@ -153,8 +152,9 @@ def modules(layers: Sequence[Layer]) -> List[str]:
     for layer in layers:
         nodes = onnx_nodes(layer)
         core = [node for node in nodes if operations([node]) == ["Conv"]] or list(nodes)
-        names.append(module_of(core[0]) + ("" if operations(core[:1]) == ["Conv"] else f" ({operations(core)[0]})")
-                     if core and module_of(core[0]) else title(layer))
+        module = module_of(core[0]) if core else ""
+        detail = "" if operations(core[:1]) == ["Conv"] else f" ({' + '.join(operations(core))})"
+        names.append(module + detail if module else title(layer))
     return sorted(set(names), key=names.index)
 
 
@@ -187,7 +187,7 @@ def _quantize(graph: EngineGraph, layers: List[Layer]) -> Finding:
     text = f"{name}: "
     text += "convolution and activation are not fused and the " if conv else "the "
     text += f"output leaves as {layers[0].inputs[0].datatype}, because it is quantized "
-    text += f"{len(layers)} times, with scales of their own: for " if len(layers) > 1 else "for "
+    text += f"{'twice' if len(layers) == 2 else f'{len(layers)} times'}, each with a scale of its own: for " if len(layers) > 1 else "for "
     text += "; for ".join(words(target) + (f" through Concat {words(names)}" if names else "")
                           for target, names in zip(targets, through))
     text += f"; and read as float by {words(floats)}" if floats else ""
@@ -243,8 +243,8 @@ def _concat(graph: EngineGraph, layers: List[Layer]) -> Finding:
     text += f"; {len(shared)} of them with further readers" if shared else ""
     quantized = any(tensor.datatype == "Int8" for layer in layers for tensor in layer.outputs)
     if quantized:
-        advice = (f"a branch that only {name} reads can be written in place if all branches carry one scale; one with "
-                  "further readers is copied in FP16 engines too")
+        advice = ("one scale on all branches lets TensorRT write them in place; a branch with further readers is copied "
+                  "in FP16 engines too")
     else:
         advice = "a Concat in float: nothing to do with Q/DQ"
     return _finding(("concat", name), text, advice, layers, avoidable=quantized and len(shared) < len(layers))

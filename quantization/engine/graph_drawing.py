@@ -6,7 +6,7 @@ import subprocess
 from typing import Dict, List, Optional, Sequence, Tuple
 from xml.sax.saxutils import escape, quoteattr
 
-from quantization.engine.classify import is_reformat, kind, precision, type_change
+from quantization.engine.classify import is_reformat, kind, origin, precision, type_change
 from quantization.engine.names import block_of, onnx_nodes, shorten, title
 from quantization.engine.records import Layer
 from quantization.engine.topology import Edge, EngineGraph
@@ -17,8 +17,10 @@ KIND_COLORS = {"conv": "#1f4e79", "matmul": "#2e75b6", "pointwise": "#548235", "
                "no-op": "#a6a6a6", "constant": "#a6a6a6", "myelin": "#3b3838", "other": "#404040"}
 PRECISION_COLORS = {"Int8": "#d5f0d5", "FP8": "#c9ead0", "FP16": "#fff1c2", "BF16": "#fde9d0", "FP32": "#f9d0d0",
                     "other": "#ececec"}
+EDGE_COLORS = {"Int8": "#2e7d32", "FP8": "#2e7d32", "FP16": "#b07d00", "BF16": "#b05a00", "FP32": "#c62828",
+               "other": "#555555"}
 ALARM = "#e00000"
-_FONT = "Helvetica,Arial,sans-serif"
+_FONT = "Arial"
 _LIMIT_S = 300
 
 
@@ -32,7 +34,7 @@ def to_dot(graphs: Sequence[EngineGraph], aligned: Sequence[Tuple[int, int]] = (
         aligned: (layer of the first, layer of the second) that belong on one height.
     """
     lines = ["digraph engine {",
-             f'graph [fontname="{_FONT}" fontsize=14 labelloc=t labeljust=l newrank=true ranksep=0.25 nodesep=0.3 '
+             f'graph [fontname="{_FONT}" fontsize=14 labelloc=t newrank=true ranksep=0.25 nodesep=0.3 '
              f'label=<{_heading(graphs)}>]',
              f'node [fontname="{_FONT}" fontsize=11 shape=plain]',
              f'edge [fontname="{_FONT}" fontsize=9 arrowsize=0.6]']
@@ -99,7 +101,7 @@ def _engine(graph: EngineGraph, engine: int) -> List[str]:
 def _node(graph: EngineGraph, engine: int, layer: Layer) -> str:
     alarm = type_change(layer) is not None
     what = kind(layer)
-    head = " ".join(filter(None, [what, layer.origin, " to ".join(type_change(layer) or ())]))
+    head = " ".join(filter(None, [what, origin(layer) if is_reformat(layer) else "", " to ".join(type_change(layer) or ())]))
     cells = [f'<TR><TD BGCOLOR="{KIND_COLORS[what]}"><FONT COLOR="white"><B>{escape(head)}</B></FONT></TD></TR>',
              f"<TR><TD>{escape(title(layer))}</TD></TR>"]
     foot = [] if is_reformat(layer) else [precision(layer)]
@@ -110,16 +112,16 @@ def _node(graph: EngineGraph, engine: int, layer: Layer) -> str:
         cells.append(f"<TR><TD>{escape('   '.join(foot))}</TD></TR>")
     border = f'BORDER="4" COLOR="{ALARM}"' if alarm else 'BORDER="1" COLOR="#555555"'
     return (f'e{engine}_{layer.index} [id="{node_id(engine, layer.index)}" tooltip={_quoted(shorten(layer.name, 300))} label=<'
-            f'<TABLE {border} CELLBORDER="0" CELLSPACING="0" CELLPADDING="3" BGCOLOR="{PRECISION_COLORS[precision(layer)]}">'
+            f'<TABLE {border} CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" BGCOLOR="{PRECISION_COLORS[precision(layer)]}">'
             f'{"".join(cells)}</TABLE>>]')
 
 
 def _edge(edge: Edge, engine: int, ends: Dict[Tuple[str, bool], str]) -> str:
     source = ends[edge.tensor.name, True] if edge.source is None else f"e{engine}_{edge.source}"
     target = ends[edge.tensor.name, False] if edge.target is None else f"e{engine}_{edge.target}"
-    style = ' style=bold color="#7030a0"' if edge.part else ""
-    text = str(edge.tensor) + (" (part of a Concat)" if edge.part else "")
-    return f"{source} -> {target} [label=<{escape(text)}> tooltip={_quoted(shorten(edge.tensor.name, 300))}{style}]"
+    color = EDGE_COLORS.get(edge.tensor.datatype, EDGE_COLORS["other"])
+    return (f'{source} -> {target} [label=<&#160;{escape(str(edge.tensor))}> color="{color}" fontcolor="{color}" '
+            f'penwidth={3 if edge.part else 1} tooltip={_quoted(shorten(edge.tensor.name, 300))}]')
 
 
 def _quoted(text: str) -> str:
@@ -138,7 +140,7 @@ def _heading(graphs: Sequence[EngineGraph]) -> str:
     legend = [f'<TD BGCOLOR="{KIND_COLORS[name]}"><FONT COLOR="white">{name}</FONT></TD>' for name in kinds]
     legend += [f'<TD BGCOLOR="{PRECISION_COLORS[name]}">{name}</TD>' for name in precisions]
     legend.append(f'<TD BORDER="4" COLOR="{ALARM}">Reformat that changes type</TD>')
-    legend.append('<TD><FONT COLOR="#7030a0">bold edge: writes a part of a Concat</FONT></TD>')
+    legend.append('<TD>edges in the colour of their type; thick: a part of a Concat</TD>')
     width = len(legend)
     return ("<TABLE BORDER=\"0\" CELLBORDER=\"0\" CELLSPACING=\"4\" CELLPADDING=\"4\">"
             + "".join(f'<TR><TD COLSPAN="{width}" ALIGN="LEFT">{row}</TD></TR>' for row in rows)

@@ -12,7 +12,14 @@ _METADATA_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SEPARATORS = re.compile(r" \+ | \|\| |, |\.\.\.|PWN\(|fc\(|\(|\)|\{ForeignNode\[|\]\}")
 _PLAIN_NODE = re.compile(r"[A-Z][A-Za-z]+_\d+")  # exporters before torch 1.13 name nodes Conv_12
 _NOT_COMPUTING = re.compile(r"(Quantize|Dequantize|Constant|Identity|Shape|Cast)|.*_output_\d+|.*::")
+_COPY_NODE = re.compile(r"^Reformatting CopyNode for (In|Out)put Tensor (\d+) (?:to|from) ")
+_QUANTIZER = re.compile(r"(/\S+)/_input\d?_quantizer/(Q|De)")
 _MODULE = re.compile(r"model\.\d+")
+
+
+def metadata_nodes(layer: Layer) -> List[str]:
+    """All ONNX nodes that the metadata of a layer name, from TensorRT 8.6 on."""
+    return _METADATA_NODE.findall(layer.metadata)
 
 
 def onnx_nodes(layer: Layer) -> Tuple[str, ...]:
@@ -22,7 +29,7 @@ def onnx_nodes(layer: Layer) -> Tuple[str, ...]:
     where it stands, so it counts for nothing. The scope ``addop`` of this bundle's QuantAdd is left out and so is
     everything above ``model.N``: the same upstream node has one name in float, PTQ and QAT engines.
     """
-    found = _METADATA_NODE.findall(layer.metadata)
+    found = metadata_nodes(layer)
     if not found and "reformat" not in layer.type.lower() and layer.type.lower() != "noop":
         found = [part.strip() for part in _SEPARATORS.split(layer.name)]
         found = [part for part in found if part.startswith("/") or _PLAIN_NODE.fullmatch(part)]
@@ -70,12 +77,21 @@ def operations(nodes: Sequence[str]) -> List[str]:
 def title(layer: Layer) -> str:
     """A short title: ``model.5: Conv + SiLU``."""
     nodes = onnx_nodes(layer)
-    if layer.type.lower() == "reformat" or not nodes:
-        return shorten(layer.name)
+    if "reformat" in layer.type.lower() or not nodes:
+        return shorten(_title_without_nodes(layer, nodes), 44)
     words = operations(nodes)
     text = " + ".join(words[:4] + ["..."] * (len(words) > 4))
     module = common_module(nodes)
     return shorten(f"{module}: {text}" if module else text)
+
+
+def _title_without_nodes(layer: Layer, nodes: Sequence[str]) -> str:
+    if nodes and layer.origin == "CONCAT":
+        return f"into {nodes[0]}"
+    quantizer = _QUANTIZER.match(layer.name)
+    if quantizer:
+        return f"{'DQ' if quantizer.group(2) == 'De' else 'Q'} of {module_of(quantizer.group(1) + '/Q')}"
+    return _COPY_NODE.sub(r"\1put \2 of ", layer.name)
 
 
 def shorten(text: str, length: int = 60) -> str:

@@ -49,8 +49,9 @@ def summarise(graph: EngineGraph) -> Summary:
         return "constant" if layer.index in graph.constant else kind(layer)
 
     layers = graph.layers
-    reformats = [layer for layer in layers if kind_of(layer) == "reformat"]
-    computing = [layer for layer in layers if kind_of(layer) not in ("reformat", "no-op", "constant")]
+    active = [layer for layer in layers if layer.index not in graph.constant]
+    reformats = [layer for layer in active if is_reformat(layer)]
+    computing = [layer for layer in active if not is_reformat(layer) and kind(layer) != "no-op"]
     changing = [layer for layer in reformats if type_change(layer)]
     return Summary(graph.engine.name, graph.engine.timed, Tally(len(layers), graph.engine.total_ms),
                    _tally(layers, kind_of, KINDS), _tally(computing, precision, PRECISIONS),
