@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence
 
 from quantization import __version__, calib, quantizer, upstream
-from quantization.errors import run_main
+from quantization.errors import log_to_stdout, run_main
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
 
@@ -70,7 +68,8 @@ def _add_quantization(parser: argparse.ArgumentParser) -> None:
                             r"e.g. 'model\.2\..*'; the detect head always is, unless --quantize-head")
     group.add_argument("--quantize-head", action="store_true", help="quantize the detect head's convolutions too")
     group.add_argument("--no-rules", action="store_true",
-                       help="leave out the scale groups (slower engines; for comparison)")
+                       help="quantize convolutions and linear layers only, each with a scale of its own (slower "
+                            "engines; for comparison)")
     group.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript",
                        help="ONNX exporter that shows the graph to the rules")
     group.add_argument("--calib-method", choices=calib.METHODS, default="mse", help="activation calibration")
@@ -141,14 +140,7 @@ def run(name: str, arguments: Optional[Sequence[str]] = None) -> int:
         The exit code.
     """
     options = build_parser(name).parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logger = logging.getLogger("quantization")
-    logger.setLevel(logging.INFO)
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
+    log_to_stdout()
     upstream.enter_checkout(name, Path(__file__).resolve().parents[1])
     from quantization import commands  # needs the checkout's modules
 

@@ -22,7 +22,7 @@ from quantization import quantize as passes
 from quantization import sensitivity as sensitivity_analysis
 from quantization.data import Dataset, Loader, open_dataset
 from quantization.errors import UserError, atomic_write, check_writable
-from quantization.evaluate import GroundTruth, Metrics, Predictor, evaluate, OnnxPredictor
+from quantization.evaluate import Evaluator, Metrics, OnnxPredictor, Predictor
 from quantization.finetune import FinetuneOptions, finetune
 
 LOG = logging.getLogger("quantization")
@@ -69,34 +69,11 @@ def torch_predictor(model: nn.Module) -> Predictor:
     return predict
 
 
-class Evaluator:
-    """mAP with the command line's data and thresholds.
-
-    Args:
-        name: the upstream; yolov7 scores one-class models by objectness alone.
-        options: parsed arguments.
-        dataset: its validation images are used.
-        classes: of the model.
-        stride: of the model; with it images are evaluated in rectangles unless ``--square``; None: in squares.
-    """
-
-    def __init__(self, name: str, options: argparse.Namespace, dataset: Dataset, classes: int,
-                 stride: Optional[int]) -> None:
-        for flag, value in (("--confidence", options.confidence), ("--nmsthres", options.nmsthres)):
-            if not 0 <= value <= 1:
-                raise UserError(f"{flag} {value} is no share: give 0 to 1")
-        self.name, self.options = name, options
-        self.truth = GroundTruth(dataset, classes)
-        self.loader = Loader(dataset.val, (options.imgsz, options.imgsz), options.batch_size, options.workers,
-                             rect_stride=None if options.square else stride)
-
-    def __call__(self, predict: Predictor, label: str, quiet: bool = False) -> Metrics:
-        metrics = evaluate(predict, self.loader, self.truth, self.options.confidence, self.options.nmsthres,
-                           objectness_only=self.name == "yolov7", description=f"Evaluate {label}")
-        if not quiet:
-            LOG.info("%s: mAP@0.5:0.95 %.4f, mAP@0.5 %.4f (%d images)", label, metrics.map, metrics.map50,
-                     metrics.images)
-        return metrics
+def make_evaluator(name: str, options: argparse.Namespace, dataset: Dataset, classes: int,
+                   stride: Optional[int]) -> Evaluator:
+    """An evaluator with the command line's data and thresholds; rectangles need the stride, and no ``--square``."""
+    return Evaluator(dataset, classes, (options.imgsz, options.imgsz), options.batch_size, options.workers,
+                     None if options.square else stride, options.confidence, options.nmsthres, name == "yolov7")
 
 
 def tensors(loader: Loader, device: torch.device) -> Iterator[Tensor]:
@@ -122,7 +99,7 @@ def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.N
     policy = list(options.ignore_policy)
     if not options.quantize_head:
         policy.append(upstream.head_path(model).replace(".", r"\."))
-    quantized = passes.replace_to_quantization_module(model, policy)
+    quantized = passes.replace_to_quantization_module(model, policy, weighted_only=options.no_rules)
     LOG.info("%d modules quantized", len(quantized))
     if not options.no_rules:
         size = 2 * int(model.stride.max())  # the groups do not depend on it
@@ -172,7 +149,7 @@ def quantize(name: str, options: argparse.Namespace) -> None:
         raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
     check_size(options.imgsz, model, "--imgsz")
     wants_map = options.eval_origin or options.eval_ptq or options.qat
-    evaluator = Evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max())) if wants_map else None
+    evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max())) if wants_map else None
     for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
         if file is not None:
             check_writable(file, flag)
@@ -256,7 +233,7 @@ def sensitive(name: str, options: argparse.Namespace) -> None:
     check_size(options.imgsz, model, "--imgsz")
     if options.num_image is not None:
         dataset.val = dataset.val[:options.num_image]
-    evaluator = Evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
+    evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
     check_writable(options.summary, "--summary")
     if passes.have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
@@ -278,23 +255,19 @@ def test(name: str, options: argparse.Namespace) -> None:
         refuse_overwriting(options.weight, options.save_json)
         check_writable(options.save_json, "--save-json")
     if options.weight.endswith(".onnx"):
-        predict = OnnxPredictor(options.weight)
-        height, width, outputs = predict.size[0], predict.size[1], predict.outputs
-        if not isinstance(outputs, int) or outputs < 6:
-            raise UserError(f"{options.weight} does not give (B, boxes, 5 + classes): export it with this script")
-        stride, classes, label = None, outputs - 5, "ONNX Runtime"
-        loader_size = (height, width) if isinstance(height, int) else (options.imgsz, options.imgsz)
+        predict: Predictor = OnnxPredictor(options.weight)
+        evaluator = make_evaluator(name, options, dataset, predict.classes, None)
+        evaluator.loader.size = predict.image_size((options.imgsz, options.imgsz))
+        label = "ONNX Runtime"
     else:
-        model, info = checkpoint.load(options.weight, pick_device(options.device), name)
+        model, _ = checkpoint.load(options.weight, pick_device(options.device), name)
         check_size(options.imgsz, model, "--imgsz")
         missing = passes.uncalibrated(model)
         if missing:
             raise UserError(f"{options.weight} was never calibrated ({missing[0]} has no scale): run quantize first")
-        predict, stride, classes = torch_predictor(model), int(model.stride.max()), upstream.class_count(model)
+        predict = torch_predictor(model)
+        evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
         label = "quantized" if passes.have_quantizers(model) else "float"
-        loader_size = (options.imgsz, options.imgsz)
-    evaluator = Evaluator(name, options, dataset, classes, stride)
-    evaluator.loader.size = loader_size
     metrics = evaluator(predict, f"{options.weight} ({label})")
     for class_name, value in metrics.per_class.items():
         LOG.info("  %-20s %.4f", class_name, value)

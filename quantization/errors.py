@@ -1,8 +1,9 @@
-"""Errors that a user can mend, and output files that are never left half written."""
+"""What every script shares: errors that a user can mend, messages, and output files that are never half written."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -33,6 +34,15 @@ def run_main(main: Callable[[Optional[Sequence[str]]], int]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def log_to_stdout() -> None:
+    """Print the bundle's messages, as they are, to stdout."""
+    logger = logging.getLogger("quantization")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler(sys.stdout))
 
 
 def check_writable(path: "str | os.PathLike[str]", flag: str) -> Path:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +17,7 @@ from quantization.data import Dataset, Loader, image_shape
 from quantization.errors import UserError
 from quantization.postprocess import detections, to_image
 
+LOG = logging.getLogger("quantization")
 Predictor = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32 in 0..1 to (B, boxes, 5 + classes)
 
 
@@ -203,6 +205,39 @@ def coco_metrics(truth: GroundTruth, results: Sequence[Sequence[float]], image_i
                    dict(zip(truth.names, per_class)))
 
 
+class Evaluator:
+    """mAP of predictors over one data set.
+
+    Args:
+        dataset: its validation images are used.
+        classes: of the model.
+        size: H and W of the network's input.
+        batch_size: images a batch.
+        workers: threads that read images.
+        rect_stride: evaluate in rectangles of multiples of this stride, as upstream does; None: in ``size``.
+        confidence, iou_threshold, objectness_only: see ``evaluate``.
+
+    Raises:
+        UserError: a threshold is no share, or the annotations do not fit.
+    """
+
+    def __init__(self, dataset: Dataset, classes: int, size: Tuple[int, int], batch_size: int, workers: int,
+                 rect_stride: Optional[int], confidence: float, iou_threshold: float, objectness_only: bool) -> None:
+        for flag, value in (("--confidence", confidence), ("--nmsthres", iou_threshold)):
+            if not 0 <= value <= 1:
+                raise UserError(f"{flag} {value} is no share: give 0 to 1")
+        self.truth = GroundTruth(dataset, classes)
+        self.loader = Loader(dataset.val, size, batch_size, workers, rect_stride)
+        self._thresholds = (confidence, iou_threshold, objectness_only)
+
+    def __call__(self, predict: Predictor, label: str, quiet: bool = False) -> Metrics:
+        metrics = evaluate(predict, self.loader, self.truth, *self._thresholds, description=f"Evaluate {label}")
+        if not quiet:
+            LOG.info("%s: mAP@0.5:0.95 %.4f, mAP@0.5 %.4f (%d images)", label, metrics.map, metrics.map50,
+                     metrics.images)
+        return metrics
+
+
 class OnnxPredictor:
     """A predictor on ONNX Runtime, on the GPU where its package can; batches are padded for a graph with a fixed one.
 
@@ -210,11 +245,10 @@ class OnnxPredictor:
         file: the ONNX.
 
     Attributes:
-        size: H and W of the input; names where they are open.
-        outputs: numbers a box, 5 + classes; a name or None where it is open.
+        classes: number of classes, from the output's last dimension.
 
     Raises:
-        UserError: the file is missing or ONNX Runtime refuses it.
+        UserError: the file is missing, ONNX Runtime refuses it, or it is no detection network.
     """
 
     def __init__(self, file: str) -> None:
@@ -229,12 +263,18 @@ class OnnxPredictor:
         except Exception as error:  # onnxruntime has no public base class for its own errors
             raise UserError(f"{file} is no model for ONNX Runtime: {str(error).splitlines()[0]}") from error
         entry = self._session.get_inputs()[0]
-        if len(entry.shape) != 4:
-            raise UserError(f"{file}: its input {entry.name} is no batch of images (B, 3, H, W)")
+        numbers = (self._session.get_outputs()[0].shape or [None])[-1]
+        if len(entry.shape) != 4 or not isinstance(numbers, int) or numbers < 6:
+            raise UserError(f"{file} does not take (B, 3, H, W) and give (B, boxes, 5 + classes): export it with the "
+                            "export command")
         self._name = entry.name
         self._batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
-        self.size = tuple(entry.shape[2:])
-        self.outputs = (self._session.get_outputs()[0].shape or [None])[-1]
+        self._size = tuple(entry.shape[2:])
+        self.classes = numbers - 5
+
+    def image_size(self, default: Tuple[int, int]) -> Tuple[int, int]:
+        """H and W of the input; ``default`` where the graph leaves them open."""
+        return self._size if all(isinstance(side, int) for side in self._size) else default
 
     def __call__(self, images: np.ndarray) -> np.ndarray:  # (B, 3, H, W) to (B, boxes, 5 + classes)
         step = self._batch or len(images)

@@ -100,8 +100,18 @@ def export_graph(model: nn.Module, file: str, size: Tuple[int, int], batch: int 
         # exporter announces its own deprecation
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-        wrapper(images)  # lets the head make the grid of this size before it is traced
+        output = wrapper(images)  # lets the head make the grid of this size before it is traced
         torch.onnx.export(wrapper, (images,), file, **options)
+    set_output_shape(file, tuple(output.shape[1:]))
+
+
+def set_output_shape(file: str, shape: Tuple[int, ...]) -> None:
+    """Write down the output's shape behind the batch, which the exporter leaves open although it is fixed."""
+    graph = onnx.load(file)
+    dims = graph.graph.output[0].type.tensor_type.shape.dim
+    for dim, size in zip(dims[1:], shape):
+        dim.dim_value = size
+    onnx.save(graph, file)
 
 
 def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int = 1, dynamic: bool = False,

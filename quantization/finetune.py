@@ -170,20 +170,20 @@ class LossWatch:
     """Stops a run whose loss is lost.
 
     Raises, from ``check``:
-        UserError: NaN, infinity, or ``DIVERGED`` times the mean of the first looks.
+        UserError: NaN, infinity, or two looks in a row at more than ``DIVERGED`` times the first.
     """
 
     def __init__(self) -> None:
-        self._first: List[float] = []
-        self._last: Optional[float] = None
+        self._first: Optional[float] = None
+        self._last = 0.0
 
     def check(self, loss: float, epoch: int, step: int) -> None:
         where = f"QAT stopped in epoch {epoch + 1}, step {step + 1}"
         remedy = "lower --lr; the PTQ checkpoint is intact"
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise UserError(f"{where}: the loss is {loss}; {remedy}")
-        if len(self._first) < 3:
-            self._first.append(loss)
-        elif self._last is not None and min(loss, self._last) > DIVERGED * max(self._first):  # two looks in a row
-            raise UserError(f"{where}: the loss grew from {max(self._first):.4g} to {loss:.4g}; {remedy}")
+        if self._first is None:
+            self._first = loss
+        elif min(loss, self._last) > DIVERGED * self._first:
+            raise UserError(f"{where}: the loss grew from {self._first:.4g} to {loss:.4g}; {remedy}")
         self._last = loss

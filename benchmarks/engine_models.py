@@ -1,0 +1,123 @@
+"""Write the ONNX files that benchmarks/engines.py builds: float, and Q/DQ in several placements. Needs torch.
+
+Run it in a checkout that has the bundle: python /path/to/benchmarks/engine_models.py --cfg models/yolov5s.yaml --out DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Dict
+
+sys.path.insert(0, ".")
+
+import numpy as np
+import torch
+from torch import nn
+
+from quantization import checkpoint, quantize, upstream
+from quantization.commands import pick_device, tensors
+from quantization.data import Loader, open_dataset
+from quantization.errors import UserError, log_to_stdout, run_main
+from quantization.export import export_graph, export_onnx
+from quantization.modules import QuantUpsample
+
+VARIANTS = {
+    "rule": "scale groups; Upsample inputs and both operands of the shortcut sums quantized (the default)",
+    "no-rule": "convolutions only, each with a scale of its own",
+    "shortcut": "as rule, with the shortcut operand of the sums alone",
+    "no-add": "as rule, with no operand of the sums",
+    "no-upsample": "as rule, without the Upsample quantizers",
+    "head": "as rule, with the detect convolutions quantized too",
+}
+CALIBRATION_IMAGES = 64
+
+
+def random_model(cfg: str) -> nn.Module:
+    """The net with random weights, BatchNorm statistics and biases: equal biases would be merged by the exporter."""
+    from models.yolo import Model
+
+    torch.manual_seed(0)
+    model = Model(cfg)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.8, 1.2)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.3, 0.7)
+    return upstream.fuse(model.float())
+
+
+def place(model: nn.Module, variant: str) -> None:
+    """Insert quantizers in one of ``VARIANTS``."""
+    policy = [] if variant == "head" else None
+    quantize.replace_to_quantization_module(model, policy, weighted_only=variant == "no-rule")
+    if variant != "no-rule":
+        size = 2 * int(model.stride.max())
+        quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export_graph(part, file, (size, size)))
+
+
+def leave_out(model: nn.Module, variant: str) -> None:
+    """Take the quantizers out again that a variant does without; in place of a shared one, it alone goes."""
+    for path in quantize.shortcut_sums(model):
+        addition = model.get_submodule(path)
+        if variant in ("shortcut", "no-add"):
+            addition._input1_quantizer.disable()
+        if variant == "no-add":
+            addition._input0_quantizer = copy.copy(addition._input0_quantizer)
+            addition._input0_quantizer.disable()
+    for module in model.modules():
+        if isinstance(module, QuantUpsample) and variant == "no-upsample":
+            module._input_quantizer = copy.copy(module._input_quantizer)
+            module._input_quantizer.disable()
+
+
+def main(arguments: "list[str] | None" = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cfg", help="net with random weights")
+    parser.add_argument("--weight", help="trained checkpoint instead of --cfg")
+    parser.add_argument("--name", required=True, choices=sorted(upstream.UPSTREAMS), help="the upstream")
+    parser.add_argument("--cocodir", required=True, help="data to calibrate on, COCO layout (benchmarks/shapes.py)")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write to")
+    parser.add_argument("--size", type=int, default=640)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--variants", nargs="+", choices=sorted(VARIANTS), default=["rule", "no-rule"])
+    parser.add_argument("--device", default=None)
+    options = parser.parse_args(arguments)
+    if bool(options.cfg) == bool(options.weight):
+        raise UserError("give either --cfg or --weight")
+    log_to_stdout()
+    logging.getLogger("quantization").setLevel(logging.WARNING)
+    upstream.enter_checkout(options.name, Path.cwd())
+    quantize.initialize("native")
+    device = pick_device(options.device)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.weight:
+        base, _ = checkpoint.load(options.weight, device, options.name)
+    else:
+        base = random_model(options.cfg).to(device)
+    loader = Loader(open_dataset(options.cocodir).train[:CALIBRATION_IMAGES], (options.size, options.size), 16)
+    np.save(options.out / "calib.npy", np.concatenate([batch.images for batch in loader]))
+    size, differences = (options.size, options.size), {}
+    differences["float"] = export_onnx(base, str(options.out / "float.onnx"), size, options.batch).largest
+    for variant in options.variants:
+        model = copy.deepcopy(base)
+        place(model, variant)
+        quantize.calibrate_model(model, tensors(loader, device), "mse", len(loader))
+        leave_out(model, variant)
+        file = str(options.out / f"{variant}.onnx")
+        differences[variant] = export_onnx(model, file, size, options.batch).largest
+        print(f"{file}: ONNX Runtime differs from torch by {differences[variant]:.3g}", flush=True)
+    facts: Dict[str, object] = {"net": options.cfg or options.weight, "weights": "trained" if options.weight else "random",
+                                "size": options.size, "batch": options.batch, "torch": torch.__version__,
+                                "onnxruntime_difference": differences}
+    (options.out / "models.json").write_text(json.dumps(facts, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,108 @@
+"""Tasks that need an upstream's modules: run in a checkout, ``python checkout_tasks.py TASK ARGUMENTS``.
+
+Results are printed as JSON on the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, List
+
+sys.path.insert(0, ".")
+
+from quantization import upstream  # noqa: E402
+
+upstream.install_shims()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+
+def make_random(cfg: str, file: str, classes: str) -> None:
+    """Save a checkpoint as train.py does, with random weights and BatchNorm statistics."""
+    from models.yolo import Model
+
+    torch.manual_seed(0)
+    model = Model(cfg, ch=3, nc=int(classes))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.8, 1.2)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.0)
+        elif type(module).__name__ in ("ImplicitA", "ImplicitM"):
+            nn.init.normal_(module.implicit, float(module.implicit.mean()), 0.1)
+    model.nc, model.names = int(classes), [f"class {number}" for number in range(int(classes))]
+    torch.save({"model": model, "ema": None, "epoch": -1}, file)
+
+
+def suppression(seed: str) -> Any:
+    """Detections of random outputs by upstream's own functions and by ours; largest difference and counts."""
+    from utils.general import non_max_suppression
+
+    from quantization.postprocess import detections
+
+    generator = torch.Generator().manual_seed(int(seed))
+    output = torch.rand(3, 400, 8, generator=generator)
+    output[..., :2] *= 100
+    output[..., 2:4] = 10 + 30 * output[..., 2:4]
+    theirs = non_max_suppression(output.clone(), 0.05, 0.6, multi_label=True)
+    differences, counts = [], []
+    for image in range(3):
+        ours = detections(output[image].numpy(), 0.05, 0.6)
+        counts.append([len(ours), len(theirs[image])])
+        if len(ours) == len(theirs[image]):
+            differences.append(float(np.abs(ours - theirs[image].numpy()).max()))
+    return {"counts": counts, "difference": max(differences)}
+
+
+def fuse_twice(file: str) -> Any:
+    """Difference of outputs: unfused, fused, fused by upstream once more."""
+    model = torch.load(file, weights_only=False)["model"].float().eval()
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        outputs = [model(images)[0].clone()]
+        upstream.fuse(model)
+        outputs.append(model(images)[0].clone())
+        model.fuse()
+        outputs.append(model(images)[0].clone())
+    scale = float(outputs[0].abs().max())
+    return [float((outputs[0] - outputs[1]).abs().max()) / scale, float((outputs[1] - outputs[2]).abs().max()) / scale]
+
+
+def checkpoint_facts(file: str) -> Any:
+    """What a checkpoint of the bundle holds."""
+    content = torch.load(file, weights_only=False)
+    info = content["quant_tools"]
+    quantizers = [module for module in content["model"].modules() if type(module).__name__ == "TensorQuantizer"]
+    return {"keys": sorted(info), "groups": info["groups"], "quantizers": len(quantizers),
+            "module": type(quantizers[0]).__module__, "calibrators": sum(q._calibrator is not None for q in quantizers),
+            "gradients": any(parameter.requires_grad for parameter in content["model"].parameters())}
+
+
+def damage(file: str, output: str, kind: str) -> None:
+    """Save a damaged copy of a checkpoint."""
+    content = torch.load(file, weights_only=False)
+    model = content["model"] if content.get("ema") is None else content["ema"]
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    if kind == "nan":
+        with torch.no_grad():
+            first.weight.fill_(float("nan"))
+    elif kind == "uncalibrated":
+        first._input_quantizer._buffers["_amax"] = None
+    elif kind == "state_dict":
+        content["model"] = content["ema"] = None
+        content["model"] = model.state_dict()
+    torch.save(content, output)
+
+
+def main(arguments: List[str]) -> None:
+    tasks = (make_random, suppression, fuse_twice, checkpoint_facts, damage)
+    result = {task.__name__: task for task in tasks}[arguments[0]](*arguments[1:])
+    print("\n" + json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

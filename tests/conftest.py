@@ -1,0 +1,70 @@
+"""Checkouts, data and a trained model that the workflow tests share; made once a test process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, Dict
+
+import pytest
+from checkouts import HYP, install_bundle, make_checkout
+from shapes import draw_dataset
+
+TASKS = Path(__file__).resolve().parent / "checkout_tasks.py"
+IMAGE_SIZE = 128
+CLASSES = 3
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def run_python(folder: Path, *arguments: object, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    """Run Python with these arguments in ``folder``, as a user would, and check the exit code."""
+    environment = {**os.environ, "YOLOv5_AUTOINSTALL": "false"}
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=str(folder), env=environment,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True)
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn shapes, few classes: 160 training and 40 validation images."""
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    draw_dataset(folder, train=160, val=40, size=160, classes=CLASSES, objects=3, difficulty=0.1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``checkouts("yolov5")``: a checkout with the bundle copied into it."""
+    made: Dict[str, Path] = {}
+
+    def get(upstream: str) -> Path:
+        if upstream not in made:
+            made[upstream] = make_checkout(upstream, tmp_path_factory.mktemp("checkout") / upstream)
+            install_bundle(made[upstream])
+        return made[upstream]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def trained_yolov5(checkouts: Callable[[str], Path], shapes: Path) -> Path:
+    """yolov5n, trained by upstream's own train.py until it finds most shapes."""
+    checkout = checkouts("yolov5")
+    run_python(checkout, "-m", "quantization.upstream", "train.py", "--data", shapes / "data.yaml",
+               "--cfg", "models/yolov5n.yaml", "--weights", "", "--hyp", HYP, "--img", IMAGE_SIZE, "--epochs", 14,
+               "--batch-size", 8, "--optimizer", "AdamW", "--noautoanchor", "--noval", "--noplots", "--cache",
+               "--workers", 0, "--device", "cpu", "--project", "runs/test", "--name", "trained", "--exist-ok")
+    return checkout / "runs" / "test" / "trained" / "weights" / "best.pt"
+
+
+@pytest.fixture(scope="session")
+def random_yolov7_tiny(checkouts: Callable[[str], Path]) -> Path:
+    """yolov7-tiny with random weights, whose detections match nothing."""
+    checkout = checkouts("yolov7")
+    run_python(checkout, TASKS, "make_random", "cfg/training/yolov7-tiny.yaml", "random.pt", CLASSES)
+    return checkout / "random.pt"
