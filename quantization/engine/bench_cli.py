@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shlex
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--no-tf32", action="store_true", help="no TF32 for FP32 layers")
     build.add_argument("--strongly-typed", action="store_true", help="strongly typed network (10.x; always from 11)")
     build.add_argument("--timing-cache", metavar="FILE", help="timing cache, read and written")
-    build.add_argument("--calib-images", metavar="DIR|LIST", help="images for mode ptq: folder, .txt or data.yaml")
+    build.add_argument("--calib-images", metavar="DIR|LIST", help="images for mode ptq: folder, .txt, data.yaml or .npy")
     build.add_argument("--calib-count", type=_positive(int), default=512, help="how many of them (default 512)")
     build.add_argument("--calib-cache", metavar="FILE", help="calibration cache: used if it exists, else written")
     build.add_argument("--verbose", action="store_true", help="show TensorRT's warnings and information")
@@ -75,15 +75,15 @@ def parser() -> argparse.ArgumentParser:
     return cli
 
 
-def _positive(kind: type) -> type:
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     def convert(text: str) -> float:
         value = kind(text)
         if not 0 < value < float("inf"):
             raise argparse.ArgumentTypeError(f"{text} is not positive")
         return value
 
-    convert.__name__ = kind.__name__  # argparse names the type in its message
-    return convert  # type: ignore[return-value]
+    convert.__name__ = getattr(kind, "__name__", "number")  # argparse names the type in its message
+    return convert
 
 
 def make_specs(args: argparse.Namespace) -> List[bench.Spec]:
@@ -161,18 +161,51 @@ def choose_reference(specs: Sequence[bench.Spec], asked: Optional[str]) -> str:
 
 
 def calibration_images(source: Optional[str], count: int) -> Optional[bench.Calibration]:
-    """The calibration images: ``count`` of them, spread evenly over the list."""
+    """The calibration images: ``count`` of them, spread evenly over the list or array.
+
+    Raises:
+        UserError: the source cannot be read, or OpenCV is missing.
+    """
     if source is None:
         return None
-    from quantization.data import image_files, load_batches  # OpenCV, which nothing else here needs
-
+    if source.endswith(".npy"):
+        return _calibration_array(source, count)
+    try:
+        from quantization.data import image_files, load_batches  # OpenCV, which nothing else here needs
+    except ImportError as error:
+        raise UserError(f"--calib-images {source} needs OpenCV ({error}): pip install opencv-python-headless, or give "
+                        "a .npy of (N, 3, H, W) uint8") from error
     files = image_files(source)
-    chosen = [files[int(index)] for index in np.linspace(0, len(files) - 1, min(count, len(files)))]
+    chosen = [files[index] for index in _spread(len(files), count)]
 
     def batches(shape: Shape) -> Iterator[np.ndarray]:
         return iter(load_batches(chosen, size=(shape[2], shape[3]), batch_size=shape[0]))
 
     return bench.Calibration(os.path.abspath(source), len(chosen), batches)
+
+
+def _calibration_array(path: str, count: int) -> bench.Calibration:
+    """Images (N, 3, H, W), uint8 or float32 in 0..1, for a machine without OpenCV."""
+    try:
+        images = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--calib-images {path} cannot be read ({error}): give a .npy of (N, 3, H, W)") from error
+    if images.ndim != 4 or len(images) == 0 or images.dtype not in (np.uint8, np.float32):
+        raise UserError(f"--calib-images {path} holds {images.dtype} {images.shape}: give (N, 3, H, W) in uint8, or in "
+                        "float32 from 0 to 1")
+    chosen = _spread(len(images), count)
+
+    def batches(shape: Shape) -> Iterator[np.ndarray]:
+        for first in range(0, len(chosen), shape[0]):
+            batch = np.asarray(images[chosen[first:first + shape[0]]])
+            yield batch.astype(np.float32) / 255 if batch.dtype == np.uint8 else batch
+
+    return bench.Calibration(os.path.abspath(path), len(chosen), batches)
+
+
+def _spread(total: int, count: int) -> List[int]:
+    """Indices of ``count`` of ``total`` items, evenly spread."""
+    return [int(index) for index in np.linspace(0, total - 1, min(count, total))]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -42,9 +42,9 @@ def kind(layer: Layer) -> str:
 
 
 def precision(layer: Layer) -> str:
-    """One of ``PRECISIONS``: what the layer computes in, that is the type of its weights, else of its first input."""
+    """One of ``PRECISIONS``: what the layer computes in, that is the type of its first input."""
     tensors = layer.inputs or layer.outputs
-    datatype = layer.weights or (tensors[0].datatype if tensors else "")
+    datatype = tensors[0].datatype if tensors else ""
     return datatype if datatype in PRECISIONS else "other"
 
 

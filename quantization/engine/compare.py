@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from quantization.engine.classify import is_reformat, kind, precision
-from quantization.engine.findings import Finding, find_problems
+from quantization.engine.findings import Finding, by_cost, find_problems, make_finding
 from quantization.engine.names import common_module, onnx_nodes, operations
 from quantization.engine.records import Layer
 from quantization.engine.topology import EngineGraph
@@ -71,14 +71,20 @@ class Comparison:
     @property
     def fusions(self) -> List[Region]:
         """Regions fused differently: what costs the second engine most first."""
-        return sorted((region for region in self.regions if region.fused_differently), key=lambda region: -region.extra_ms)
+        found = [region for region in self.regions if region.fused_differently]
+        return sorted(found, key=lambda region: -region.extra_ms)
+
+    @property
+    def aligned(self) -> List[Tuple[int, int]]:
+        """(layer of the first, layer of the second engine) where the regions begin."""
+        return [(region.layers[0][0].index, region.layers[1][0].index) for region in self.regions if region.matched]
 
 
 def compare(first: EngineGraph, second: EngineGraph) -> Comparison:
     """Align two engines and sort their findings by whether the other has them too."""
     regions = align(first, second)
     found = [find_problems(first), find_problems(second) + _less_precise(regions)]
-    found[1].sort(key=lambda finding: (not finding.avoidable, -finding.cost_ms))
+    found[1].sort(key=by_cost)
     keys = [{finding.key for finding in findings} for findings in found]
     return Comparison((first, second), regions, [finding for finding in found[1] if finding.key not in keys[0]],
                       [finding for finding in found[0] if finding.key not in keys[1]],
@@ -115,7 +121,8 @@ def align(first: EngineGraph, second: EngineGraph) -> List[Region]:
                 if place is not None:
                     regions[find(place)].reformats[engine].append(layer)
     for region in regions.values():
-        region.name = common_module([node for layer in region.layers[0] + region.layers[1] for node in onnx_nodes(layer)])
+        layers = region.layers[0] + region.layers[1]
+        region.name = common_module([node for layer in layers for node in onnx_nodes(layer)])
     return list(regions.values())
 
 
@@ -139,8 +146,7 @@ def _less_precise(regions: Sequence[Region]) -> List[Finding]:
         if any(precision(layer) == "Int8" for layer in convs[0]):
             floats = [layer for layer in convs[1] if precision(layer) != "Int8"]
             if floats:
-                findings.append(Finding(
-                    ("float", region.name), f"{region.name}: the convolution runs in {precision(floats[0])}, in the other "
-                    "engine in INT8", f"quantize {region.name}, unless accuracy forbids it (--ignore-policy)",
-                    tuple(layer.index for layer in floats), True, sum(layer.time_ms or 0.0 for layer in floats)))
+                text = f"{region.name}: the convolution runs in {precision(floats[0])}, in the other engine in Int8"
+                advice = f"quantize {region.name}, unless accuracy forbids it (--ignore-policy)"
+                findings.append(make_finding(("float", region.name), text, advice, floats))
     return findings

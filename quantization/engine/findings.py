@@ -1,25 +1,26 @@
 """Which Q/DQ or Concat costs which Reformat in an engine, and what to change.
 
-| what the engine shows                         | cause                                        | change                        |
-|-----------------------------------------------|----------------------------------------------|-------------------------------|
-| one tensor, several float-to-INT8 Reformats   | its readers' quantizers differ in scale      | one quantizer for all readers |
-| one float-to-INT8 Reformat, a float reader    | the tensor is needed in both types           | quantize the reader, or accept|
-| INT8-to-float Reformat                        | an operation reads INT8 but computes in float| quantize its other operands   |
-| INT8-to-INT8 Reformat of origin QDQ           | the two sides differ in scale                | one quantizer for both        |
-| copies of origin CONCAT                       | a branch is not written in place             | equal scales; else accept     |
-| INT8 convolution and activation in two layers | the output leaves as float                   | quantize the activation's output |
+| what the engine shows                       | cause                                  | change                        |
+|---------------------------------------------|----------------------------------------|-------------------------------|
+| one tensor, several float-to-Int8 Reformats | quantizers of its readers differ       | one quantizer for all readers |
+| one float-to-Int8 Reformat, a float reader  | the tensor is needed in both types     | quantize the reader, or none  |
+| Int8-to-float Reformat                      | the reader computes in float           | quantize its other operands   |
+| Int8-to-Int8 Reformat of origin QDQ         | the two sides differ in scale          | one quantizer for both        |
+| copies of origin CONCAT                     | a branch is not written in place       | equal scales, or none         |
+| Int8 convolution and activation not fused   | the output leaves as float             | quantize what reads it        |
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
 
-from quantization.engine.classify import (dequantizes, emits_float, is_reformat, kind, precision, quantizes, rescales,
+from quantization.engine.classify import (dequantizes, emits_float, is_reformat, kind, quantizes, rescales,
                                           type_change)
-from quantization.engine.names import common_module, module_of, onnx_nodes, operations, title
+from quantization.engine.names import common_module, onnx_nodes, operations
 from quantization.engine.records import Layer
 from quantization.engine.topology import EngineGraph
+from quantization.engine.trace import concat_name, concats, modules, producer, readers, split_convolutions, words
 
 RULE = "(apply_custom_rules_to_quantizer does this for the groups that it finds)"
 
@@ -62,7 +63,12 @@ def find_problems(graph: EngineGraph) -> List[Finding]:
         # a sum with a dequantized operand is split for that reason, which the operand's finding gives
         if after.index not in claimed and not any(dequantizes(layer) for layer in graph.writers(after.index)):
             findings.append(_split(graph, conv, after))
-    return sorted(findings, key=lambda finding: (not finding.avoidable, -finding.cost_ms, -len(finding.layers), finding.key))
+    return sorted(findings, key=by_cost)
+
+
+def by_cost(finding: Finding) -> Tuple[bool, float, int, Tuple[str, str]]:
+    """Sorting key: avoidable ones first, then the most costly."""
+    return not finding.avoidable, -finding.cost_ms, -len(finding.layers), finding.key
 
 
 def _groups(graph: EngineGraph) -> Iterable[Tuple[Callable[[EngineGraph, List[Layer]], Finding], List[Layer]]]:
@@ -86,7 +92,7 @@ def _groups(graph: EngineGraph) -> Iterable[Tuple[Callable[[EngineGraph, List[La
         elif dequantizes(layer):
             order, explain, place = 4, _dequantize, source
         elif layer.origin == "CONCAT":
-            order, explain, place = 5, _concat, _concat_name(graph, layer)
+            order, explain, place = 5, _concat, concat_name(graph, layer)
         else:
             order, explain, place = 6, _layout, layer.outputs[0].name if layer.outputs else layer.name
         groups.setdefault((order, place), (explain, []))[1].append(layer)
@@ -96,89 +102,15 @@ def _groups(graph: EngineGraph) -> Iterable[Tuple[Callable[[EngineGraph, List[La
         yield groups[key]
 
 
-def split_convolutions(graph: EngineGraph) -> List[Tuple[Layer, Layer]]:
-    """INT8 convolutions that emit float into a separate activation layer of the same module, with that layer."""
-    found = []
-    for layer in graph.layers:
-        if kind(layer) != "conv" or precision(layer) != "Int8" or not emits_float(layer):
-            continue
-        scope = common_module(onnx_nodes(layer))
-        for after in graph.follow(layer, is_reformat):
-            if kind(after) == "pointwise" and scope and any(
-                    common_module([node]).startswith(scope) for node in onnx_nodes(after)):
-                found.append((layer, after))
-    return found
-
-
-def readers(graph: EngineGraph, layer: Layer) -> List[Layer]:
-    """The computing layers behind a Reformat, through pools, resizes and shuffles, which keep the scale."""
-    return graph.follow(layer, _keeps_scale)
-
-
-def _keeps_scale(layer: Layer) -> bool:
-    return kind(layer) in ("reformat", "pooling", "resize", "shuffle", "no-op", "concat")
-
-
-def concats(graph: EngineGraph, layer: Layer) -> List[str]:
-    """Names of the Concats that a Reformat's output goes into before it is computed with."""
-    names: List[str] = []
-    waiting, seen = [layer], {layer.index}
-    while waiting:
-        current = waiting.pop(0)
-        if any(edge.part for edge in graph.outgoing[current.index]) or kind(current) == "concat":
-            names.append(_concat_name(graph, current))
-        for after in graph.readers(current.index):
-            if _keeps_scale(after) and after.index not in seen:
-                seen.add(after.index)
-                waiting.append(after)
-    return sorted(set(names) - {""})
-
-
-def _concat_name(graph: EngineGraph, layer: Layer) -> str:
-    """The ONNX name of the Concat whose output ``layer`` writes, from any of its writers; else the tensor's name."""
-    output = layer.outputs[0].name if layer.outputs else ""
-    for after in graph.readers(layer.index):
-        for edge in graph.incoming[after.index]:
-            if edge.tensor.name == output and edge.source is not None:
-                for node in onnx_nodes(graph.layers[edge.source]):
-                    if "concat" in node.rsplit("/", 1)[-1].lower():
-                        return node
-    return next((node for node in onnx_nodes(layer) if "concat" in node.lower()), output.split("::")[0])
-
-
-def modules(layers: Sequence[Layer]) -> List[str]:
-    """Upstream modules of layers: of the convolution where there is one, as that is where the quantizer sits."""
-    names = []
-    for layer in layers:
-        nodes = onnx_nodes(layer)
-        core = [node for node in nodes if operations([node]) == ["Conv"]] or list(nodes)
-        module = module_of(core[0]) if core else ""
-        detail = "" if operations(core[:1]) == ["Conv"] else f" ({' + '.join(operations(core))})"
-        names.append(module + detail if module else title(layer))
-    return sorted(set(names), key=names.index)
-
-
-def words(names: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "nothing"
-
-
-def _finding(key: Tuple[str, str], text: str, advice: str, layers: Sequence[Layer], avoidable: bool = True) -> Finding:
+def make_finding(key: Tuple[str, str], text: str, advice: str, layers: Sequence[Layer],
+                 avoidable: bool = True) -> Finding:
+    """A finding that costs the time of ``layers``."""
     return Finding(key, text, advice, tuple(sorted({layer.index for layer in layers})), avoidable,
                    sum(layer.time_ms or 0.0 for layer in layers))
 
 
-def _producer(graph: EngineGraph, layer: Layer) -> Tuple[str, Optional[Layer], List[Layer]]:
-    """(module that makes a Reformat's input, its convolution if split from its activation, the split-off layers)."""
-    before = graph.follow(layer, is_reformat, back=True)
-    split = [(conv, after) for conv, after in split_convolutions(graph) if after in before]
-    makers = [conv for conv, _ in split] or before
-    name = common_module([node for maker in makers for node in onnx_nodes(maker)]) or (title(makers[0]) if makers else "")
-    return name, split[0][0] if split else None, [after for _, after in split]
-
-
 def _quantize(graph: EngineGraph, layers: List[Layer]) -> Finding:
-    name, conv, split = _producer(graph, layers[0])
+    name, conv, split = producer(graph, layers[0])
     targets = [modules(readers(graph, layer)) for layer in layers]
     through = [concats(graph, layer) for layer in layers]
     floats = modules([after for before in graph.writers(layers[0].index)
@@ -187,42 +119,47 @@ def _quantize(graph: EngineGraph, layers: List[Layer]) -> Finding:
     text = f"{name}: "
     text += "convolution and activation are not fused and the " if conv else "the "
     text += f"output leaves as {layers[0].inputs[0].datatype}, because it is quantized "
-    text += f"{'twice' if len(layers) == 2 else f'{len(layers)} times'}, each with a scale of its own: for " if len(layers) > 1 else "for "
+    if len(layers) > 1:
+        text += f"{'twice' if len(layers) == 2 else f'{len(layers)} times'}: "
+    text += "for "
     text += "; for ".join(words(target) + (f" through Concat {words(names)}" if names else "")
                           for target, names in zip(targets, through))
     text += f"; and read as float by {words(floats)}" if floats else ""
-    every = words(sorted({target for group in targets for target in group}))
-    joined = words(sorted({concat for names in through for concat in names}) or ["none"])
+    every = words(list(dict.fromkeys(target for group in targets for target in group)))
+    joined = words(list(dict.fromkeys(concat for names in through for concat in names)))
     if len(layers) > 1:
         where = f"the branches into Concat {joined} carry different scales" if any(through) else "the scales differ"
         advice = f"{where}: give {every} one quantizer {RULE}"
+        resizes = [after for layer in layers for after in graph.follow(layer, is_reformat) if kind(after) == "resize"]
+        advice += f", and quantize the input of {words(modules(resizes))} with it too" if resizes else ""
         advice += f"; one Reformat stays while {words(floats)} is float" if floats else ""
     elif floats:
         advice = f"stays while {words(floats)} is float; quantize that if accuracy allows"
     else:
-        advice = f"give {name} INT8 inputs, or check that nothing stands between it and the quantizer of {every}"
-    return _finding(("quantize", name), text, advice, layers + split, avoidable=len(layers) > 1 or not floats)
+        advice = f"give {name} Int8 inputs, or check that nothing stands between it and the quantizer of {every}"
+    return make_finding(("quantize", name), text, advice, layers + split, avoidable=len(layers) > 1 or not floats)
 
 
 def _rescale(graph: EngineGraph, layers: List[Layer]) -> Finding:
-    name, _, _ = _producer(graph, layers[0])
-    every = words(sorted({target for layer in layers for target in modules(readers(graph, layer))}))
-    through = words(sorted({concat for layer in layers for concat in concats(graph, layer)}) or ["none"])
-    return _finding(("rescale", name), f"{name}: its INT8 output is scaled again for {every} (Concat: {through})",
+    name, _, _ = producer(graph, layers[0])
+    every = words(modules([reader for layer in layers for reader in readers(graph, layer)]))
+    through = sorted({concat for layer in layers for concat in concats(graph, layer)})
+    return make_finding(("rescale", name), f"{name}: its Int8 output is scaled again for {every}"
+                        + (f" through Concat {words(through)}" if through else ""),
                     f"give {every} and the other readers of {name} one quantizer {RULE}", layers)
 
 
 def _dequantize(graph: EngineGraph, layers: List[Layer]) -> Finding:
-    name, _, _ = _producer(graph, layers[0])
+    name, _, _ = producer(graph, layers[0])
     after = [reader for layer in layers for reader in readers(graph, layer)]
-    text = f"{name}: its INT8 output is turned into {layers[0].outputs[0].datatype} for {words(modules(after))}"
+    text = f"{name}: its Int8 output is turned into {layers[0].outputs[0].datatype} for {words(modules(after))}"
     sums = [layer for layer in after if "Add" in operations(onnx_nodes(layer))]
     if sums:
         text += ", a sum whose other operand is not quantized: the convolution before the sum emits float as well"
-        advice = f"quantize both operands of {words([_sum_name(layer) for layer in sums])}: then it runs in INT8"
+        advice = f"quantize both operands of {words([_sum_name(layer) for layer in sums])}: then it runs in Int8"
     else:
         advice = f"quantize every input of {words(modules(after))}, or leave its producer's output float"
-    return _finding(("dequantize", name), text, advice, layers)
+    return make_finding(("dequantize", name), text, advice, layers)
 
 
 def _sum_name(layer: Layer) -> str:
@@ -230,7 +167,7 @@ def _sum_name(layer: Layer) -> str:
 
 
 def _concat(graph: EngineGraph, layers: List[Layer]) -> Finding:
-    name = _concat_name(graph, layers[0])
+    name = concat_name(graph, layers[0])
     branches = max((len({edge.source for edge in graph.incoming[after.index] if edge.tensor.name == tensor.name})
                     for layer in layers for tensor in layer.outputs for after in graph.readers(layer.index)), default=0)
     shared = [layer for layer in layers if any(
@@ -243,11 +180,11 @@ def _concat(graph: EngineGraph, layers: List[Layer]) -> Finding:
     text += f"; {len(shared)} of them with further readers" if shared else ""
     quantized = any(tensor.datatype == "Int8" for layer in layers for tensor in layer.outputs)
     if quantized:
-        advice = ("one scale on all branches lets TensorRT write them in place; a branch with further readers is copied "
-                  "in FP16 engines too")
+        advice = ("one scale on all branches lets TensorRT write them in place; a branch with further readers is "
+                  "copied in FP16 engines too")
     else:
         advice = "a Concat in float: nothing to do with Q/DQ"
-    return _finding(("concat", name), text, advice, layers, avoidable=quantized and len(shared) < len(layers))
+    return make_finding(("concat", name), text, advice, layers, avoidable=quantized and len(shared) < len(layers))
 
 
 def _binding(graph: EngineGraph, layer: Layer) -> str:
@@ -259,21 +196,21 @@ def _binding(graph: EngineGraph, layer: Layer) -> str:
 
 def _boundary(graph: EngineGraph, layers: List[Layer]) -> Finding:
     name = _binding(graph, layers[0])
-    return _finding(("boundary", name), f"{name}: the network's own input or output is converted",
+    return make_finding(("boundary", name), f"{name}: the network's own input or output is converted",
                     "stays, unless the application hands over or takes the engine's own type and format",
                     layers, avoidable=False)
 
 
 def _layout(graph: EngineGraph, layers: List[Layer]) -> Finding:
-    name, _, _ = _producer(graph, layers[0])
+    name, _, _ = producer(graph, layers[0])
     after = words(modules(readers(graph, layers[0])))
     before, behind = (str(tensors[0]) if tensors else "?" for tensors in (layers[0].inputs, layers[0].outputs))
-    return _finding(("layout", f"{name} to {after}"), f"{name} gives {before}, {after} takes {behind}",
+    return make_finding(("layout", f"{name} to {after}"), f"{name} gives {before}, {after} takes {behind}",
                     "TensorRT's choice of kernels; it goes if both sides run in one precision", layers, avoidable=False)
 
 
 def _constants(graph: EngineGraph, layers: List[Layer]) -> Finding:
-    return _finding(("constants", ""), f"{len(layers)} copies of constants (biases) run at every inference",
+    return make_finding(("constants", ""), f"{len(layers)} copies of constants (biases) run at every inference",
                     "the export merged equal biases through Identity nodes (random weights have many equal ones): fold "
                     "Identity nodes before the build; do not compare such an engine with one that lacks them", layers)
 
@@ -287,6 +224,6 @@ def _split(graph: EngineGraph, conv: Layer, after: Layer) -> Finding:
         advice = f"stays while {words(modules(behind))} is float"
     else:
         advice = f"quantize the output for {words(modules(behind))}"
-    return _finding(("split", name), f"{name}: the INT8 convolution emits {conv.outputs[0].datatype} and its activation "
-                    f"is a layer of its own, read by {words(modules(behind))}", advice, [after],
-                    avoidable=not advice.startswith("stays"))
+    text = (f"{name}: the Int8 convolution emits {conv.outputs[0].datatype} and its activation is a layer of its own, "
+            f"read by {words(modules(behind))}")
+    return make_finding(("split", name), text, advice, [after], avoidable=not advice.startswith("stays"))

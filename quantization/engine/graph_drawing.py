@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Dict, List, Optional, Sequence, Tuple
-from xml.sax.saxutils import escape, quoteattr
+from typing import Dict, List, Sequence, Tuple
+from xml.sax.saxutils import escape
 
 from quantization.engine.classify import is_reformat, kind, origin, precision, type_change
 from quantization.engine.names import block_of, onnx_nodes, shorten, title
@@ -12,9 +12,10 @@ from quantization.engine.records import Layer
 from quantization.engine.topology import Edge, EngineGraph
 from quantization.errors import UserError
 
-KIND_COLORS = {"conv": "#1f4e79", "matmul": "#2e75b6", "pointwise": "#548235", "pooling": "#7f6000", "resize": "#806000",
-               "concat": "#7030a0", "shuffle": "#595959", "reformat": "#c55a11", "quantize": "#c55a11",
-               "no-op": "#a6a6a6", "constant": "#a6a6a6", "myelin": "#3b3838", "other": "#404040"}
+KIND_COLORS = {"conv": "#1f4e79", "matmul": "#2e75b6", "pointwise": "#548235", "pooling": "#7f6000",
+               "resize": "#806000", "concat": "#7030a0", "shuffle": "#595959", "reformat": "#c55a11",
+               "quantize": "#c55a11", "no-op": "#808080", "constant": "#808080", "myelin": "#3b3838",
+               "other": "#404040"}
 PRECISION_COLORS = {"Int8": "#d5f0d5", "FP8": "#c9ead0", "FP16": "#fff1c2", "BF16": "#fde9d0", "FP32": "#f9d0d0",
                     "other": "#ececec"}
 EDGE_COLORS = {"Int8": "#2e7d32", "FP8": "#2e7d32", "FP16": "#b07d00", "BF16": "#b05a00", "FP32": "#c62828",
@@ -41,8 +42,7 @@ def to_dot(graphs: Sequence[EngineGraph], aligned: Sequence[Tuple[int, int]] = (
     for engine, graph in enumerate(graphs):
         body = _engine(graph, engine)
         if len(graphs) > 1:
-            body = [f"subgraph cluster_{engine} {{", f'label=<<B>{escape(graph.engine.name)}</B>> fontsize=24 color="#bbbbbb"',
-                    *body, "}"]
+            body = _cluster(f"{engine}", graph.engine.name, 24, body)
         lines += body
     lines += [f"{{rank=same; e0_{first}; e1_{second}}}" for first, second in aligned]
     return "\n".join([*lines, "}"]) + "\n"
@@ -64,8 +64,7 @@ def render(dot: str, file_format: str) -> bytes:
         raise UserError("Graphviz' program dot is not on the PATH: apt-get install graphviz "
                         "(or conda install graphviz, or brew install graphviz)") from error
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"dot did not lay out the engine within {_LIMIT_S} s: draw it with --format html of a smaller "
-                        "engine, or a newer Graphviz") from error
+        raise UserError(f"dot did not lay out the engine within {_LIMIT_S} s: try a newer Graphviz") from error
     if done.returncode or not done.stdout:
         message = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
         raise UserError(f"dot failed: {message[0] if message else f'exit code {done.returncode}'}")
@@ -86,22 +85,27 @@ def _engine(graph: EngineGraph, engine: int) -> List[str]:
     for number, (block, layers) in enumerate(blocks.items()):
         nodes = [_node(graph, engine, layer) for layer in layers]
         if block:
-            nodes = [f"subgraph cluster_{engine}_{number} {{",
-                     f'label=<<B>{escape(block)}</B>> fontsize=14 style=dashed color="#999999"', *nodes, "}"]
+            nodes = _cluster(f"{engine}_{number}", block, 14, nodes)
         lines += nodes
     ends = sorted({(edge.tensor.name, edge.source is None) for edge in graph.edges
                    if edge.source is None or edge.target is None})
     for number, (name, _) in enumerate(ends):
-        lines.append(f"e{engine}_end{number} [shape=box style=rounded label=<<B>{escape(shorten(name))}</B>>]")
+        lines.append(f'e{engine}_end{number} [shape=box style=rounded label="{_quoted(shorten(name))} "]')
     end_ids = {end: f"e{engine}_end{number}" for number, end in enumerate(ends)}
     drawn = [edge for edge in graph.edges if edge.source not in graph.constant and edge.target not in graph.constant]
     return lines + [_edge(edge, engine, end_ids) for edge in drawn]
 
 
+def _cluster(name: str, label: str, size: int, body: List[str]) -> List[str]:
+    head = f'label="{_quoted(label)} " labeljust=l fontsize={size} style=dashed color="#999999"'
+    return [f"subgraph cluster_{name} {{", head, *body, "}"]
+
+
 def _node(graph: EngineGraph, engine: int, layer: Layer) -> str:
     alarm = type_change(layer) is not None
     what = kind(layer)
-    head = " ".join(filter(None, [what, origin(layer) if is_reformat(layer) else "", " to ".join(type_change(layer) or ())]))
+    head = what if not is_reformat(layer) or layer.origin == "REFORMAT" else f"{what} {origin(layer)}"
+    head = " ".join([head, *filter(None, [" to ".join(type_change(layer) or ())])])
     cells = [f'<TR><TD BGCOLOR="{KIND_COLORS[what]}"><FONT COLOR="white"><B>{escape(head)}</B></FONT></TD></TR>',
              f"<TR><TD>{escape(title(layer))}</TD></TR>"]
     foot = [] if is_reformat(layer) else [precision(layer)]
@@ -111,9 +115,10 @@ def _node(graph: EngineGraph, engine: int, layer: Layer) -> str:
     if foot:
         cells.append(f"<TR><TD>{escape('   '.join(foot))}</TD></TR>")
     border = f'BORDER="4" COLOR="{ALARM}"' if alarm else 'BORDER="1" COLOR="#555555"'
-    return (f'e{engine}_{layer.index} [id="{node_id(engine, layer.index)}" tooltip={_quoted(shorten(layer.name, 300))} label=<'
-            f'<TABLE {border} CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" BGCOLOR="{PRECISION_COLORS[precision(layer)]}">'
-            f'{"".join(cells)}</TABLE>>]')
+    name = node_id(engine, layer.index)
+    table = f'{border} CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" BGCOLOR="{PRECISION_COLORS[precision(layer)]}"'
+    return (f'{name} [id="{name}" tooltip="{_quoted(shorten(layer.name, 300))} " '
+            f'label=<<TABLE {table}>{"".join(cells)}</TABLE>>]')
 
 
 def _edge(edge: Edge, engine: int, ends: Dict[Tuple[str, bool], str]) -> str:
@@ -121,12 +126,12 @@ def _edge(edge: Edge, engine: int, ends: Dict[Tuple[str, bool], str]) -> str:
     target = ends[edge.tensor.name, False] if edge.target is None else f"e{engine}_{edge.target}"
     color = EDGE_COLORS.get(edge.tensor.datatype, EDGE_COLORS["other"])
     return (f'{source} -> {target} [label=<&#160;{escape(str(edge.tensor))}> color="{color}" fontcolor="{color}" '
-            f'penwidth={3 if edge.part else 1} tooltip={_quoted(shorten(edge.tensor.name, 300))}]')
+            f'penwidth={3 if edge.part else 1} tooltip="{_quoted(shorten(edge.tensor.name, 300))} "]')
 
 
 def _quoted(text: str) -> str:
-    """A DOT string. quoteattr escapes < & and one kind of quote; a backslash would begin a DOT escape."""
-    return '"' + quoteattr(text, {'"': "&quot;", "\\": "&#92;"})[1:-1] + '"'
+    """Text for a DOT string in double quotes: a backslash would begin an escape, an ampersand an entity."""
+    return escape(text, {'"': "&quot;", "\\": "\\\\"})
 
 
 def _heading(graphs: Sequence[EngineGraph]) -> str:
@@ -134,9 +139,9 @@ def _heading(graphs: Sequence[EngineGraph]) -> str:
     rows = []
     for graph in graphs:
         time = f", {graph.engine.total_ms:.3f} ms in all layers" if graph.engine.timed else ", no profile"
-        rows.append(f"<B>{escape(graph.engine.name)}</B>: {len(graph.layers)} layers{time}{_hidden(graph)}")
-    kinds = sorted({kind(layer) for graph in graphs for layer in graph.layers if layer.index not in graph.constant})
-    precisions = sorted({precision(layer) for graph in graphs for layer in graph.layers if layer.index not in graph.constant})
+        rows.append(f"<B>{escape(graph.engine.name)} </B>:  {len(graph.layers)} layers{time}{_hidden(graph)}")
+    drawn = [layer for graph in graphs for layer in graph.layers if layer.index not in graph.constant]
+    kinds, precisions = sorted(set(map(kind, drawn))), sorted(set(map(precision, drawn)))
     legend = [f'<TD BGCOLOR="{KIND_COLORS[name]}"><FONT COLOR="white">{name}</FONT></TD>' for name in kinds]
     legend += [f'<TD BGCOLOR="{PRECISION_COLORS[name]}">{name}</TD>' for name in precisions]
     legend.append(f'<TD BORDER="4" COLOR="{ALARM}">Reformat that changes type</TD>')
@@ -150,5 +155,5 @@ def _heading(graphs: Sequence[EngineGraph]) -> str:
 def _hidden(graph: EngineGraph) -> str:
     if not graph.constant:
         return ""
-    time: Optional[float] = sum(graph.layers[index].time_ms or 0.0 for index in graph.constant)
-    return f" ({len(graph.constant)} of constants only, {time:.3f} ms, not drawn)"
+    time = sum(graph.layers[index].time_ms or 0.0 for index in graph.constant)
+    return f", {len(graph.constant)} of them ({time:.3f} ms) only hold or copy constants and are not drawn"

@@ -10,13 +10,16 @@ import numpy as np
 
 from quantization.engine.cuda import Cuda
 from quantization.engine.runtime import Engine
-from quantization.engine.tensorrt_versions import import_tensorrt, logger
+from quantization.engine.tensorrt_versions import import_tensorrt
 from quantization.errors import UserError, atomic_write
 
 
 def measure_layers(engine: Engine, cuda: Cuda, iterations: int = 100, warmup: int = 10) -> Dict[str, List[float]]:
     """Time every layer in a run of its own: a profiler synchronizes after each layer, so it cannot be captured into a
     graph, and its sum exceeds the engine's latency.
+
+    The profiler stays on the engine's context (up to TensorRT 8.6 a second context of a dynamic engine would need an
+    optimization profile of its own), so do everything else with the engine before.
 
     Args:
         engine: bound to the shape to profile.
@@ -37,17 +40,11 @@ def measure_layers(engine: Engine, cuda: Cuda, iterations: int = 100, warmup: in
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             times.setdefault(layer_name, []).append(ms)
 
-    profiler = Profiler()
-    context = engine.engine.create_execution_context()  # the timed context stays without a profiler
-    if context is None:
-        raise UserError(f"{engine.name}: no second execution context ({logger().last_error()}): free GPU memory")
-    engine.bind_context(context, engine.shape)
-    context.profiler = profiler
+    engine.context.profiler = Profiler()
     for index in range(warmup + iterations):
         if index == warmup:
             times.clear()
-        if not context.execute_async_v3(engine.stream):
-            raise UserError(f"{engine.name}: the profiled run failed ({logger().last_error()})")
+        engine.enqueue()
         cuda.stream_synchronize(engine.stream)
     if not times:
         raise UserError(f"{engine.name}: TensorRT reported no layer times: build the engine again with this tool")

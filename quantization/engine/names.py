@@ -6,7 +6,7 @@ import os
 import re
 from typing import List, Sequence, Tuple
 
-from quantization.engine.records import Layer
+from quantization.engine.records import Layer, clean
 
 _METADATA_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SEPARATORS = re.compile(r" \+ | \|\| |, |\.\.\.|PWN\(|fc\(|\(|\)|\{ForeignNode\[|\]\}")
@@ -19,7 +19,7 @@ _MODULE = re.compile(r"model\.\d+")
 
 def metadata_nodes(layer: Layer) -> List[str]:
     """All ONNX nodes that the metadata of a layer name, from TensorRT 8.6 on."""
-    return _METADATA_NODE.findall(layer.metadata)
+    return [clean(node) for node in _METADATA_NODE.findall(layer.metadata)]
 
 
 def onnx_nodes(layer: Layer) -> Tuple[str, ...]:
@@ -52,12 +52,14 @@ def module_of(node: str) -> str:
 
 
 def common_module(nodes: Sequence[str]) -> str:
-    """The module that holds all nodes: ``model.5`` for ``/model.5/conv/Conv`` and ``/model.5/act/Mul``.
+    """The module that holds all nodes: ``model.5`` for ``/model.5/conv/Conv`` and ``/model.5/act/Mul``; empty if none.
 
     The last part ``conv`` of a lone convolution is left out as well, so that it matches its fused counterpart.
     """
     modules = [module_of(node).split(".") for node in nodes]
     common = os.path.commonprefix(modules) if modules else []
+    if common == ["model"]:
+        return ""  # nodes of several upstream layers
     return ".".join(common[:-1] if len(common) > 2 and common[-1] in ("conv", "act") else common)
 
 

@@ -67,7 +67,8 @@ def _stacks(axes: Any, summaries: Sequence[Summary], timed: bool) -> None:
     for name in [name for name in (*PRECISIONS, *_MIXED) if any(part.get(name) for part in parts)]:
         values = [part.get(name, 0.0) for part in parts]
         color = {"Reformats": "#c55a11", "constants": "#a6a6a6"}.get(name) or PRECISION_COLORS[name]
-        bars = axes.barh([each.name for each in summaries], values, left=left, label=name, color=color, edgecolor="#555555")
+        names = [each.name for each in summaries]
+        bars = axes.barh(names, values, left=left, label=name, color=color, edgecolor="#555555")
         axes.bar_label(bars, [f"{value:.0f}" if value else "" for value in values], label_type="center", fontsize=8)
         left = [start + value for start, value in zip(left, values)]
     axes.invert_yaxis()

@@ -22,7 +22,7 @@ def add_profile(engine: Engine, path: Path) -> None:
     """
     data = read_json(path)
     if isinstance(data, dict) and "Layers" in data:
-        raise UserError(f"{path} is layer information (--exportLayerInfo): give it as --layer, and the profile as --profile")
+        raise UserError(f"{path} is layer information (--exportLayerInfo): give it as --layer, a profile as --profile")
     if not isinstance(data, list):
         raise UserError(f"{path} is not a list of layer times: give the file of trtexec --exportProfile")
     count = 1

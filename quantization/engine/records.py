@@ -49,7 +49,6 @@ class Layer:
         index: position in ``Engine.layers``.
         type: TensorRT's layer type, for example ``CaskConvolution``.
         origin: why a Reformat exists (``QDQ``, ``CONCAT``, ``REFORMAT`` ...); empty for other layers.
-        weights: datatype of the weights; empty if there are none.
         metadata: names the ONNX nodes, from TensorRT 8.6 on.
         record: the JSON object.
         time_ms: time of one inference; None without a profile.
@@ -61,7 +60,6 @@ class Layer:
     inputs: List[Tensor]
     outputs: List[Tensor]
     origin: str = ""
-    weights: str = ""
     metadata: str = ""
     record: Dict[str, Any] = field(default_factory=dict)
     time_ms: Optional[float] = None
@@ -102,7 +100,7 @@ def load_layers(path: Path, name: str = "") -> Engine:
     """
     data = read_json(path)
     if isinstance(data, list) and any(isinstance(item, dict) and "averageMs" in item for item in data):
-        raise UserError(f"{path} is a profile (--exportProfile): give it as --profile, and the layer information as --layer")
+        raise UserError(f"{path} is a profile (--exportProfile): give it as --profile, layer information as --layer")
     if not isinstance(data, dict) or not isinstance(data.get("Layers"), list):
         raise UserError(f"{path} has no list \"Layers\": give the file of trtexec --exportLayerInfo")
     if not data["Layers"]:
@@ -110,12 +108,12 @@ def load_layers(path: Path, name: str = "") -> Engine:
     if any(isinstance(item, str) for item in data["Layers"]):
         raise UserError(f"{path} holds only the names of layers: {REBUILD}")
     layers = [_layer(item, index, f"{path}: layer {index}") for index, item in enumerate(data["Layers"])]
-    return Engine(name or engine_name(path), layers, _bindings(data, path))
+    return Engine(clean(name or engine_name(path)), layers, _bindings(data, path))
 
 
 def engine_name(path: Path) -> str:
     """``ptq`` for ``ptq-layer.json``."""
-    return clean(re.sub(r"[-_.](layers?|graph)$", "", Path(path).stem))
+    return re.sub(r"[-_.](layers?|graph)$", "", Path(path).stem)
 
 
 def read_json(path: Path) -> Any:
@@ -140,7 +138,6 @@ def clean(text: str) -> str:
 def _layer(item: Any, index: int, place: str) -> Layer:
     if not isinstance(item, dict):
         raise UserError(f"{place} is not an object")
-    weights = item.get("Weights")
     return Layer(
         index=index,
         name=clean(_text(item, "Name", place, required=True)),
@@ -148,7 +145,6 @@ def _layer(item: Any, index: int, place: str) -> Layer:
         inputs=_tensors(item, "Inputs", place),
         outputs=_tensors(item, "Outputs", place),
         origin=clean(_text(item, "Origin", place)).upper(),
-        weights=datatype_of(_text(weights, "Type", place)) if isinstance(weights, dict) else "",
         metadata=_text(item, "Metadata", place),
         record=item,
     )

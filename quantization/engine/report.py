@@ -51,7 +51,8 @@ def findings_text(findings: Sequence[Finding], timed: bool) -> str:
     """Findings for a terminal; of those that every engine has, one line each."""
     lines = []
     for number, finding in enumerate(findings, 1):
-        lines.append(f"{number:3d}. {_cost(finding, timed)}{'' if finding.avoidable else ' (expected)'}: {finding.text}")
+        expected = "" if finding.avoidable else " (expected)"
+        lines.append(f"{number:3d}. {_cost(finding, timed)}{expected}: {finding.text}")
         if finding.avoidable:
             lines.append(f"     Change: {finding.advice}.")
     return "\n".join(lines)
@@ -61,7 +62,8 @@ def headline(summaries: Sequence[Summary]) -> str:
     """The difference in one sentence: in sum, and by kind, the largest first."""
     first, second = summaries
     if not (first.timed and second.timed):
-        return f"{second.name} has {second.all.count} layers, {first.name} {first.all.count}; give both profiles for times."
+        return (f"{second.name} has {second.all.count} layers, {first.name} {first.all.count}; "
+                "give both profiles to compare times.")
     extra = {name: second.kinds.get(name, Tally()).ms - first.kinds.get(name, Tally()).ms
              for name in dict.fromkeys([*first.kinds, *second.kinds])}
     largest = sorted(extra, key=lambda name: -abs(extra[name]))[:4]
@@ -79,8 +81,8 @@ def comparison_text(comparison: Comparison) -> str:
         if findings:
             parts.append(f"{heading}:\n{findings_text(findings, summaries[engine].timed)}")
     if comparison.fusions:
-        rows = [(region.name, [shorten(region.describe(0)), shorten(region.describe(1)), _extra(region.extra_ms, summaries)])
-                for region in comparison.fusions]
+        rows = [(each.name, [shorten(each.describe(0)), shorten(each.describe(1)), _extra(each.extra_ms, summaries)])
+                for each in comparison.fusions]
         parts.append("Fused differently:\n" + as_text(rows, [*names, "difference"]))
     return "\n\n".join(parts)
 
@@ -98,17 +100,22 @@ def comparison_html(comparison: Comparison) -> str:
             parts.append(f"<details{opened}><summary><b>{escape(heading)}: {len(findings)} findings</b></summary>"
                          f"<ol>{items}</ol></details>")
     if comparison.fusions:
-        rows = "".join(
-            f"<tr><td>{_link(region.name, [node_id(e, layer.index) for e in (1, 0) for layer in region.layers[e]])}</td>"
-            f"<td>{escape(region.describe(0))}</td><td>{escape(region.describe(1))}</td>"
-            f"<td class=number>{_extra(region.extra_ms, summaries)}</td></tr>" for region in comparison.fusions)
-        parts.append(f"<h2>Fused differently</h2><table><tr><th>module<th>{escape(names[0])}<th>{escape(names[1])}"
-                     f"<th>difference</tr>{rows}</table>")
-    cells = "".join(f"<tr><td>{escape(label)}</td>{''.join(f'<td class=number>{escape(cell)}</td>' for cell in row)}</tr>"
-                    for label, row in table(summaries))
-    parts.append(f"<h2>In figures</h2><figure>{overview(summaries)}</figure><table><tr><th>"
-                 f"{''.join(f'<th>{escape(name)}' for name in names)}</tr>{cells}</table></main>")
+        rows = [(_link(each.name, [node_id(engine, layer.index) for engine in (1, 0) for layer in each.layers[engine]]),
+                 [escape(each.describe(0)), escape(each.describe(1)), _extra(each.extra_ms, summaries)])
+                for each in comparison.fusions]
+        parts.append("<h2>Fused differently</h2>" + _table(rows, [*names, "difference"]))
+    rows = [(escape(label), [escape(cell) for cell in cells]) for label, cells in table(summaries)]
+    parts.append(f"<h2>In figures</h2><figure>{overview(summaries)}</figure>{_table(rows, names)}</main>")
     return "\n".join(parts)
+
+
+def _table(rows: Sequence[Tuple[str, Sequence[str]]], names: Sequence[str]) -> str:
+    """Rows of (label, cells), both HTML; a row without cells is a heading."""
+    lines = [f"<tr><th></th>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"]
+    for label, cells in rows:
+        first = f"<td>{label}</td>" if cells else f"<th colspan={len(names) + 1}>{label}</th>"
+        lines.append(f"<tr>{first}{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>")
+    return f"<table>{''.join(lines)}</table>"
 
 
 def _item(finding: Finding, engine: int, timed: bool) -> str:
@@ -123,7 +130,8 @@ def _link(text: str, ids: Sequence[str]) -> str:
 
 
 def _cost(finding: Finding, timed: bool) -> str:
-    return f"{1000 * finding.cost_ms:.1f} us" if timed else f"{len(finding.layers)} layers"
+    count = len(finding.layers)
+    return f"{1000 * finding.cost_ms:.1f} us" if timed else f"{count} layer{'s' * (count > 1)}"
 
 
 def _extra(ms: float, summaries: Sequence[Summary]) -> str:

@@ -64,7 +64,8 @@ class Engine:
         kinds = numpy_types(trt)
         self._types = {tensor: kinds[self.engine.get_tensor_dtype(tensor)] for tensor in names}
         shape = tuple(self.engine.get_tensor_shape(self.input))
-        profile = self.engine.get_tensor_profile_shape(self.input, 0) if -1 in shape else (shape,) * 3
+        self._is_dynamic = -1 in shape  # also where the profile leaves one shape only
+        profile = self.engine.get_tensor_profile_shape(self.input, 0) if self._is_dynamic else (shape,) * 3
         self.min_shape, self.opt_shape, self.max_shape = (tuple(size) for size in profile)
         self.context = self.engine.create_execution_context()
         if self.context is None:
@@ -88,28 +89,24 @@ class Engine:
             raise UserError(f"{path} cannot be read ({error.strerror}): name a plan file") from error
 
     def bind(self, shape: Shape) -> None:
-        """Set the input shape of the own context and make room for its tensors."""
-        self.bind_context(self.context, shape)
-        self.shape = tuple(shape)
-
-    def bind_context(self, context: Any, shape: Shape) -> None:
-        """Give a context of this engine an input shape and the engine's buffers.
+        """Set the input shape and make room for all tensors.
 
         Raises:
             UserError: the engine does not take that shape.
         """
         # a static engine's shape is set already, and is the only one it has
-        accepted = (tuple(shape) == self.max_shape if self.min_shape == self.max_shape
-                    else context.set_input_shape(self.input, tuple(shape)))
+        accepted = (self.context.set_input_shape(self.input, tuple(shape)) if self._is_dynamic
+                    else tuple(shape) == self.max_shape)
         if not accepted:
             raise UserError(f"{self.name}: input {self.input} takes {self.min_shape} to {self.max_shape}, not "
                             f"{tuple(shape)}: build it with other --shapes, --min-shapes and --max-shapes")
         for tensor in [self.input] + self.outputs:
-            size = tuple(context.get_tensor_shape(tensor))
+            size = tuple(self.context.get_tensor_shape(tensor))
             if -1 in size:
                 raise UserError(f"{self.name}: the shape of {tensor} {size} depends on the data: export without NMS")
-            if not context.set_tensor_address(tensor, self._reserve(tensor, size)):
+            if not self.context.set_tensor_address(tensor, self._reserve(tensor, size)):
                 raise UserError(f"{self.name}: TensorRT refused a buffer for {tensor} ({logger().last_error()})")
+        self.shape = tuple(shape)
 
     def _reserve(self, tensor: str, shape: Shape) -> int:
         needed = int(np.prod(shape, dtype=np.int64)) * self._types[tensor].itemsize

@@ -76,7 +76,8 @@ def table(summaries: Sequence[Summary]) -> List[Tuple[str, List[str]]]:
         rows.append((heading, []))
         parts: List[Dict[str, Tally]] = [getattr(each, part) for each in summaries]
         for name in dict.fromkeys(name for tallies in parts for name in tallies):
-            rows.append((f"  {name}", [_cell(tallies.get(name, Tally()), each) for tallies, each in zip(parts, summaries)]))
+            cells = [_cell(tallies.get(name, Tally()), each) for tallies, each in zip(parts, summaries)]
+            rows.append((f"  {name}", cells))
         rows.append(("  sum", [_cell(_sum(tallies), each) for tallies, each in zip(parts, summaries)]))
     return rows
 
@@ -97,5 +98,4 @@ def as_text(rows: Sequence[Tuple[str, Sequence[str]]], names: Sequence[str]) -> 
     lines = [("", list(names)), *rows]
     first = max(len(label) for label, _ in lines)
     widths = [max(len(cells[column]) for _, cells in lines if cells) for column in range(len(names))]
-    return "\n".join("  ".join([label.ljust(first)] + [cell.rjust(width) for cell, width in zip(cells, widths)]).rstrip()
-                     for label, cells in lines)
+    return "\n".join("  ".join([label.ljust(first), *map(str.rjust, cells, widths)]).rstrip() for label, cells in lines)

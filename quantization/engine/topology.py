@@ -55,7 +55,8 @@ class EngineGraph:
                 if not found and name in bindings:  # what is no binding either is a control channel of TensorRT's
                     self.edges.append(Edge(None, layer.index, tensor))
         for name in engine.bindings:
-            self.edges += [Edge(write.source, None, write.tensor, len(writes[name]) > 1) for write in writes.get(name, [])]
+            found = writes.get(name, [])
+            self.edges += [Edge(write.source, None, write.tensor, part=len(found) > 1) for write in found]
         self.outgoing: Dict[Optional[int], List[Edge]] = defaultdict(list)
         self.incoming: Dict[Optional[int], List[Edge]] = defaultdict(list)
         for edge in self.edges:

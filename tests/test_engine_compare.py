@@ -1,0 +1,164 @@
+"""Comparison of engines: alignment, what fused differently, and findings in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from quantization.engine.compare import compare
+from quantization.engine.findings import find_problems
+from quantization.engine.names import onnx_nodes
+from quantization.engine.profile import add_profile
+from quantization.engine.records import load_layers
+from quantization.engine.report import comparison_html, comparison_text
+from quantization.engine.summary import summarise
+from quantization.engine.topology import EngineGraph
+
+FIXTURES = Path(__file__).parent / "fixtures" / "engine"
+
+
+def load(name, profile=True):
+    engine = load_layers(FIXTURES / f"{name}-layer.json")
+    if profile:
+        add_profile(engine, FIXTURES / f"{name}-profile.json")
+    return EngineGraph(engine)
+
+
+@pytest.fixture(scope="module")
+def published():
+    return compare(load("first-concat-ptq"), load("first-concat-no-rule"))
+
+
+def test_published_finding_comes_first(published):
+    """The document's pictures: model.5 is not fused and two Reformats follow it, because of the first Concat."""
+    first = published.only_second[0]
+    assert first.key == ("quantize", "model.5") and first.avoidable
+    for words in ("convolution and activation are not fused", "twice", "model.6.conv", "model.11.conv"):
+        assert words in first.text
+    assert "through Concat /model.10/Concat" in first.text
+    assert "give model.6.conv and model.11.conv one quantizer (apply_custom_rules_to_quantizer" in first.advice
+    assert first.cost_ms == pytest.approx(0.006 + 0.011 + 0.009)
+    assert len(published.only_second) == 1 and published.only_first == []
+    assert [(region.name, region.describe(0), region.describe(1)) for region in published.fusions] == [
+        ("model.5", "Conv + SiLU", "Conv | SiLU | 2 Reformats")]
+    assert published.fusions[0].extra_ms == pytest.approx(0.028)
+
+
+def test_report_says_it_in_the_terminal_and_on_the_page(published):
+    text, page = comparison_text(published), comparison_html(published)
+    for words in ("first-concat-no-rule takes 0.108 ms", "+28.0 us", "26.0 us", "model.5: convolution",
+                  "through Concat /model.10/Concat", "Conv | SiLU | 2 Reformats", "FP16 to Int8"):
+        assert words in text and words in page
+    assert page.count("<svg") == 1  # the chart
+
+
+def test_summary_counts_what_the_file_holds():
+    graph = load("yolov5s-no-rule")
+    summary = summarise(graph)
+    data = json.loads((FIXTURES / "yolov5s-no-rule-layer.json").read_text(encoding="utf-8"), strict=False)
+    profile = json.loads((FIXTURES / "yolov5s-no-rule-profile.json").read_text(encoding="utf-8"))
+    times = {entry["name"]: entry["medianMs"] for entry in profile[1:]}
+    changing, origins = Counter(), Counter()
+    for layer in data["Layers"]:
+        if layer["LayerType"] == "Reformat" and layer["Origin"] != "CAST":
+            before, after = (re.search(r"Int8|FP\d\d", layer[side][0]["Format/Datatype"]).group(0)
+                             for side in ("Inputs", "Outputs"))
+            origins[layer["Origin"]] += 1
+            changing[f"{before} to {after}"] += before != after
+    assert {name: tally.count for name, tally in summary.origins.items()} == dict(origins)
+    assert {name: tally.count for name, tally in summary.changes.items()} == {k: n for k, n in changing.items() if n}
+    convolutions = [layer["Name"] for layer in data["Layers"] if "Convolution" in layer["LayerType"]]
+    assert summary.kinds["conv"].ms == pytest.approx(sum(times[name] for name in convolutions))
+    # 58 constants, and 34 MyelinReformat and 18 CAST Reformats of nothing but constants
+    assert summary.kinds["constant"].count == 58 + 34 + 18
+    assert sum(tally.ms for tally in summary.kinds.values()) == pytest.approx(sum(times.values()))
+
+
+def test_real_engines_show_the_laterals_with_two_scales():
+    comparison = compare(load("yolov5s-groups"), load("yolov5s-no-rule"))
+    found = {finding.key: finding for finding in comparison.only_second}
+    assert ("quantize", "model.10") in found and ("quantize", "model.14") in found
+    text = found["quantize", "model.10"]
+    assert "model.13.cv1.conv" in text.advice and "model.23.cv1.conv" in text.advice
+    assert "quantize the input of model.11 (Resize) with it too" in text.advice
+    assert "/model.12/Concat" in text.text and "/model.22/Concat" in text.text
+    # the prototype's shortcuts: one operand quantized
+    sums = [finding for finding in comparison.only_first if finding.key[0] == "dequantize"]
+    assert len(sums) == 7 and all("both operands" in finding.advice for finding in sums)
+    # their sums are split for that reason, which is not told twice
+    assert not any(finding.key[0] == "split" and ".m." in finding.key[1] for finding in comparison.only_first)
+    # the head reads these as float: in both engines, and not to be blamed
+    kept = {finding.key: finding for finding in comparison.both}
+    assert not kept["quantize", "model.17.cv3"].avoidable and "model.24.m.0" in kept["quantize", "model.17.cv3"].text
+
+
+def test_artefact_of_merged_biases_is_named():
+    names = {finding.key[0] for finding in find_problems(load("yolov5s-groups"))}
+    first = find_problems(load("yolov5s-no-rule"))[0]
+    assert first.key[0] == "constants" and "52 copies" in first.text and "Identity" in first.advice
+    assert "constants" not in names
+
+
+@pytest.mark.parametrize("name", ["yolov5s-fp16", "yolov5s-no-rule", "yolov5s-groups"])
+def test_every_reformat_is_in_exactly_one_finding(name):
+    graph = load(name)
+    claimed = Counter(index for finding in find_problems(graph) for index in finding.layers)
+    assert all(claimed[layer.index] == 1 for layer in graph.layers if "reformat" in layer.type.lower())
+    assert max(claimed.values()) == 1
+
+
+def test_alignment_is_by_upstream_node():
+    first, second = load("yolov5s-groups"), load("yolov5s-no-rule")
+    regions = compare(first, second).regions
+    for engine, graph in enumerate((first, second)):
+        places = [layer.index for region in regions for layer in region.layers[engine] + region.reformats[engine]]
+        assert len(places) == len(set(places))
+        convs = {layer.index for layer in graph.layers if "Convolution" in layer.type}
+        assert convs <= {layer.index for region in regions if region.matched for layer in region.layers[engine]}
+    for region in regions:
+        if region.matched:
+            nodes = [{node for layer in layers for node in onnx_nodes(layer)} for layers in region.layers]
+            assert nodes[0] & nodes[1]
+    # Conv | SiLU + Add against Conv + SiLU | Add: as many layers, cut elsewhere; addop is this bundle's scope
+    add = next(region for region in regions if region.name == "model.2.m.0")
+    assert (add.describe(0), add.describe(1)) == ("Conv | SiLU + Add", "Conv + SiLU | Add") and add.fused_differently
+
+
+def test_an_engine_equals_itself():
+    comparison = compare(load("yolov5s-rule"), load("yolov5s-rule"))
+    assert comparison.only_first == comparison.only_second == comparison.fusions == []
+    assert all(region.extra_ms == 0 for region in comparison.regions)
+
+
+def test_float_convolutions_are_findings_against_an_int8_engine():
+    comparison = compare(load("yolov5s-groups"), load("yolov5s-fp16"))
+    floats = [finding for finding in comparison.only_second if finding.key[0] == "float"]
+    assert len(floats) == 57  # 60 convolutions without the three of the head
+    assert "the convolution runs in FP16" in floats[0].text
+
+
+def test_without_profiles_layers_are_counted():
+    comparison = compare(load("first-concat-ptq", profile=False), load("first-concat-no-rule", profile=False))
+    text = comparison_text(comparison)
+    assert "1. 3 layers: model.5" in text and " us" not in text
+    assert comparison.only_second[0].key == ("quantize", "model.5")
+
+
+def test_rescaling_reformats_name_both_sides(tmp_path):
+    """A Concat whose branch already is INT8 in another scale: one Reformat from INT8 to INT8."""
+    data = json.loads((FIXTURES / "first-concat-ptq-layer.json").read_text(encoding="utf-8"))
+    layers = data["Layers"]
+    # model.9 reads its part of the Concat from a tensor of its own
+    own = dict(layers[5]["Outputs"][0], Name="own")
+    layers.insert(6, {"Name": "r", "LayerType": "Reformat", "Origin": "QDQ", "Inputs": [own],
+                      "Outputs": layers[5]["Outputs"], "Metadata": "[ONNX Layer: /model.10/Concat]"})
+    layers[5] = dict(layers[5], Outputs=[own])
+    path = tmp_path / "L.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    finding = find_problems(EngineGraph(load_layers(path)))[0]
+    assert finding.key == ("rescale", "model.9") and finding.layers == (6,)
+    assert "model.11.conv" in finding.text and "/model.10/Concat" in finding.text
