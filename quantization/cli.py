@@ -103,6 +103,8 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--opset", type=int, default=None, help="13 or newer (dynamo: 18); default: the least")
     parser.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript", help="torch's exporter")
     parser.add_argument("--simplify", action="store_true", help="run onnxsim over the graph; Q/DQ stay")
+    parser.add_argument("--fp16-remainder", action="store_true",
+                        help="FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)")
     _add_device(parser)
 
 

@@ -219,7 +219,7 @@ def export(name: str, options: argparse.Namespace) -> None:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save")
     onnx_export.export_onnx(model, file, size, options.batch, options.dynamic, options.opset, options.exporter,
-                            options.simplify)
+                            options.simplify, options.fp16_remainder)
     LOG.info("ONNX: %s", file)
 
 

@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import nn
 
-from quantization import upstream
+from quantization import fp16, upstream
 from quantization.errors import UserError, atomic_write
 from quantization.evaluate import OnnxPredictor
 from quantization.graph import fold_identities
@@ -115,7 +115,8 @@ def set_output_shape(file: str, shape: Tuple[int, ...]) -> None:
 
 
 def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int = 1, dynamic: bool = False,
-                opset: Optional[int] = None, exporter: str = "torchscript", simplify: bool = False) -> Difference:
+                opset: Optional[int] = None, exporter: str = "torchscript", simplify: bool = False,
+                fp16_remainder: bool = False) -> Difference:
     """Write a Q/DQ ONNX, check it, and compare it with torch by ONNX Runtime.
 
     Args:
@@ -123,6 +124,7 @@ def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int =
         file: appears only once every check passed.
         size, batch, dynamic, opset, exporter: see ``export_graph``.
         simplify: run onnxsim over the graph; Q/DQ stay.
+        fp16_remainder: FP16 for what is not quantized (quantization.fp16).
 
     Raises:
         UserError: a quantizer was never calibrated, or the exported graph is refused or differs from torch.
@@ -132,6 +134,8 @@ def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int =
         raise UserError(f"{len(missing)} quantizers have no usable scale ({missing[0]} ...): the model was never "
                         "calibrated; run the quantize command first")
     expected = count_quantize_nodes(model)
+    if fp16_remainder and opset is None:
+        opset = max(fp16.MIN_OPSET, MIN_OPSET[exporter])
     with atomic_write(file) as temporary:
         with swapped(model, lambda path, name, quantizer: ExportQuantizer(quantizer, exporter == "dynamo")):
             export_graph(model, temporary, size, batch, dynamic, opset, exporter)
@@ -139,6 +143,8 @@ def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int =
         fold_identities(graph)
         if simplify:
             graph = simplify_graph(graph)
+        if fp16_remainder:
+            graph = fp16.convert_remainder(graph)
         found = sum(node.op_type == "QuantizeLinear" for node in graph.graph.node)
         if bool(found) != bool(expected):
             raise UserError(f"the export has {found} QuantizeLinear nodes where the model has {expected} quantizers: "

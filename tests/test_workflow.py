@@ -145,7 +145,7 @@ class TestYolov7:
         checkout, script = checkouts("yolov7"), "scripts/qat-yolov7.py"
         few = shapes.parent / "few"  # yolov5's label cache would stop yolov7's test.py, so it reads a list of its own
         few.mkdir(exist_ok=True)
-        lines = (shapes / "val2017.txt").read_text().splitlines()[:8]
+        lines = [str(shapes / line) for line in (shapes / "val2017.txt").read_text().splitlines()[:8]]
         for name in ("train", "val"):
             (few / f"{name}.txt").write_text("\n".join(lines))
         (few / "data.yaml").write_text(f"train: {few}/train.txt\nval: {few}/val.txt\nnc: {CLASSES}\n"

@@ -1,0 +1,122 @@
+"""Seconds for finding the scale groups, next to a matcher that scans all nodes for every question.
+
+    python benchmarks/group_speed.py --upstream yolov7 --checkout path/to/yolov7 --net cfg/training/yolov7x.yaml
+
+The published matcher walks a Q/DQ ONNX and looks each node's producer or consumers up by going through all nodes. Its
+cost is repeated here: for every Concat and MaxPool, which convolutions quantize the tensors around it?
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, List, Sequence, Tuple
+
+from architectures import BUNDLE, CLASSES, CONFIGURATIONS, build_random
+
+
+class Scanner:
+    """Look-ups without an index; ``visits`` counts the nodes looked at."""
+
+    def __init__(self, nodes: Sequence[Any]) -> None:
+        self.nodes, self.visits = list(nodes), 0
+
+    def producer(self, name: str) -> Any:
+        for node in self.nodes:
+            self.visits += 1
+            if name in node.output:
+                return node
+        return None
+
+    def consumers(self, name: str) -> List[Any]:
+        self.visits += len(self.nodes)
+        return [node for node in self.nodes if name in node.input]
+
+
+def quantizing_convs(scanner: Scanner, tensor: str) -> List[str]:
+    """Weight names of the convolutions that quantize ``tensor``: Q, DQ, Conv, and back by the weight's DQ and Q."""
+    names = []
+    for quantize in scanner.consumers(tensor):
+        if quantize.op_type != "QuantizeLinear":
+            continue
+        for dequantize in scanner.consumers(quantize.output[0]):
+            for conv in scanner.consumers(dequantize.output[0]):
+                weight = scanner.producer(conv.input[1]) if conv.op_type == "Conv" else None
+                source = scanner.producer(weight.input[0]) if weight is not None else None
+                if source is not None:
+                    names.append(source.input[0])
+    return names
+
+
+def scan_pairs(scanner: Scanner) -> List[Tuple[str, str]]:
+    """Pairs of convolutions on either side of a Concat or MaxPool."""
+    pairs = []
+    for node in scanner.nodes:
+        if node.op_type in ("Concat", "MaxPool"):
+            behind = quantizing_convs(scanner, node.output[0])
+            before = [name for tensor in node.input for name in quantizing_convs(scanner, tensor)]
+            pairs += [(first, second) for first in before for second in behind]
+    return pairs
+
+
+def median_seconds(action: Callable[[], object], rounds: int = 5) -> float:
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", choices=sorted(CONFIGURATIONS), required=True)
+    parser.add_argument("--checkout", type=Path, required=True)
+    parser.add_argument("--net", required=True, help="configuration file, relative to the checkout")
+    options = parser.parse_args()
+    os.chdir(options.checkout)
+    sys.path.insert(0, str(BUNDLE))
+    from quantization.upstream import enter_checkout
+
+    enter_checkout(options.upstream, Path.cwd())
+    import onnx
+    import torch
+    from quantization import export, quantize, rules
+    from quantization.graph import OnnxGraph
+
+    model = build_random(options.net, CLASSES)
+    size = 2 * int(model.stride.max())
+    quantize.initialize("native")
+    quantize.replace_to_quantization_module(model)
+    with tempfile.TemporaryDirectory() as folder:
+        marked_file, quantized_file = os.path.join(folder, "marked.onnx"), os.path.join(folder, "quantized.onnx")
+
+        def write(part: Any, file: str) -> None:
+            export.export_graph(part, file, (size, size))
+            shutil.copyfile(file, marked_file)
+
+        rules.find_scale_groups(model, write)
+        quantize.calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
+        export.export_onnx(model, quantized_file, (size, size))
+        reading = median_seconds(lambda: onnx.load(marked_file), 3)
+        marked, quantized = onnx.load(marked_file), onnx.load(quantized_file)
+    groups = rules.find_marked_classes(OnnxGraph(marked))
+    scanner = Scanner(quantized.graph.node)
+    pairs = scan_pairs(scanner)
+    visits = scanner.visits
+    finding = median_seconds(lambda: rules.find_marked_classes(OnnxGraph(marked)))
+    scanning = median_seconds(lambda: scan_pairs(Scanner(quantized.graph.node)), 3)
+    print(f"\n{options.net}: marked graph of {len(marked.graph.node)} nodes, Q/DQ graph of {len(quantized.graph.node)}\n"
+          f"reading the marked ONNX {reading:.3f} s (weights included), finding {len(groups)} groups {finding:.4f} s\n"
+          f"scanning matcher {scanning:.3f} s for {len(pairs)} pairs, {visits} nodes looked at\n"
+          f"ratio {scanning / finding:.0f}")
+
+
+if __name__ == "__main__":
+    main()
