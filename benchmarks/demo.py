@@ -26,7 +26,7 @@ EPOCHS = 12  # hyp-shapes.yaml is made for it
 
 # waiting OpenMP threads would otherwise spin and take the core from those that have work
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE",
-               "YOLOv5_AUTOINSTALL": "false", "PYTHONWARNINGS": "ignore::FutureWarning"}
+               "YOLOv5_AUTOINSTALL": "false"}
 
 
 def run(*arguments: object) -> None:

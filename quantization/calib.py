@@ -139,48 +139,57 @@ def replace_zeros(amax: Tensor) -> Tensor:
     return torch.where(amax > 0, amax, torch.ones_like(amax))
 
 
-@lru_cache(maxsize=4)
-def _mse_boundaries(num_bins: int, device: torch.device) -> Tensor:
-    """First bin of every level for every candidate, (K, 129) long; the last column is the number of bins.
+def _level_boundaries(amax: Tensor, num_bins: int) -> Tensor:
+    """First bin of every level for every candidate amax, in bins: (K,) to (K, 129); the last is the number of bins.
 
-    A candidate amax is the centre of bin i, (i + 1/2) bins; its scale is (i + 1/2) / 127 bins. Bin j, at j + 1/2,
-    rounds to level round((j + 1/2) / scale), so level k begins at the first j with (j + 1/2) >= (k - 1/2) * scale.
-    Whether a centre on a boundary rounds up or down does not change its squared error.
+    The scale is amax / 127 bins. Bin j, at j + 1/2, rounds to level round((j + 1/2) / scale), so level k begins at the
+    first j with (j + 1/2) >= (k - 1/2) * scale. Whether a centre on a boundary rounds up or down does not change its
+    squared error.
     """
-    amax = torch.arange(FIRST_CANDIDATE, num_bins, dtype=torch.float64, device=device) + 0.5  # (K,)
-    level = torch.arange(1, 128, dtype=torch.float64, device=device) - 0.5  # (127,)
+    level = torch.arange(1, 128, dtype=torch.float64, device=amax.device) - 0.5  # (127,)
     first = torch.ceil(level[None] * amax[:, None] / 127 - 0.5).clamp(0, num_bins).long()  # (K, 127)
     zero, end = torch.zeros_like(first[:, :1]), torch.full_like(first[:, :1], num_bins)
     return torch.cat((zero, first, end), 1)  # (K, 129)
 
 
-def mse_errors(counts: Tensor) -> Tensor:
-    """Squared quantization error of each candidate range, in squared bins.
+def squared_errors(counts: Tensor, amax: Tensor, boundaries: Optional[Tensor] = None) -> Tensor:
+    """Squared quantization error of a histogram at each candidate amax, in squared bins.
 
     sum over bins of counts * (level * scale - centre)^2, which per level is q^2 * S0 - 2 q * S1 + S2 with the sums of
     counts, counts * centre and counts * centre^2 over the bins of the level.
 
     Args:
-        counts: (H, B), one histogram a row.
+        counts: (B,).
+        amax: (K,) float64, in bins.
+        boundaries: ``_level_boundaries`` of these, if at hand.
 
     Returns:
-        (H, B - 128): candidate amax are the centres of bins 128, 129, ... B - 1.
+        (K,) float64.
     """
-    rows, num_bins = counts.shape
     counts = counts.double()
-    centres = torch.arange(num_bins, dtype=torch.float64, device=counts.device) + 0.5
-    boundaries = _mse_boundaries(num_bins, counts.device)  # (K, 129)
-    scale = (torch.arange(FIRST_CANDIDATE, num_bins, dtype=torch.float64, device=counts.device) + 0.5) / 127  # (K,)
+    if boundaries is None:
+        boundaries = _level_boundaries(amax, counts.numel())
+    centres = torch.arange(counts.numel(), dtype=torch.float64, device=counts.device) + 0.5
+    scale = amax / 127
     level = torch.arange(128, dtype=torch.float64, device=counts.device)
-    errors = torch.empty(rows, num_bins - FIRST_CANDIDATE, dtype=torch.float64, device=counts.device)
-    for row in range(rows):
-        sums = torch.stack((counts[row], counts[row] * centres))  # (2, B)
-        prefix = torch.nn.functional.pad(sums.cumsum(1), (1, 0))  # (2, B + 1)
-        total, first = prefix[:, boundaries].diff(dim=2).unbind()  # (K, 128) each
-        square = (counts[row] * centres * centres).sum()
-        # level * (level * total * scale^2 - 2 * first * scale), summed over levels as two products
-        errors[row] = square + scale * (scale * (total @ (level * level)) - 2 * (first @ level))
-    return errors
+    prefix = torch.nn.functional.pad(torch.stack((counts, counts * centres)).cumsum(1), (1, 0))  # (2, B + 1)
+    total, first = prefix[:, boundaries].diff(dim=2).unbind()  # (K, 128) each
+    square = (counts * centres * centres).sum()
+    # level * (level * total * scale^2 - 2 * first * scale), summed over levels as two products
+    return square + scale * (scale * (total @ (level * level)) - 2 * (first @ level))
+
+
+@lru_cache(maxsize=4)
+def _mse_candidates(num_bins: int, device: torch.device) -> Tuple[Tensor, Tensor]:
+    """The centres of bins 128, 129, ... B - 1, in bins, and their level boundaries."""
+    amax = torch.arange(FIRST_CANDIDATE, num_bins, dtype=torch.float64, device=device) + 0.5  # (K,)
+    return amax, _level_boundaries(amax, num_bins)
+
+
+def mse_errors(counts: Tensor) -> Tensor:
+    """``squared_errors`` of each candidate range: (H, B), one histogram a row, to (H, B - 128)."""
+    amax, boundaries = _mse_candidates(counts.shape[1], counts.device)
+    return torch.stack([squared_errors(row, amax, boundaries) for row in counts])
 
 
 def mse_index(counts: Tensor) -> Tensor:

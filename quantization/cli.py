@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence
 
-from quantization import __version__, calib, quantizer, upstream
+from quantization import __version__, calib, group_scale, quantizer, upstream
 from quantization.errors import log_to_stdout, run_main
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
@@ -73,6 +73,9 @@ def _add_quantization(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript",
                        help="ONNX exporter that shows the graph to the rules")
     group.add_argument("--calib-method", choices=calib.METHODS, default="mse", help="activation calibration")
+    group.add_argument("--group-scale", choices=group_scale.CHOICES, default="error",
+                       help="how tensors that share a scale agree on it: least sum of their relative errors, one joint "
+                            "histogram, or the largest amax")
     group.add_argument("--calib-batches", type=positive, default=25, help="batches of training images to calibrate on")
 
 

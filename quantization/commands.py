@@ -8,6 +8,7 @@ import json
 import logging
 import platform
 import random
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -24,6 +25,8 @@ from quantization.data import Dataset, Loader, open_dataset
 from quantization.errors import UserError, atomic_write, check_writable
 from quantization.evaluate import Evaluator, Metrics, OnnxPredictor, Predictor
 from quantization.finetune import FinetuneOptions, finetune
+from quantization.group_scale import GroupScale
+from quantization.preflight import load_onnx, preflight, report_text
 
 LOG = logging.getLogger("quantization")
 
@@ -92,8 +95,8 @@ class TensorLoader:
         return tensors(self.loader, self.device)
 
 
-def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> List[rules.ScaleGroup]:
-    """Quantize a float model in place, with the command line's options; returns its scale groups."""
+def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> List[GroupScale]:
+    """Quantize a float model in place, with the command line's options; returns the scales that tensors share."""
     backend = passes.initialize(options.backend)
     LOG.info("Quantizer backend: %s", backend)
     policy = list(options.ignore_policy)
@@ -109,9 +112,10 @@ def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.N
         dataset.train, min(len(dataset.train), options.calib_batches * options.batch_size))
     loader = Loader(files, (options.imgsz, options.imgsz), options.batch_size, options.workers)
     device = next(model.parameters()).device
-    passes.calibrate_model(model, tensors(loader, device), options.calib_method, len(loader))
+    scales = passes.calibrate_model(model, tensors(loader, device), options.calib_method, len(loader),
+                                    options.group_scale)
     LOG.info("Calibrated on %d images by %s", len(files), options.calib_method)
-    return rules.shared_groups(model)
+    return scales
 
 
 def versions() -> Dict[str, str]:
@@ -164,11 +168,12 @@ def quantize(name: str, options: argparse.Namespace) -> None:
     if options.eval_origin:
         record("float", evaluator(torch_predictor(model), "float"))
     teacher = copy.deepcopy(model) if options.qat else None
-    groups = insert_and_calibrate(model, dataset, options)
-    info = {"groups": [list(group.names) for group in groups], "calib_method": options.calib_method,
+    scales = insert_and_calibrate(model, dataset, options)
+    info = {"groups": [list(group.names) for group in rules.shared_groups(model)], "calib_method": options.calib_method,
             "backend": passes.initialize(options.backend), "versions": versions(),
             "options": vars(options), "amax": checkpoint.amax_table(model)}
-    summary.update(groups=info["groups"], amax=info["amax"], backend=info["backend"])
+    summary.update(groups=info["groups"], amax=info["amax"], backend=info["backend"],
+                   shared_scales=[{**asdict(scale), "ratio": scale.ratio} for scale in scales])
     checkpoint.save(options.ptq, model, info)
     LOG.info("PTQ checkpoint: %s", options.ptq)
     write_json(options.summary, summary)
@@ -211,7 +216,7 @@ def export(name: str, options: argparse.Namespace) -> None:
         raise UserError(f"--opset {options.opset} cannot hold per-channel Q/DQ: use {least} or newer")
     file = options.save or str(Path(options.weight).with_suffix(".onnx"))
     refuse_overwriting(options.weight, file)
-    model, _ = checkpoint.load(options.weight, pick_device(options.device), name)
+    model, info = checkpoint.load(options.weight, pick_device(options.device), name)
     size = (options.size[0], options.size[-1])
     for side in size:
         check_size(side, model, "--size")
@@ -221,6 +226,10 @@ def export(name: str, options: argparse.Namespace) -> None:
     onnx_export.export_onnx(model, file, size, options.batch, options.dynamic, options.opset, options.exporter,
                             options.simplify, options.fp16_remainder)
     LOG.info("ONNX: %s", file)
+    if passes.have_quantizers(model):
+        policy = info.get("options", {}).get("ignore_policy", [])
+        blocks = [re.escape(path) for path in passes.attention_blocks(model)]
+        LOG.info("%s", report_text(preflight(load_onnx(file), [*policy, *blocks])))
 
 
 def sensitive(name: str, options: argparse.Namespace) -> None:

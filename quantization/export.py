@@ -17,7 +17,7 @@ from torch import nn
 from quantization import fp16, upstream
 from quantization.errors import UserError, atomic_write
 from quantization.evaluate import OnnxPredictor
-from quantization.graph import fold_identities
+from quantization.onnx_cleanup import clean
 from quantization.native import ExportQuantizer
 from quantization.quantize import have_quantizers, uncalibrated
 from quantization.quantizer import swapped
@@ -140,7 +140,7 @@ def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int =
         with swapped(model, lambda path, name, quantizer: ExportQuantizer(quantizer, exporter == "dynamo")):
             export_graph(model, temporary, size, batch, dynamic, opset, exporter)
         graph = onnx.load(temporary)
-        fold_identities(graph)
+        clean(graph)
         if simplify:
             graph = simplify_graph(graph)
         if fp16_remainder:

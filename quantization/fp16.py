@@ -38,7 +38,8 @@ def half(tensor: TensorProto, name: str) -> TensorProto:
     """An FP16 copy; positive values below FP16's least are raised to it, so that no scale becomes 0."""
     values = numpy_helper.to_array(tensor)
     values = np.where((values > 0) & (values < LEAST), LEAST, values)
-    return numpy_helper.from_array(values.astype(np.float16), name)
+    with np.errstate(over="ignore"):  # check_range says which tensor it was
+        return numpy_helper.from_array(values.astype(np.float16), name)
 
 
 def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ upstream code put on it stays.
 
 from __future__ import annotations
 
-from typing import Dict, Tuple, Type
+from typing import Dict, Mapping, Sequence, Type
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,35 +62,78 @@ class QuantAdd(nn.Module):
         return self._input0_quantizer(shortcut) + self._input1_quantizer(branch)
 
 
-class QuantBottleneck(nn.Module):
-    """Upstream's Bottleneck with its sum in a QuantAdd: x + cv2(cv1(x))."""
-
-    cv1: nn.Module
-    cv2: nn.Module
+class ShortcutBlock(nn.Module):
+    """Base of upstream's blocks whose forward ends in a sum, with that sum in a QuantAdd."""
 
     def add_quantizers(self) -> None:
         self.addop = QuantAdd()
+
+
+class QuantBottleneck(ShortcutBlock):
+    """Two convolutions and the input: x + cv2(cv1(x))."""
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
         return self.addop(x, self.cv2(self.cv1(x)))
 
 
+class QuantRes(ShortcutBlock):
+    """Three convolutions and the input: x + cv3(cv2(cv1(x)))."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+        return self.addop(x, self.cv3(self.cv2(self.cv1(x))))
+
+
+class QuantGhostBottleneck(ShortcutBlock):
+    """Two branches: shortcut(x) + conv(x); the shortcut is the input itself where the stride is 1."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+        return self.addop(self.shortcut(x), self.conv(x))
+
+
+class QuantShortcut(ShortcutBlock):
+    """A layer of the configuration that sums two others; the nearer one comes first."""
+
+    def forward(self, x: Sequence[Tensor]) -> Tensor:  # 2 x (B, C, H, W)
+        return self.addop(x[1], x[0])
+
+
+class QuantFoldcut(ShortcutBlock):
+    """The sum of a tensor's halves."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 2 C, H, W) to (B, C, H, W) for d = 1
+        return self.addop(*x.chunk(2, self.d))
+
+
 REGISTRY: Dict[Type[nn.Module], Type[nn.Module]] = {
-    nn.Conv2d: QuantConv2d,
+    nn.Conv2d: QuantConv2d,  # grouped and depthwise too
     nn.Linear: QuantLinear,
     nn.Upsample: QuantUpsample,
 }
 
+# upstream's classes with a sum, by name: upstream is imported by upstream.py only
+SHORTCUTS: Dict[str, Type[nn.Module]] = {
+    "Bottleneck": QuantBottleneck, "RepBottleneck": QuantBottleneck, "CrossConv": QuantBottleneck,
+    "Res": QuantRes, "RepRes": QuantRes, "ResX": QuantRes, "RepResX": QuantRes,
+    "GhostBottleneck": QuantGhostBottleneck, "Ghost": QuantGhostBottleneck,
+    "Shortcut": QuantShortcut, "Foldcut": QuantFoldcut,
+}
 
-def quantized_type(module: nn.Module, shortcut_types: Tuple[Type[nn.Module], ...]) -> "Type[nn.Module] | None":
+# upstream's attention blocks, by name: their linear layers stay float (ATTENTION_REASON)
+ATTENTION = ("TransformerBlock", "TransformerLayer", "SwinTransformerBlock", "SwinTransformer2Block")
+ATTENTION_REASON = ("attention multiplies, sums and takes its softmax in float, so an INT8 linear layer in it would cost a "
+                    "conversion at either end")
+
+
+def quantized_type(module: nn.Module, shortcut_types: Mapping[Type[nn.Module], str]) -> "Type[nn.Module] | None":
     """The quantized class for ``module``; None if it stays as it is.
 
     Args:
         module: a float module; its exact type counts, since a subclass may compute something else.
-        shortcut_types: upstream's classes that compute ``x + cv2(cv1(x))`` when their ``add`` is true.
+        shortcut_types: upstream's classes with a sum, and their names in ``SHORTCUTS``. One with an attribute ``add``
+            sums only where that is true.
     """
     if type(module) in shortcut_types:
-        return QuantBottleneck if getattr(module, "add", False) else None
+        return SHORTCUTS[shortcut_types[type(module)]] if getattr(module, "add", True) else None
     target = REGISTRY.get(type(module))
     if target is QuantUpsample and module.mode != "nearest":
         return None  # an interpolated value lies between the levels, so Q/DQ does not commute with it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from typing import Iterable, Iterator, List, Optional, Sequence, Set
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from tqdm import tqdm
 
 from quantization import calib, rules, upstream
 from quantization.errors import UserError
-from quantization.modules import QuantAdd, QuantBottleneck, quantized_type
-from quantization.quantizer import WEIGHT_NAME, is_quantizer, named_quantizers, select_backend, set_amax
+from quantization.group_scale import Collector, GroupCalibrator, GroupScale, group_scales
+from quantization.modules import ATTENTION, ATTENTION_REASON, SHORTCUTS, QuantAdd, ShortcutBlock, quantized_type
+from quantization.quantizer import WEIGHT_NAME, is_quantizer, named_quantizers, select_backend, set_amax, swapped
 
 LOG = logging.getLogger("quantization")
 
@@ -55,12 +56,26 @@ def prefix_ends(path: str) -> List[int]:
     return [index for index, letter in enumerate(path) if letter == "."] + [len(path)]
 
 
-def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Sequence[str]] = None) -> List[str]:
+def attention_blocks(model: nn.Module) -> List[str]:
+    """Paths of the outermost attention blocks. Their linear layers stay float; a convolution in them does not."""
+    kinds = tuple(upstream.block_types(ATTENTION))
+    blocks: List[str] = []
+    for path, module in model.named_modules():
+        if isinstance(module, kinds) and not any(path.startswith(block + ".") for block in blocks):
+            blocks.append(path)
+    return blocks
+
+
+def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Sequence[str]] = None,
+                                   weighted_only: bool = False) -> List[str]:
     """Turn convolutions, linear layers, nearest Upsamples and shortcut sums into quantized modules, in place.
 
     Args:
         model: a fused float model.
-        ignore_policy: regular expressions for modules to leave in float; None: the detect head alone.
+        ignore_policy: regular expressions for modules to leave in float; None: the head alone. Its outputs are the
+            network's: boxes in pixels, scores, a segmentation head's prototypes, from which masks are summed. They
+            need finer steps than INT8 has, and no INT8 layer follows that would gain.
+        weighted_only: leave out the Upsamples and sums, as the default Q/DQ insertion without rules does.
 
     Returns:
         Paths of the modules that now hold quantizers.
@@ -70,17 +85,22 @@ def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Seq
     """
     patterns = [re.escape(upstream.head_path(model))] if ignore_policy is None else list(ignore_policy)
     ignored = ignored_modules(model, patterns)
-    shortcut_types = upstream.shortcut_types()
+    for block in attention_blocks(model):
+        layers = {path for path, module in model.named_modules()
+                  if path.startswith(block + ".") and type(module) is nn.Linear}
+        LOG.info("%s: %d linear layers are left float: %s", block, len(layers), ATTENTION_REASON)
+        ignored |= layers
+    shortcut_types = upstream.block_types(SHORTCUTS)
     quantized: List[str] = []
     for path, module in list(model.named_modules()):
         target = None if path in ignored else quantized_type(module, shortcut_types)
-        if target is None:
+        if target is None or (weighted_only and not hasattr(module, "weight")):
             continue
         device = next(module.parameters(), torch.empty(0)).device
         module.__class__ = target
         module.add_quantizers()
         module.to(device)
-        quantized.append(path + ".addop" if target is QuantBottleneck else path)
+        quantized.append(path + ".addop" if issubclass(target, ShortcutBlock) else path)
     if not quantized:
         raise UserError(f"--ignore-policy {' '.join(patterns)} leaves nothing to quantize")
     return quantized
@@ -102,8 +122,8 @@ def apply_custom_rules_to_quantizer(model: nn.Module, export_onnx: rules.ExportF
 
 
 @torch.no_grad()
-def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "mse",
-                    total: Optional[int] = None) -> None:
+def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "mse", total: Optional[int] = None,
+                    group_scale: str = "error") -> List[GroupScale]:
     """Set the amax of every quantizer: weights by their largest value, activations by ``method`` over ``batches``.
 
     Args:
@@ -111,12 +131,60 @@ def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
         method: one of ``calib.METHODS``.
         total: number of batches, for the progress bar.
+        group_scale: how tensors that share a scale agree on it, one of ``group_scale.CHOICES``.
+
+    Returns:
+        The scales of the groups that read more than one tensor.
 
     Raises:
         UserError: no batch came, or an activation was NaN or infinite.
     """
     model.eval()
-    activations = {}  # one entry a quantizer, shared ones once
+    calibrate_weights(model)
+    groups: Dict[str, GroupCalibrator] = {}  # one entry a quantizer, shared ones once
+    owners: Dict[str, Tuple[str, nn.Module]] = {}
+
+    def collector(path: str, name: str, quantizer: nn.Module) -> nn.Module:
+        if name == WEIGHT_NAME or quantizer._disabled:
+            return nn.Identity()
+        key = str(id(quantizer))
+        owners.setdefault(key, (path, quantizer))
+        place = path + (":1" if name == "_input1_quantizer" else "")
+        return Collector(groups.setdefault(key, GroupCalibrator(method)), place)
+
+    seen = 0
+    try:
+        with swapped(model, collector):
+            for images in tqdm(batches, total=total, desc="Calibrate", unit="batch", leave=False):
+                model(images)
+                seen += 1
+                for calibrator in groups.values():
+                    calibrator.end_batch()
+    except ValueError as error:
+        raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
+    if not seen:
+        raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
+    scales = group_scales(groups, group_scale)
+    device = next(model.parameters()).device
+    for key, (path, quantizer) in owners.items():
+        scale = scales[key]
+        if scale is None:  # the forward pass never calls it
+            LOG.warning("%s saw no tensor in calibration and is left float", path)
+            quantizer.disable()
+            continue
+        set_amax(quantizer, torch.tensor(scale.amax, device=device))
+        advice = scale.advice()
+        if advice is not None:
+            LOG.warning("Scales: %s", advice)
+    return [scale for scale in scales.values() if scale is not None and len(scale.own) > 1]
+
+
+def calibrate_weights(model: nn.Module) -> None:
+    """Set the amax of every weight quantizer to the largest absolute value of each output channel.
+
+    Raises:
+        UserError: a weight holds NaN or infinity.
+    """
     for path, name, module, quantizer in named_quantizers(model):
         if name == WEIGHT_NAME:
             weights = calib.MaxCalibrator(axis=0)
@@ -125,34 +193,6 @@ def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "
             except ValueError as error:
                 raise UserError(f"layer {path}: its weight holds NaN or infinity; the checkpoint is damaged") from error
             set_amax(quantizer, weights.compute_amax())
-        else:
-            activations.setdefault(id(quantizer), (path, quantizer))
-    for path, quantizer in activations.values():
-        quantizer._calibrator = calib.make_calibrator(method)
-        quantizer.enable_calib()
-    seen = 0
-    try:
-        with disable_fake_quant(model):
-            for images in tqdm(batches, total=total, desc="Calibrate", unit="batch", leave=False):
-                model(images)
-                seen += 1
-    except ValueError as error:
-        raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
-    finally:
-        for _, quantizer in activations.values():
-            quantizer.disable_calib()
-    if not seen:
-        raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
-    amax = calib.compute_amax_all({str(key): entry[1]._calibrator for key, entry in activations.items()})
-    device = next(model.parameters()).device
-    for key, (path, quantizer) in activations.items():
-        value = amax[str(key)]
-        quantizer._calibrator = None
-        if value is None:  # the forward pass never calls it
-            LOG.warning("%s saw no tensor in calibration and is left float", path)
-            quantizer.disable()
-        else:
-            set_amax(quantizer, value.to(device))
 
 
 def quantizers_of(model: nn.Module) -> List[nn.Module]:
@@ -180,11 +220,6 @@ def disable_quantization(model: nn.Module) -> "contextlib.AbstractContextManager
 def enable_quantization(model: nn.Module) -> "contextlib.AbstractContextManager[None]":
     """Context in which every quantizer below ``model`` works; restores what was, also after errors."""
     return _with_flag(quantizers_of(model), "_disabled", False)
-
-
-def disable_fake_quant(model: nn.Module) -> "contextlib.AbstractContextManager[None]":
-    """Context in which quantizers may calibrate but do not quantize; restores what was, also after errors."""
-    return _with_flag(quantizers_of(model), "_if_quant", False)
 
 
 def have_quantizers(model: nn.Module) -> bool:

@@ -4,7 +4,7 @@
              +-- Concat -- conv 11   =>                +-- Concat --Q-- conv 11    all three Q with one scale:
     conv 8 --+-- conv 9               conv 8 --Q--+                                the Concat runs in INT8, in place
 
-TensorRT moves Q backward and DQ forward over operations that commute with them. Tensors joined through such
+TensorRT moves Q backward and DQ forward over operations that commute with them (rule_families). Tensors joined through such
 operations carry one scale or cost a Reformat each, so every quantizer that reads a tensor of such a class is made one.
 
 The classes are found by union-find over the un-quantized graph. Each quantizer's place is marked by a multiplication
@@ -18,13 +18,14 @@ import logging
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 import onnx
 from torch import Tensor, nn
 
-from quantization.graph import OnnxGraph, attribute
+from quantization.graph import OnnxGraph, module_path
 from quantization.quantizer import WEIGHT_NAME, named_quantizers, swapped
+from quantization.rule_families import NO_VALUES, joined_tensors, refusal
 
 LOG = logging.getLogger("quantization")
 MARKER_BASE = 4_194_304  # 2**22: whole numbers above it are exact in float32 and occur in no network
@@ -80,42 +81,82 @@ class UnionFind:
         self.parent[self.find(a)] = self.find(b)
 
 
-def joined_tensors(node: onnx.NodeProto) -> List[str]:
-    """The tensors that ``node`` forces to one scale; empty if it does not commute with Q/DQ."""
-    if node.op_type == "Concat":
-        return [*node.input, node.output[0]]
-    if node.op_type in ("MaxPool", "Identity") or \
-            (node.op_type in ("Resize", "Upsample") and attribute(node, "mode", "nearest") == "nearest"):
-        return [node.input[0], node.output[0]]
-    return []
+@dataclass(frozen=True)
+class MarkedClass:
+    """Tensors that carry one scale, read by at least one quantizer.
+
+    Attributes:
+        markers: numbers of the quantizers' markers, ascending.
+        tensors: names of the tensors, without those that the markers make.
+    """
+
+    markers: Tuple[int, ...]
+    tensors: Tuple[str, ...]
 
 
-def find_marked_classes(graph: OnnxGraph) -> List[List[int]]:
-    """Markers grouped by the class of the tensor that they read.
+def marker_operand(node: onnx.NodeProto, graph: OnnxGraph) -> Optional[Tuple[int, str]]:
+    """The number of the marker that ``node`` is, and the tensor that it reads; None if it is no marker."""
+    if node.op_type == "Mul":
+        for index in (0, 1):
+            value = graph.constant(node.input[index])
+            if value is not None and value.size == 1 and float(value.reshape(())) >= MARKER_BASE:
+                return int(value.reshape(())) - MARKER_BASE, node.input[1 - index]
+    return None
+
+
+def find_marked_classes(graph: OnnxGraph) -> List[MarkedClass]:
+    """The classes of tensors that markers read, in the order of their first marker.
 
     Args:
         graph: the un-quantized graph with markers.
-
-    Returns:
-        Lists of marker numbers, ascending; classes in order of their first marker.
     """
     classes = UnionFind()
     markers: Dict[int, str] = {}
+    made_by_markers: Set[str] = set()
     for node in graph.nodes:
-        tensors = joined_tensors(node)
-        if node.op_type == "Mul":
-            for index in (0, 1):
-                value = graph.constant(node.input[index])
-                if value is not None and value.size == 1 and float(value.reshape(())) >= MARKER_BASE:
-                    # a marker does not change the tensor: what it makes is what it reads
-                    tensors = [node.input[1 - index], node.output[0]]
-                    markers[int(value.reshape(())) - MARKER_BASE] = node.output[0]
+        found = marker_operand(node, graph)
+        if found is not None:
+            number, read = found
+            classes.join(read, markers.setdefault(number, read))  # a module called twice has one quantizer
+            made_by_markers.add(node.output[0])
+            tensors = [read, node.output[0]]  # a marker does not change the tensor: what it makes is what it reads
+        else:
+            tensors = joined_tensors(node, graph)
         for tensor in tensors[1:]:
             classes.join(tensors[0], tensor)
-    found: Dict[str, List[int]] = {}
+    numbers: Dict[str, List[int]] = {}
     for number in sorted(markers):
-        found.setdefault(classes.find(markers[number]), []).append(number)
-    return list(found.values())
+        numbers.setdefault(classes.find(markers[number]), []).append(number)
+    members: Dict[str, List[str]] = {}
+    for tensor in list(classes.parent):
+        if tensor not in made_by_markers:
+            members.setdefault(classes.find(tensor), []).append(tensor)
+    return [MarkedClass(tuple(found), tuple(members[root])) for root, found in numbers.items()]
+
+
+def float_readers(graph: OnnxGraph, tensors: Iterable[str]) -> List[str]:
+    """Who else reads the tensors of a class: neither a quantizer nor an operation that commutes with Q/DQ.
+
+    Such a tensor is needed in float too, so its Q cannot be fused into the layer that makes it.
+
+    Args:
+        graph: the un-quantized graph with markers.
+        tensors: of a ``MarkedClass``.
+
+    Returns:
+        A sentence for each tensor that has such readers, with the reason.
+    """
+    sentences = []
+    for tensor in tensors:
+        readers = [f"{module_path(node)}, {refusal(node)}" for node, _ in graph.consumers.get(tensor, [])
+                   if node.op_type not in NO_VALUES and marker_operand(node, graph) is None
+                   and tensor not in joined_tensors(node, graph)]
+        if tensor in graph.outputs:
+            readers.append("the network's output")
+        if readers:
+            source = module_path(graph.producer[tensor]) if tensor in graph.producer else tensor
+            sentences.append(f"{source} also feeds {' and '.join(dict.fromkeys(readers))}: one separate quantization")
+    return sentences
 
 
 def find_scale_groups(model: nn.Module, export_onnx: ExportFunction) -> List[ScaleGroup]:
@@ -143,11 +184,15 @@ def find_scale_groups(model: nn.Module, export_onnx: ExportFunction) -> List[Sca
         file = os.path.join(folder, "marked.onnx")
         with swapped(model, mark):
             export_onnx(model, file)
-        classes = find_marked_classes(OnnxGraph(onnx.load(file)))
-    for number in sorted(set(range(len(places))) - {number for numbers in classes for number in numbers}):
+        graph = OnnxGraph(onnx.load(file))
+    classes = find_marked_classes(graph)
+    for marked in classes:
+        for sentence in float_readers(graph, marked.tensors):
+            LOG.info("Rules: %s", sentence)
+    for number in sorted(set(range(len(places))) - {number for marked in classes for number in marked.markers}):
         LOG.warning("Rules: %s is left float: the inference graph does not use it", places[number][0])
         quantizers[number].disable()
-    return [ScaleGroup(tuple(places[number] for number in numbers)) for numbers in classes]
+    return [ScaleGroup(tuple(places[number] for number in marked.markers)) for marked in classes]
 
 
 def share_quantizers(model: nn.Module, groups: List[ScaleGroup]) -> None:

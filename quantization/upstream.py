@@ -12,7 +12,7 @@ import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type
 
 from quantization.errors import UserError
 
@@ -217,11 +217,13 @@ def head_types() -> Tuple[Type[Any], ...]:
     return tuple(getattr(yolo, name) for name in names if hasattr(yolo, name))
 
 
-def shortcut_types() -> Tuple[Type[Any], ...]:
-    """Upstream's classes that compute ``x + cv2(cv1(x))`` where their ``add`` is true."""
+def block_types(names: Iterable[str]) -> Dict[Type[Any], str]:
+    """Upstream's classes of these names, as far as it has them, with their names."""
     import models.common as common
+    import models.experimental as experimental
 
-    return tuple(getattr(common, name) for name in ("Bottleneck", "CrossConv") if hasattr(common, name))
+    found = {getattr(module, name, None): name for name in names for module in (common, experimental)}
+    return {kind: name for kind, name in found.items() if isinstance(kind, type)}
 
 
 def head_path(model: Any) -> str:

@@ -31,9 +31,9 @@ def run_python(folder: Path, *arguments: object, code: int = 0) -> "subprocess.C
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn shapes, few classes: 160 training and 40 validation images."""
+    """Drawn shapes, few classes: 400 training and 40 validation images."""
     folder = tmp_path_factory.mktemp("data") / "shapes"
-    draw_dataset(folder, train=160, val=40, size=160, classes=CLASSES, objects=3, difficulty=0.1)
+    draw_dataset(folder, train=400, val=40, size=160, classes=CLASSES, objects=3, difficulty=0.1)
     return folder
 
 
@@ -56,7 +56,7 @@ def trained_yolov5(checkouts: Callable[[str], Path], shapes: Path) -> Path:
     """yolov5n, trained by upstream's own train.py until it finds most shapes."""
     checkout = checkouts("yolov5")
     run_python(checkout, "-m", "quantization.upstream", "train.py", "--data", shapes / "data.yaml",
-               "--cfg", "models/yolov5n.yaml", "--weights", "", "--hyp", HYP, "--img", IMAGE_SIZE, "--epochs", 14,
+               "--cfg", "models/yolov5n.yaml", "--weights", "", "--hyp", HYP, "--img", IMAGE_SIZE, "--epochs", 12,
                "--batch-size", 8, "--optimizer", "AdamW", "--noautoanchor", "--noval", "--noplots", "--cache",
                "--workers", 0, "--device", "cpu", "--project", "runs/test", "--name", "trained", "--exist-ok")
     return checkout / "runs" / "test" / "trained" / "weights" / "best.pt"

@@ -1,0 +1,112 @@
+"""Check the predicted conversions: where TensorRT inserts a kernel, why, and what to change."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, List, Tuple
+
+from quantization.preflight_subject import Finding, Subject, some
+from quantization.qdq_propagation import Conversion
+
+
+
+def check_conversions(subject: Subject) -> List[Finding]:
+    """One finding for each tensor that TensorRT converts, and for each kind of cause."""
+    grouped: Dict[Tuple[str, str], List[Conversion]] = {}
+    for conversion in subject.propagation.conversions:
+        if not _is_told_elsewhere(subject, conversion):
+            grouped.setdefault((conversion.tensor, conversion.reason), []).append(conversion)
+    findings = []
+    for (tensor, reason), conversions in grouped.items():
+        finding = _EXPLANATIONS[reason](subject, tensor, conversions)
+        finding.tensors, finding.kernels = [tensor], len(conversions)
+        finding.elements = len(conversions) * subject.graph.elements(tensor)
+        findings.append(finding)
+    return findings
+
+
+def _is_told_elsewhere(subject: Subject, conversion: Conversion) -> bool:
+    """Conversions around a float convolution belong to the finding about that convolution."""
+    return conversion.reason == "half quantized" or \
+        (conversion.reason == "float producer" and subject.float_maker(conversion.tensor) is not None)
+
+
+def _by_scale(subject: Subject, conversions: List[Conversion]) -> str:
+    return "; ".join(f"{_number(item.scale)} by {some(subject.names(item.readers))}" for item in conversions)
+
+
+def _number(scale: object) -> str:
+    return f"{scale:.6g}" if isinstance(scale, float) else "a scale that is no single constant"
+
+
+def _explain_two_scales(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    graph = subject.graph
+    behind_concat = tensor in graph.producer and graph.nodes[graph.producer[tensor]].op_type == "Concat"
+    readers = subject.names(position for item in conversions for position in item.readers)
+    return Finding("concat" if behind_concat else "two-scales", "fail",
+                   f"{graph.source(tensor)} is read with {len(conversions)} scales ({_by_scale(subject, conversions)}): "
+                   "it is emitted in float, and each scale is a Q kernel of its own",
+                   f"give {some(readers)} one quantizer (the rules of the quantize command do)", readers)
+
+
+def _explain_mixed_readers(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    graph, ends = subject.graph, subject.propagation.end_readers(tensor, None)
+    quantized = subject.names(position for item in conversions for position in item.readers)
+    names = subject.names(ends)
+    line = (f"{graph.source(tensor)} is read in INT8 by {some(quantized)} and in float by {some(names)}: it is emitted "
+            "in float, and a Q kernel follows")
+    if all(position in subject.tail or position in subject.allowed for position in ends):
+        return Finding("mixed-readers", "known", line, f"none needed; quantizing {some(names)} too would save it",
+                       quantized + names)
+    sums = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Add"]
+    concats = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Concat"]
+    change = f"quantize both operands of {some(subject.names(sums))}, the other one with a quantizer of its own" if sums \
+        else f"give all quantizers behind {some(subject.names(concats))} one scale" if concats \
+        else f"quantize what {some(names)} reads in the same scale, or leave {some(quantized)} float"
+    return Finding("concat" if concats else "mixed-readers", "fail", line, change, quantized + names)
+
+
+def _explain_image(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    readers = subject.names(position for item in conversions for position in item.readers)
+    return Finding("image", "known", f"input {tensor} is quantized for {some(readers)} by a kernel of its own",
+                   "none needed", readers)
+
+
+def _explain_float_producer(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    readers = subject.names(position for item in conversions for position in item.readers)
+    return Finding("float-producer", "known",
+                   f"{subject.graph.source(tensor)} works in float and {some(readers)} reads it in INT8: a Q kernel",
+                   f"none needed; leaving {some(readers)} float too would save it", readers)
+
+
+def _explain_sum(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    sums = subject.names(position for item in conversions for position in item.readers)
+    return Finding("sum", "fail",
+                   f"{some(sums)} reads {subject.graph.source(tensor)} through Q/DQ but another operand in float: a DQ "
+                   "kernel, the sum in float, and its convolution emits float",
+                   f"quantize both operands of {some(sums)}, each with a quantizer of its own", sums)
+
+
+def _explain_float_reader(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    positions = [position for item in conversions for position in item.readers]
+    concat = any(position >= 0 and subject.graph.nodes[position].op_type == "Concat" for position in positions)
+    readers = subject.names(positions)
+    return Finding("concat" if concat else "float-reader", "fail",
+                   f"{some(readers)} reads {subject.graph.source(tensor)} through Q/DQ but does not run in INT8: a DQ "
+                   "kernel", "give everything behind the Concat one scale" if concat else
+                   f"take the Q/DQ in front of {some(readers)} away, or quantize all its inputs", readers)
+
+
+def _explain_unequal_scales(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    positions = [position for item in conversions for position in item.readers]
+    concat = any(position >= 0 and subject.graph.nodes[position].op_type == "Concat" for position in positions)
+    readers = subject.names(positions)
+    return Finding("concat" if concat else "requantize", "fail",
+                   f"{subject.graph.source(tensor)} is INT8 already and {some(readers)} wants it in another scale "
+                   f"({_number(conversions[0].scale)}): a kernel from INT8 to INT8",
+                   f"give the quantizers of {some(readers)} and of what makes the tensor one scale", readers)
+
+
+_EXPLANATIONS: Dict[str, Callable[[Subject, str, List[Conversion]], Finding]] = {
+    "two scales": _explain_two_scales, "mixed readers": _explain_mixed_readers, "image": _explain_image,
+    "float producer": _explain_float_producer, "sum": _explain_sum, "float reader": _explain_float_reader,
+    "unequal scales": _explain_unequal_scales}
