@@ -133,10 +133,7 @@ def image_files(source: Union[str, Path]) -> List[str]:
         files = sorted(str(file) for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     elif source.is_file():
         lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
-        # "./images/..." is relative to the list's folder, as upstream reads it
-        files = [str(source.parent / line) if not Path(line).is_absolute() else line for line in lines if line]
-        files = [file if Path(file).exists() or not Path(line).exists() else line
-                 for file, line in zip(files, (line for line in lines if line))]
+        files = [_listed(source.parent, line) for line in lines if line]
     else:
         raise UserError(f"{source} does not exist: name a folder of images, a .txt list or a data.yaml")
     if not files:
@@ -145,6 +142,12 @@ def image_files(source: Union[str, Path]) -> List[str]:
     if missing is not None:
         raise UserError(f"{source} lists {missing}, which does not exist")
     return files
+
+
+def _listed(folder: Path, line: str) -> str:
+    """A line of a list: absolute, or relative to the list's folder (as upstream reads "./...") or the current one."""
+    beside = folder / line
+    return line if not beside.exists() and Path(line).exists() else str(beside)
 
 
 def image_shape(file: str) -> Tuple[int, int]:
