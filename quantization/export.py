@@ -7,12 +7,12 @@ import inspect
 import logging
 import warnings
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import numpy as np
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quantization import fp16, upstream
 from quantization.errors import UserError, atomic_write
@@ -32,7 +32,7 @@ class Difference:
     """ONNX Runtime against torch on the same random images.
 
     Attributes:
-        largest: largest absolute difference of the output, in the output's units (pixels, probabilities).
+        largest: largest absolute difference of the outputs, in their units (pixels, probabilities).
         mean: mean absolute difference.
         scale: largest absolute value of torch's output.
     """
@@ -42,16 +42,18 @@ class Difference:
     scale: float
 
 
-class FirstOutput(nn.Module):
-    """The model with the detections as its only output."""
+class ExportOutputs(nn.Module):
+    """The model in export mode with its outputs as a tuple: detections, and mask prototypes of a segmentation net."""
+
+    names = ("outputs", "protos")
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:  # (B, 3, H, W) to (B, boxes, 5 + classes)
+    def forward(self, images: Tensor) -> Tuple[Tensor, ...]:  # (B, 3, H, W) to (B, boxes, 5 + classes), (B, m, h, w)
         output = self.model(images)
-        return output[0] if isinstance(output, (tuple, list)) else output
+        return tuple(output) if isinstance(output, (tuple, list)) else (output,)
 
 
 @contextlib.contextmanager
@@ -69,7 +71,7 @@ def export_mode(model: nn.Module) -> Iterator[None]:
 
 def export_graph(model: nn.Module, file: str, size: Tuple[int, int], batch: int = 1, dynamic: bool = False,
                  opset: Optional[int] = None, exporter: str = "torchscript") -> None:
-    """Write the model as it is to ``file``, input ``images`` (B, 3, H, W), output ``outputs``.
+    """Write the model as it is to ``file``, input ``images`` (B, 3, H, W), output ``outputs`` (and ``protos``).
 
     Args:
         model: quantizers in it must be calibrated or swapped for markers.
@@ -81,8 +83,11 @@ def export_graph(model: nn.Module, file: str, size: Tuple[int, int], batch: int 
         exporter: one of ``EXPORTERS``.
     """
     images = torch.zeros(batch, 3, *size, device=next(model.parameters()).device)
-    options: Any = {"opset_version": opset or MIN_OPSET[exporter], "input_names": ["images"],
-                    "output_names": ["outputs"]}
+    wrapper = ExportOutputs(model).eval()
+    with export_mode(model), torch.no_grad():
+        outputs = wrapper(images)  # lets the head make the grid of this size before it is traced
+    names = list(ExportOutputs.names[:len(outputs)])
+    options: Any = {"opset_version": opset or MIN_OPSET[exporter], "input_names": ["images"], "output_names": names}
     if exporter == "dynamo":
         if not hasattr(torch.onnx, "ops"):
             raise UserError(f"--exporter dynamo needs torch 2.8 or newer, this is {torch.__version__}: use torchscript")
@@ -93,24 +98,22 @@ def export_graph(model: nn.Module, file: str, size: Tuple[int, int], batch: int 
     else:
         if "dynamo" in inspect.signature(torch.onnx.export).parameters:
             options["dynamo"] = False
-        options["dynamic_axes"] = {"images": {0: "batch"}, "outputs": {0: "batch"}} if dynamic else None
-    wrapper = FirstOutput(model).eval()
+        options["dynamic_axes"] = {name: {0: "batch"} for name in ("images", *names)} if dynamic else None
     with export_mode(model), torch.no_grad(), warnings.catch_warnings():
         # both upstreams compare grid shapes in Python, which the tracer warns about each time; the TorchScript
         # exporter announces its own deprecation
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
-        output = wrapper(images)  # lets the head make the grid of this size before it is traced
         torch.onnx.export(wrapper, (images,), file, **options)
-    set_output_shape(file, tuple(output.shape[1:]))
+    set_output_shapes(file, [tuple(output.shape[1:]) for output in outputs])
 
 
-def set_output_shape(file: str, shape: Tuple[int, ...]) -> None:
-    """Write down the output's shape behind the batch, which the exporter leaves open although it is fixed."""
+def set_output_shapes(file: str, shapes: List[Tuple[int, ...]]) -> None:
+    """Write down the outputs' shapes behind the batch, which the exporter leaves open although they are fixed."""
     graph = onnx.load(file)
-    dims = graph.graph.output[0].type.tensor_type.shape.dim
-    for dim, size in zip(dims[1:], shape):
-        dim.dim_value = size
+    for value, shape in zip(graph.graph.output, shapes):
+        for dim, size in zip(value.type.tensor_type.shape.dim[1:], shape):
+            dim.dim_value = size
     onnx.save(graph, file)
 
 
@@ -192,11 +195,12 @@ def compare(model: nn.Module, file: str, size: Tuple[int, int], batch: int = 1) 
     images = np.random.default_rng(0).random((batch, 3, *size), dtype=np.float32)
     device = next(model.parameters()).device
     with export_mode(model), torch.no_grad():
-        expected = FirstOutput(model)(torch.from_numpy(images).to(device)).float().cpu().numpy()
-    actual = OnnxPredictor(file)(images)
-    if actual.shape != expected.shape:
-        raise UserError(f"ONNX Runtime gives the shape {actual.shape}, torch {expected.shape}")
-    if not np.isfinite(actual).all():
+        expected = [output.float().cpu().numpy() for output in ExportOutputs(model)(torch.from_numpy(images).to(device))]
+    actual = OnnxPredictor(file).run(images)
+    if [output.shape for output in actual] != [output.shape for output in expected]:
+        raise UserError(f"ONNX Runtime gives the shapes {[output.shape for output in actual]}, torch "
+                        f"{[output.shape for output in expected]}")
+    if not all(np.isfinite(output).all() for output in actual):
         raise UserError("ONNX Runtime gives NaN or infinite outputs: the checkpoint is damaged")
-    error = np.abs(actual - expected)
-    return Difference(float(error.max()), float(error.mean()), float(np.abs(expected).max()))
+    errors = np.concatenate([np.abs(a - b).ravel() for a, b in zip(actual, expected)])
+    return Difference(float(errors.max()), float(errors.mean()), max(float(np.abs(part).max()) for part in expected))

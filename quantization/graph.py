@@ -59,6 +59,24 @@ class OnnxGraph:
         return numpy_helper.to_array(source) if isinstance(source, TensorProto) else np.asarray(source)
 
 
+class UnionFind:
+    """Disjoint sets of names, with path halving."""
+
+    def __init__(self) -> None:
+        self.parent: Dict[str, str] = {}
+
+    def find(self, name: str) -> str:
+        parent = self.parent
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    def join(self, a: str, b: str) -> None:
+        self.parent[self.find(a)] = self.find(b)
+
+
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     """An attribute's value; strings are decoded. For a Constant, "value" finds the scalar forms (value_float ...) too."""
     for item in node.attribute:
@@ -73,7 +91,7 @@ def module_path(node: NodeProto) -> str:
 
     The weight's name says it for a layer with weights. Otherwise it is in the scopes that the exporters write: in the
     node's name (TorchScript: ``/model/model.2/m/m.0/cv1/act/Mul``) or its metadata (dynamo). Both name a module below
-    a container by the container's name too, and begin with the ``model`` of export.FirstOutput.
+    a container by the container's name too, and begin with the ``model`` of export.ExportOutputs.
 
     Returns:
         A path as ``model.2.m.0.cv1``; the node's name or operator where nothing tells the module.

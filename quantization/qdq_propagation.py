@@ -18,11 +18,12 @@ from typing import Dict, List, Optional, Set, Tuple
 
 from onnx import NodeProto
 
-from quantization.graph import attribute
+from quantization.graph import UnionFind, attribute
 from quantization.qdq_graph import CONVOLUTIONS, WEIGHTED, QdqGraph, Read, Scale
+from quantization.rule_families import FAMILIES
 
-COMMUTING = {"Concat", "MaxPool", "Transpose", "Slice", "Split", "Reshape", "Squeeze", "Unsqueeze", "Flatten",
-             "SpaceToDepth", "DepthToSpace"}
+# what the rules join, but for a Gather, whose index would have to be looked at
+COMMUTING = set(FAMILIES) - {"Gather", "Identity"}
 POOLING = {"AveragePool", "GlobalAveragePool", "ReduceMean"}
 POINTWISE = {"Abs", "Add", "Cast", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish",
              "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Selu",
@@ -58,19 +59,12 @@ def commutes(node: NodeProto) -> bool:
 
 def tensor_classes(graph: QdqGraph) -> Dict[str, str]:
     """Tensor to a name for its class: the tensors joined by operations that commute, which want one scale."""
-    parent: Dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
+    classes = UnionFind()
     for position, node in enumerate(graph.nodes):
         if commutes(node):
             for name in [*(read.tensor for read in graph.reads[position]), *node.output]:
-                parent[find(name)] = find(node.output[0])
-    return {name: find(name) for name in parent}
+                classes.join(name, node.output[0])
+    return {name: classes.find(name) for name in list(classes.parent)}
 
 
 class Propagation:

@@ -57,7 +57,7 @@ def nearest_resize(node: NodeProto, graph: OnnxGraph) -> List[str]:
 
 
 def rearrangement(node: NodeProto, graph: OnnxGraph) -> List[str]:
-    """Identity, Transpose, Reshape, Flatten, Squeeze and Unsqueeze keep every value. Contract, Expand.
+    """Identity, Transpose, Reshape, Flatten, Squeeze, Unsqueeze, DepthToSpace keep every value. Contract, Expand.
 
     ::
 
@@ -95,6 +95,7 @@ FAMILIES: Dict[str, Family] = {
     "Resize": nearest_resize, "Upsample": nearest_resize,
     "Identity": rearrangement, "Transpose": rearrangement, "Reshape": rearrangement, "Flatten": rearrangement,
     "Squeeze": rearrangement, "Unsqueeze": rearrangement,
+    "DepthToSpace": rearrangement, "SpaceToDepth": rearrangement,
     "Slice": slicing, "Split": slicing,
     "Gather": constant_gather,
 }

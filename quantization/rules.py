@@ -23,7 +23,7 @@ from typing import Callable, Dict, Iterable, List, Optional, Set, Tuple
 import onnx
 from torch import Tensor, nn
 
-from quantization.graph import OnnxGraph, module_path
+from quantization.graph import OnnxGraph, UnionFind, module_path
 from quantization.quantizer import WEIGHT_NAME, named_quantizers, swapped
 from quantization.rule_families import NO_VALUES, joined_tensors, refusal
 
@@ -61,24 +61,6 @@ class Marker(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * float(MARKER_BASE + self.number)
-
-
-class UnionFind:
-    """Disjoint sets of names, with path halving."""
-
-    def __init__(self) -> None:
-        self.parent: Dict[str, str] = {}
-
-    def find(self, name: str) -> str:
-        parent = self.parent
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    def join(self, a: str, b: str) -> None:
-        self.parent[self.find(a)] = self.find(b)
 
 
 @dataclass(frozen=True)

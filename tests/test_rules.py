@@ -44,6 +44,7 @@ JOINING = {
     "Flatten": "b = Flatten (a)",
     "Squeeze": "b = Squeeze (a, shape)",
     "Unsqueeze": "b = Unsqueeze (a, shape)",
+    "DepthToSpace": "b = DepthToSpace <blocksize = 2> (a)", "SpaceToDepth": "b = SpaceToDepth <blocksize = 2> (a)",
     "Slice": "b = Slice (a, shape, shape, shape, shape)",
     "Split, first": "b, d = Split <axis = 1> (a)",
     "Split, second": "d, b = Split <axis = 1> (a)",
