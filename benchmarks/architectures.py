@@ -118,7 +118,8 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "net.onnx")
         difference = export.export_onnx(model, file, (size, size), exporter=exporter)
-        report = preflight(load_onnx(file), [re.escape(block) for block in quantize.attention_blocks(model)])
+        blocks = [re.escape(block) for block in quantize.attention_blocks(model)]
+        report = preflight(load_onnx(file), [*upstream.head_policy(model), *blocks])
     row.update(difference=difference.largest / difference.scale, mean_difference=difference.mean / difference.scale,
                seconds=round(time.perf_counter() - start, 1),
                notes=[line for line in messages.lines if "also feeds" in line or "left float" in line])

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from quantization import checkpoint, quantize, upstream
-from quantization.commands import pick_device, tensors
+from quantization.commands import TensorLoader, pick_device
 from quantization.data import Loader, open_dataset
 from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.export import export_graph, export_onnx
@@ -54,7 +54,7 @@ def random_model(cfg: str) -> nn.Module:
 
 def place(model: nn.Module, variant: str) -> None:
     """Insert quantizers in one of ``VARIANTS``."""
-    policy = [] if variant == "head" else None
+    policy = [] if variant == "head" else upstream.head_policy(model)
     quantize.replace_to_quantization_module(model, policy, weighted_only=variant == "no-rule")
     if variant != "no-rule":
         size = 2 * int(model.stride.max())
@@ -107,7 +107,7 @@ def main(arguments: "list[str] | None" = None) -> int:
     for variant in options.variants:
         model = copy.deepcopy(base)
         place(model, variant)
-        quantize.calibrate_model(model, tensors(loader, device), "mse", len(loader))
+        quantize.calibrate_model(model, TensorLoader(loader, device), "mse", len(loader))
         leave_out(model, variant)
         file = str(options.out / f"{variant}.onnx")
         differences[variant] = export_onnx(model, file, size, options.batch).largest

@@ -86,6 +86,9 @@ def _add_quantize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--summary", metavar="FILE", default="summary.json", help="figures, options, versions, groups")
     parser.add_argument("--eval-origin", action="store_true", help="measure the float model's mAP")
     parser.add_argument("--eval-ptq", action="store_true", help="measure the PTQ model's mAP")
+    parser.add_argument("--max-drop", type=not_negative, metavar="POINTS", default=None,
+                        help="leave the fewest layers in float that keep mAP@0.5:0.95 within so many points (of 100) of "
+                             "the float model's; measures both")
     _add_quantization(parser)
     group = parser.add_argument_group("QAT")
     group.add_argument("--epochs", type=positive, default=10, help="epochs; the best by mAP is kept")
@@ -112,10 +115,14 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_sensitive(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str) -> None:
-    parser = _command(commands, "sensitive", "mAP with each layer in float in turn", "float or quantized .pt")
+    parser = _command(commands, "sensitive", "which layers cost the most accuracy", "float or quantized .pt")
     parser.add_argument("--summary", metavar="FILE", default="sensitive-summary.json",
                         help="ranking to write; a plot goes beside it as .png")
-    parser.add_argument("--num-image", type=positive, default=None, help="evaluate on so many validation images only")
+    parser.add_argument("--metric", choices=("map", "sqnr"), default="map",
+                        help="map: mAP with each layer in float in turn; sqnr: error at the head's outputs of each unit "
+                             "that can be left in float, from one pass over training images")
+    parser.add_argument("--num-image", type=positive, default=None,
+                        help="look at so many images only; default: map all of validation, sqnr 64 of training")
     _add_quantization(parser)
     _add_data(parser, name)
 
@@ -124,6 +131,14 @@ def _add_test(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", n
     parser = _command(commands, "test", "COCO mAP by pycocotools", "float or quantized .pt, or an .onnx")
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
     _add_data(parser, name)
+
+
+def not_negative(text: str) -> float:
+    """argparse type: a number that is not below zero."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not zero or above")
+    return value
 
 
 def positive(text: str) -> int:

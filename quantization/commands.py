@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quantization import __version__, checkpoint, rules, upstream
+from quantization import __version__, budget, checkpoint, rules, upstream
 from quantization import export as onnx_export
 from quantization import quantize as passes
 from quantization import sensitivity as sensitivity_analysis
@@ -27,6 +27,7 @@ from quantization.evaluate import Evaluator, Metrics, OnnxPredictor, Predictor
 from quantization.finetune import FinetuneOptions, finetune
 from quantization.group_scale import GroupScale
 from quantization.preflight import load_onnx, preflight, report_text
+from quantization.sensitivity import SQNR_IMAGES
 
 LOG = logging.getLogger("quantization")
 
@@ -63,11 +64,12 @@ def check_size(size: int, model: nn.Module, flag: str) -> None:
 def torch_predictor(model: nn.Module) -> Predictor:
     """A predictor on a torch model, which must be in eval mode."""
     device = next(model.parameters()).device
+    numbers = 5 + upstream.class_count(model)  # behind them a segmentation net's boxes have mask coefficients
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            output = model(torch.from_numpy(images).to(device))
-        return (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
+            output = model(torch.from_numpy(images).to(device))[0]
+        return output[..., :numbers].float().cpu().numpy()
 
     return predict
 
@@ -79,42 +81,39 @@ def make_evaluator(name: str, options: argparse.Namespace, dataset: Dataset, cla
                      None if options.square else stride, options.confidence, options.nmsthres, name == "yolov7")
 
 
-def tensors(loader: Loader, device: torch.device) -> Iterator[Tensor]:
-    """Images (B, 3, H, W), floats in 0..1 on ``device``."""
-    for batch in loader:
-        yield torch.from_numpy(batch.images).to(device, non_blocking=True).float() / 255
-
-
 class TensorLoader:
-    """``tensors`` that can be iterated again and again."""
+    """Images (B, 3, H, W), floats in 0..1 on ``device``; can be iterated again and again."""
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
         self.loader, self.device = loader, device
 
     def __iter__(self) -> Iterator[Tensor]:
-        return tensors(self.loader, self.device)
+        for batch in self.loader:
+            yield torch.from_numpy(batch.images).to(self.device, non_blocking=True).float() / 255
+
+
+def training_sample(dataset: Dataset, options: argparse.Namespace, count: int = SQNR_IMAGES) -> Loader:
+    """``count`` training images at random, letterboxed as in evaluation."""
+    files = random.Random(options.seed).sample(dataset.train, min(len(dataset.train), count))
+    return Loader(files, (options.imgsz, options.imgsz), options.batch_size, options.workers)
 
 
 def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> List[GroupScale]:
     """Quantize a float model in place, with the command line's options; returns the scales that tensors share."""
-    backend = passes.initialize(options.backend)
-    LOG.info("Quantizer backend: %s", backend)
+    LOG.info("Quantizer backend: %s", passes.initialize(options.backend))
     policy = list(options.ignore_policy)
     if not options.quantize_head:
-        policy.append(upstream.head_path(model).replace(".", r"\."))
+        policy += upstream.head_policy(model)
     quantized = passes.replace_to_quantization_module(model, policy, weighted_only=options.no_rules)
     LOG.info("%d modules quantized", len(quantized))
     if not options.no_rules:
         size = 2 * int(model.stride.max())  # the groups do not depend on it
         passes.apply_custom_rules_to_quantizer(
             model, lambda part, file: onnx_export.export_graph(part, file, (size, size), exporter=options.exporter))
-    files = random.Random(options.seed).sample(
-        dataset.train, min(len(dataset.train), options.calib_batches * options.batch_size))
-    loader = Loader(files, (options.imgsz, options.imgsz), options.batch_size, options.workers)
-    device = next(model.parameters()).device
-    scales = passes.calibrate_model(model, tensors(loader, device), options.calib_method, len(loader),
-                                    options.group_scale)
-    LOG.info("Calibrated on %d images by %s", len(files), options.calib_method)
+    loader = training_sample(dataset, options, options.calib_batches * options.batch_size)
+    images = TensorLoader(loader, next(model.parameters()).device)
+    scales = passes.calibrate_model(model, images, options.calib_method, len(loader), options.group_scale)
+    LOG.info("Calibrated on %d images by %s", len(loader.files), options.calib_method)
     return scales
 
 
@@ -152,8 +151,9 @@ def quantize(name: str, options: argparse.Namespace) -> None:
     if passes.have_quantizers(model):
         raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
     check_size(options.imgsz, model, "--imgsz")
-    wants_map = options.eval_origin or options.eval_ptq or options.qat
-    evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max())) if wants_map else None
+    wants_map = options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None
+    evaluator = make_evaluator(name, options, dataset, upstream.class_count(model),
+                               int(model.stride.max())) if wants_map else None
     for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
         if file is not None:
             check_writable(file, flag)
@@ -165,7 +165,7 @@ def quantize(name: str, options: argparse.Namespace) -> None:
         summary["figures"][label] = {**asdict(metrics), **more}
         write_json(options.summary, summary)
 
-    if options.eval_origin:
+    if options.eval_origin or options.max_drop is not None:
         record("float", evaluator(torch_predictor(model), "float"))
     teacher = copy.deepcopy(model) if options.qat else None
     scales = insert_and_calibrate(model, dataset, options)
@@ -177,10 +177,21 @@ def quantize(name: str, options: argparse.Namespace) -> None:
     checkpoint.save(options.ptq, model, info)
     LOG.info("PTQ checkpoint: %s", options.ptq)
     write_json(options.summary, summary)
-    if options.eval_ptq:
+
+    def hold_budget(part: nn.Module, file: str, key: str, content: Dict[str, Any]) -> None:
+        budget.hold(part, file, key, content, TensorLoader(training_sample(dataset, options), device),
+                    lambda: evaluator(torch_predictor(part), key.upper(), quiet=True),
+                    summary["figures"]["float"]["map"], options.max_drop, options.seed, record)
+
+    if options.max_drop is not None:
+        hold_budget(model, options.ptq, "ptq", info)
+    elif options.eval_ptq:
         record("ptq", evaluator(torch_predictor(model), "PTQ"))
     if options.qat:
         train(model, teacher, dataset, options, evaluator, info, record)
+        if options.max_drop is not None:
+            model, info = checkpoint.load(options.qat, device, name)  # the best epoch
+            hold_budget(model, options.qat, "qat", info)
     LOG.info("Summary: %s", options.summary)
 
 
@@ -229,30 +240,32 @@ def export(name: str, options: argparse.Namespace) -> None:
     if passes.have_quantizers(model):
         policy = info.get("options", {}).get("ignore_policy", [])
         blocks = [re.escape(path) for path in passes.attention_blocks(model)]
-        LOG.info("%s", report_text(preflight(load_onnx(file), [*policy, *blocks])))
+        LOG.info("%s", report_text(preflight(load_onnx(file), [*policy, *upstream.head_policy(model), *blocks])))
 
 
 def sensitive(name: str, options: argparse.Namespace) -> None:
-    """mAP with each layer in float in turn."""
+    """Rank layers by the mAP with each in float in turn, or units by their error at the head's outputs."""
     picture = str(Path(options.summary).with_suffix(".png"))
     refuse_overwriting(options.weight, options.summary, picture)
     device = pick_device(options.device)
     dataset = open_dataset(options.cocodir, options.data)
     model, _ = checkpoint.load(options.weight, device, name)
     check_size(options.imgsz, model, "--imgsz")
-    if options.num_image is not None:
-        dataset.val = dataset.val[:options.num_image]
-    evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
     check_writable(options.summary, "--summary")
+    if options.metric == "map":
+        dataset.val = dataset.val[:options.num_image]
+        evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
     if passes.have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:
         insert_and_calibrate(model, dataset, options)
-    predict = torch_predictor(model)
-    records = sensitivity_analysis.sensitivity(model, lambda: evaluator(predict, "layer", quiet=True), options.summary)
-    LOG.info("Layer left in float, mAP@0.5:0.95, gain in points:")
-    for entry in records:
-        LOG.info("  %-12s %-14s %.4f  %+.2f", entry["layer"], entry["type"], entry["map"], 100 * entry["gain"])
+    if options.metric == "map":
+        predict = torch_predictor(model)
+        sensitivity_analysis.sensitivity(model, lambda: evaluator(predict, "layer", quiet=True), options.summary)
+    else:
+        loader = training_sample(dataset, options, options.num_image or SQNR_IMAGES)
+        sensitivity_analysis.sensitivity_by_sqnr(model, TensorLoader(loader, device), len(loader), len(loader.files),
+                                                 options.seed, options.ignore_policy, options.summary)
     sensitivity_analysis.plot(options.summary, picture)
     LOG.info("Summary: %s, plot: %s", options.summary, picture)
 

@@ -72,9 +72,7 @@ def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Seq
 
     Args:
         model: a fused float model.
-        ignore_policy: regular expressions for modules to leave in float; None: the head alone. Its outputs are the
-            network's: boxes in pixels, scores, a segmentation head's prototypes, from which masks are summed. They
-            need finer steps than INT8 has, and no INT8 layer follows that would gain.
+        ignore_policy: regular expressions for modules to leave in float; None: ``upstream.head_policy``.
         weighted_only: leave out the Upsamples and sums, as the default Q/DQ insertion without rules does.
 
     Returns:
@@ -83,7 +81,7 @@ def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Seq
     Raises:
         UserError: see ``ignored_modules``; or nothing is left to quantize.
     """
-    patterns = [re.escape(upstream.head_path(model))] if ignore_policy is None else list(ignore_policy)
+    patterns = upstream.head_policy(model) if ignore_policy is None else list(ignore_policy)
     ignored = ignored_modules(model, patterns)
     for block in attention_blocks(model):
         layers = {path for path, module in model.named_modules()

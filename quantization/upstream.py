@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 import runpy
 import sys
 import types
@@ -237,6 +238,18 @@ def head_path(model: Any) -> str:
         raise UserError(f"the model has {len(paths)} detection heads, one is expected: it is no detection model of this "
                         "upstream")
     return paths[0]
+
+
+def head_policy(model: Any) -> List[str]:
+    """The ``--ignore-policy`` that keeps the network's last layers in float, whatever the head's index.
+
+    Their outputs are boxes in pixels, scores, mask coefficients and prototypes: they need finer steps than INT8 has, and
+    no INT8 layer follows that would gain. Of a segmentation head the layers before the last ones are quantized.
+    """
+    path = re.escape(head_path(model))
+    if hasattr(model.get_submodule(head_path(model)), "proto"):
+        return [rf"{path}\.m", rf"{path}\.proto\.cv3"]
+    return [path]
 
 
 def class_count(model: Any) -> int:
