@@ -56,7 +56,7 @@ ifeq ($(DOT),)
 endif
 
 test: venv dot
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope tests
 
 demo: $(BIN)/.requirements
 	$(BIN)/python benchmarks/demo.py

@@ -1,4 +1,7 @@
-"""Checkouts, data and a trained model that the workflow tests share; made once a test process."""
+"""Checkouts, data and a trained model that the workflow tests share.
+
+Made once a test process: `make test` sends a class or a module to one process as a whole (--dist loadscope).
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import CLASSES, IMAGE_SIZE, TASKS, run_python
 
-pytestmark = pytest.mark.xdist_group("yolov7")
 Checkouts = Callable[[str], Path]
 
 

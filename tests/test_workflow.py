@@ -34,7 +34,6 @@ def yolov5(checkouts: Checkouts, trained_yolov5: Path, shapes: Path) -> Dict[str
             "summary": json.loads((checkout / "summary.json").read_text())}
 
 
-@pytest.mark.xdist_group("yolov5")
 class TestYolov5:
     def test_figures_and_log(self, yolov5: Dict[str, Any]) -> None:
         figures = yolov5["summary"]["figures"]
@@ -140,7 +139,6 @@ def pycocotools_map(shapes: Path, predictions: Path) -> float:
     return float(evaluation.stats[0])
 
 
-@pytest.mark.xdist_group("yolov7")
 class TestYolov7:
     def test_workflow(self, checkouts: Checkouts, random_yolov7_tiny: Path, shapes: Path) -> None:
         checkout, script = checkouts("yolov7"), "scripts/qat-yolov7.py"
@@ -176,7 +174,6 @@ class TestYolov7:
         assert first < 1e-4 and second < 1e-6
 
 
-@pytest.mark.xdist_group("yolov7")
 @pytest.mark.parametrize("upstream", ["yolov5", "yolov7"])
 def test_suppression_equals_upstreams(checkouts: Checkouts, upstream: str) -> None:
     for seed in range(3):
