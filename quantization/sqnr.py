@@ -27,7 +27,7 @@ from quantization.errors import UserError
 from quantization.modules import ShortcutBlock
 from quantization.quantize import disable_quantization
 from quantization.quantizer import named_quantizers
-from quantization.rules import UnionFind
+from quantization.graph import UnionFind
 
 LEAST_ENERGY = 1e-30  # of an error, relative to the outputs: no unit is reported above 300 dB
 Outputs = Callable[[Tensor], Sequence[Tensor]]

@@ -125,6 +125,20 @@ class TestYolov5:
         assert "gain in points" in done.stdout
 
 
+    def test_sqnr_and_a_budget_that_is_met(self, yolov5: Dict[str, Any], trained_yolov5: Path, shapes: Path) -> None:
+        checkout, script = yolov5["checkout"], "scripts/qat-yolov5.py"
+        done = run_python(checkout, script, "sensitive", "ptq.pt", "--metric", "sqnr", "--num-image", 8, "--summary",
+                          "sqnr.json", *common(shapes))
+        units = json.loads((checkout / "sqnr.json").read_text())["units"]
+        assert [unit["sqnr_db"] for unit in units] == sorted(unit["sqnr_db"] for unit in units)
+        assert sum(unit["share"] for unit in units) == pytest.approx(1, abs=1e-3)
+        assert "--ignore-policy" in done.stdout and (checkout / "sqnr.png").stat().st_size > 10_000
+        done = run_python(checkout, script, "quantize", trained_yolov5, "--ptq", "budget.pt", "--summary", "budget.json",
+                          "--max-drop", 50, "--calib-batches", 1, "--square", *common(shapes))
+        assert "all units stay quantized" in done.stdout
+        assert set(json.loads((checkout / "budget.json").read_text())["figures"]) == {"float", "ptq"}
+
+
 def pycocotools_map(shapes: Path, predictions: Path) -> float:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
