@@ -25,6 +25,8 @@ import traceback
 from pathlib import Path
 from typing import Any, Dict, List
 
+from random_net import random_net
+
 BUNDLE = Path(__file__).resolve().parents[1]
 CONFIGURATIONS = {
     "yolov5": ("models/*.yaml", "models/hub/yolo*.yaml", "models/segment/*.yaml"),
@@ -37,26 +39,6 @@ COLUMNS = {  # key of a row to the column's title
     "int8_share": "INT8 MACs", "separate_q": "Q image+known+avoidable", "type_changing": "type-changing",
     "failures": "failures", "seconds": "all s", "difference": "ORT max", "mean_difference": "ORT mean",
 }
-
-
-def build_random(cfg: str, classes: int, seed: int = 0) -> Any:
-    """A fused net with random weights, BatchNorm statistics and biases.
-
-    Equal biases would be merged by the exporter, which no trained net shows.
-    """
-    import torch
-    from models.yolo import Model
-    from quantization import upstream
-
-    torch.manual_seed(seed)
-    model = Model(cfg, ch=3, nc=classes)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
-            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return upstream.fuse(model)
 
 
 class Messages(logging.Handler):
@@ -84,7 +66,7 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
     log = logging.getLogger("quantization")
     log.addHandler(messages)
     log.setLevel(logging.INFO)
-    model = build_random(cfg, classes)
+    model = upstream.fuse(random_net(cfg, classes))
     size = 2 * int(model.stride.max())
     quantize.initialize("native")
     quantize.replace_to_quantization_module(model)

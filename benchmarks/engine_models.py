@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from random_net import random_net
+
 from quantization import checkpoint, quantize, upstream
 from quantization.commands import TensorLoader, pick_device
 from quantization.data import Loader, open_dataset
@@ -35,21 +37,7 @@ VARIANTS = {
     "head": "as rule, with the detect convolutions quantized too",
 }
 CALIBRATION_IMAGES = 64
-
-
-def random_model(cfg: str) -> nn.Module:
-    """The net with random weights, BatchNorm statistics and biases: equal biases would be merged by the exporter."""
-    from models.yolo import Model
-
-    torch.manual_seed(0)
-    model = Model(cfg)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.uniform_(module.bias, -0.3, 0.3)
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.3, 0.7)
-    return upstream.fuse(model.float())
+CLASSES = 80  # as COCO
 
 
 def place(model: nn.Module, variant: str) -> None:
@@ -99,7 +87,7 @@ def main(arguments: "list[str] | None" = None) -> int:
     if options.weight:
         base, _ = checkpoint.load(options.weight, device, options.name)
     else:
-        base = random_model(options.cfg).to(device)
+        base = upstream.fuse(random_net(options.cfg, CLASSES)).to(device)
     loader = Loader(open_dataset(options.cocodir).train[:CALIBRATION_IMAGES], (options.size, options.size), 16)
     np.save(options.out / "calib.npy", np.concatenate([batch.images for batch in loader]))
     size, differences = (options.size, options.size), {}

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, List, Sequence, Tuple
 
-from architectures import BUNDLE, CLASSES, CONFIGURATIONS, build_random
+from architectures import BUNDLE, CLASSES, CONFIGURATIONS
+from random_net import random_net
 
 
 class Scanner:
@@ -87,10 +88,10 @@ def main() -> None:
     enter_checkout(options.upstream, Path.cwd())
     import onnx
     import torch
-    from quantization import export, quantize, rules
+    from quantization import export, quantize, rules, upstream
     from quantization.graph import OnnxGraph
 
-    model = build_random(options.net, CLASSES)
+    model = upstream.fuse(random_net(options.net, CLASSES))
     size = 2 * int(model.stride.max())
     quantize.initialize("native")
     quantize.replace_to_quantization_module(model)

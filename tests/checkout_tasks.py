@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any, List
 
-sys.path.insert(0, ".")
+sys.path[:0] = [".", str(Path(__file__).resolve().parents[1] / "benchmarks")]
 
 from quantization import upstream  # noqa: E402
 
@@ -22,19 +23,9 @@ from torch import nn  # noqa: E402
 
 def make_random(cfg: str, file: str, classes: str) -> None:
     """Save a checkpoint as train.py does, with random weights and BatchNorm statistics."""
-    from models.yolo import Model
+    from random_net import random_net
 
-    torch.manual_seed(0)
-    model = Model(cfg, ch=3, nc=int(classes))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.uniform_(module.bias, -0.3, 0.3)
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.0)
-        elif type(module).__name__ in ("ImplicitA", "ImplicitM"):
-            nn.init.normal_(module.implicit, float(module.implicit.mean()), 0.1)
-    model.nc, model.names = int(classes), [f"class {number}" for number in range(int(classes))]
+    model = random_net(cfg, int(classes))
     torch.save({"model": model, "ema": None, "epoch": -1}, file)
 
 

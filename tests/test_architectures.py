@@ -22,11 +22,11 @@ enter_checkout(sys.argv[1], __import__("pathlib").Path.cwd())
 """
 # prints the groups of a net found by way of one exporter
 GROUPS = ENTER + """
-from architectures import build_random
-from quantization import export, quantize
+from random_net import random_net
+from quantization import export, quantize, upstream
 for line in sys.argv[2:]:
     cfg, exporter = line.split("@")
-    model = build_random(cfg, 80)
+    model = upstream.fuse(random_net(cfg, 80))
     quantize.initialize("native")
     quantize.replace_to_quantization_module(model)
     groups = quantize.apply_custom_rules_to_quantizer(
@@ -269,11 +269,11 @@ head:
 """
 AUXILIARY_RUN = ENTER + """
 import os, torch
-from architectures import build_random
-from quantization import checkpoint, export, quantize, rules
+from random_net import random_net
+from quantization import checkpoint, export, quantize, rules, upstream
 from quantization.quantizer import named_quantizers
 for with_rules in (True, False):
-    model = build_random("aux.yaml", 7)
+    model = upstream.fuse(random_net("aux.yaml", 7))
     quantize.initialize("native")
     quantize.replace_to_quantization_module(model)
     if with_rules:

@@ -1,0 +1,32 @@
+"""A net of an upstream with random weights, for what depends on the structure alone. Runs in a checkout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def random_net(cfg: str, classes: int, seed: int = 0) -> Any:
+    """An unfused net with random weights, BatchNorm statistics, biases and implicit knowledge.
+
+    Equal biases would be merged by the exporter, which no trained net shows.
+
+    Args:
+        cfg: configuration file, relative to the checkout.
+        classes: number of classes.
+        seed: of torch's generator.
+    """
+    import torch
+    from models.yolo import Model
+
+    torch.manual_seed(seed)
+    model = Model(cfg, ch=3, nc=classes)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+        elif type(module).__name__ in ("ImplicitA", "ImplicitM"):
+            torch.nn.init.normal_(module.implicit, float(module.implicit.mean()), 0.1)
+    model.nc, model.names = classes, [f"class {number}" for number in range(classes)]
+    return model
