@@ -19,11 +19,10 @@ from quantization.errors import UserError, atomic_write
 from quantization.evaluate import OnnxPredictor
 from quantization.onnx_cleanup import clean
 from quantization.native import ExportQuantizer
-from quantization.quantize import have_quantizers, uncalibrated
-from quantization.quantizer import swapped
+from quantization.quantize import uncalibrated
+from quantization.quantizer import named_quantizers, swapped
 
 LOG = logging.getLogger("quantization")
-EXPORTERS = ("torchscript", "dynamo")
 MIN_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with opset 13
 
 
@@ -80,7 +79,7 @@ def export_graph(model: nn.Module, file: str, size: Tuple[int, int], batch: int 
         batch: batch size, the example's only if ``dynamic``.
         dynamic: leave the batch size open.
         opset: ONNX operator set; None: the least one that has per-channel Q/DQ.
-        exporter: one of ``EXPORTERS``.
+        exporter: a key of ``MIN_OPSET``.
     """
     images = torch.zeros(batch, 3, *size, device=next(model.parameters()).device)
     wrapper = ExportOutputs(model).eval()
@@ -163,10 +162,6 @@ def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int =
 
 def count_quantize_nodes(model: nn.Module) -> int:
     """Number of quantizers that work."""
-    if not have_quantizers(model):
-        return 0
-    from quantization.quantizer import named_quantizers
-
     return sum(not quantizer._disabled for _, _, _, quantizer in named_quantizers(model))
 
 

@@ -147,8 +147,7 @@ def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "
             return nn.Identity()
         key = str(id(quantizer))
         owners.setdefault(key, (path, quantizer))
-        place = path + (":1" if name == "_input1_quantizer" else "")
-        return Collector(groups.setdefault(key, GroupCalibrator(method)), place)
+        return Collector(groups.setdefault(key, GroupCalibrator(method)), rules.place_name(path, name))
 
     seen = 0
     try:

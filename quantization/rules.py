@@ -33,6 +33,11 @@ MARKER_BASE = 4_194_304  # 2**22: whole numbers above it are exact in float32 an
 ExportFunction = Callable[[nn.Module, str], object]
 
 
+def place_name(path: str, attribute: str) -> str:
+    """What a quantizer's place is called: its module's path, ``:1`` behind it for a sum's second operand."""
+    return path + (":1" if attribute == "_input1_quantizer" else "")
+
+
 @dataclass(frozen=True)
 class ScaleGroup:
     """Input quantizers that share one scale.
@@ -46,7 +51,7 @@ class ScaleGroup:
     @property
     def names(self) -> Tuple[str, ...]:
         """Module paths, ``:1`` behind that of a sum's second operand."""
-        return tuple(path + (":1" if name == "_input1_quantizer" else "") for path, name in self.members)
+        return tuple(place_name(path, name) for path, name in self.members)
 
     def __str__(self) -> str:
         return f"Rules: {', '.join(self.names[:-1])} match to {self.names[-1]}"

@@ -27,19 +27,17 @@ class Upstream:
     Attributes:
         name: "yolov5" or "yolov7".
         markers: files, relative to the checkout, that only this project has.
-        test_script: its own evaluation script.
         iou: its own default threshold of non-maximum suppression in evaluation.
     """
 
     name: str
     markers: Tuple[str, ...]
-    test_script: str
     iou: float
 
 
 UPSTREAMS = {
-    "yolov5": Upstream("yolov5", ("models/yolo.py", "utils/dataloaders.py", "val.py"), "val.py", 0.6),
-    "yolov7": Upstream("yolov7", ("models/yolo.py", "utils/datasets.py", "test.py"), "test.py", 0.65),
+    "yolov5": Upstream("yolov5", ("models/yolo.py", "utils/dataloaders.py", "val.py"), 0.6),
+    "yolov7": Upstream("yolov7", ("models/yolo.py", "utils/datasets.py", "test.py"), 0.65),
 }
 
 
