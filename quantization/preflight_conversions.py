@@ -86,10 +86,15 @@ def _explain_sum(subject: Subject, tensor: str, conversions: List[Conversion]) -
                    f"quantize both operands of {some(sums)}, each with a quantizer of its own", sums)
 
 
-def _explain_float_reader(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+def _readers(subject: Subject, conversions: List[Conversion]) -> Tuple[List[str], bool]:
+    """Names of the layers that read the converted tensor, and whether a Concat is among them."""
     positions = [position for item in conversions for position in item.readers]
     concat = any(position >= 0 and subject.graph.nodes[position].op_type == "Concat" for position in positions)
-    readers = subject.names(positions)
+    return subject.names(positions), concat
+
+
+def _explain_float_reader(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    readers, concat = _readers(subject, conversions)
     return Finding("concat" if concat else "float-reader", "fail",
                    f"{some(readers)} reads {subject.graph.source(tensor)} through Q/DQ but does not run in INT8: a DQ "
                    "kernel", "give everything behind the Concat one scale" if concat else
@@ -97,9 +102,7 @@ def _explain_float_reader(subject: Subject, tensor: str, conversions: List[Conve
 
 
 def _explain_unequal_scales(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
-    positions = [position for item in conversions for position in item.readers]
-    concat = any(position >= 0 and subject.graph.nodes[position].op_type == "Concat" for position in positions)
-    readers = subject.names(positions)
+    readers, concat = _readers(subject, conversions)
     return Finding("concat" if concat else "requantize", "fail",
                    f"{subject.graph.source(tensor)} is INT8 already and {some(readers)} wants it in another scale "
                    f"({_number(conversions[0].scale)}): a kernel from INT8 to INT8",
