@@ -1,7 +1,7 @@
 """The published benchmark: FP16, implicit PTQ, Q/DQ without rules and with rules, on one GPU. Needs TensorRT, no torch.
 
-``run`` builds the ONNX files of benchmarks/engine_models.py one after another and times all engines of a net in one
-interleaved run; ``report`` writes the table and the pictures. Example, for models in nets/yolov5s and nets/yolov7:
+``run`` builds the ONNX files of benchmarks/engine_models.py and times all engines of a net in one interleaved run;
+``report`` writes the table and the pictures. Example, for models in nets/yolov5s and nets/yolov7:
 
     python benchmarks/engines.py run nets/yolov5s nets/yolov7
     python benchmarks/engines.py report nets/yolov5s nets/yolov7 --out imgs
@@ -13,9 +13,8 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -30,52 +29,33 @@ TITLES = {"fp16": "FP16", "ptq": "implicit PTQ", "no-rule": "Q/DQ without rules"
 
 
 def engines(net: Path, only: Optional[Sequence[str]]) -> Dict[str, str]:
-    """Engine name to bench-engine.py's NAME=MODE:FILE, for the ONNX files that the folder has."""
+    """Engine name to bench-engine.py's NAME=MODE:FILE, for the ONNX files that the folder has, in the order asked."""
     if not (net / "float.onnx").is_file():
         raise UserError(f"{net} has no float.onnx: make it with benchmarks/engine_models.py")
     found = {}
-    for name in ORDER:
+    for name in only or ORDER:
         file = net / ("float.onnx" if name in ("fp16", "ptq") else f"{name}.onnx")
-        if file.is_file() and (only is None or name in only):
+        if file.is_file():
             found[name] = f"{name}={name if name in ('fp16', 'ptq') else 'qat'}:{file}"
     return found
 
 
-def bench(net: Path, arguments: List[str], options: argparse.Namespace) -> int:
-    """One bench-engine.py process; its exit code."""
-    command = [sys.executable, str(SCRIPTS / "bench-engine.py"), "--save-engine", str(net / "plans"),
-               "--calib-images", str(net / "calib.npy"), "--calib-cache", str(net / "float.calib"),
-               "--opt-level", str(options.opt_level), "--no-tf32", *arguments]
-    if options.tactics:
-        command += ["--tactics", options.tactics]
-    try:
-        return subprocess.run(command, timeout=options.timeout).returncode
-    except subprocess.TimeoutExpired:
-        print(f"{net.name}: stopped after --timeout {options.timeout:.0f} s", flush=True)
-        return 1
-
-
 def run(options: argparse.Namespace) -> int:
-    """Build one engine at a time, then time those that were built."""
-    start, built = time.monotonic(), {net: [] for net in options.nets}
-    steps = [(net, name, text) for net in options.nets for name, text in engines(net, options.engines).items()]
-    if options.order:
-        wanted = {entry: number for number, entry in enumerate(options.order)}
-        steps.sort(key=lambda step: wanted.get(f"{step[0].name}/{step[1]}", len(wanted)))
-    for net, name, text in steps:
-        if options.deadline and time.monotonic() - start > options.deadline:
-            print(f"{net.name}/{name}: left out, --deadline has passed", flush=True)
-            continue
-        if bench(net, ["--engine", text, "--build-only"], options) == 0:
-            built[net].append(text)
-            print(f"{net.name}/{name}: built, {time.monotonic() - start:.0f} s after the start", flush=True)
-    for net, texts in built.items():
-        if texts:
-            named = [part for text in sorted(texts, key=lambda text: ORDER.index(text.split("=")[0]))
-                     for part in ("--engine", text)]
-            bench(net, [*named, "--json", str(net / "bench.json"), "--rounds", str(options.rounds), "--duration",
-                        str(options.duration), "--export-layer-info", str(net / "{name}-layer.json"),
-                        "--export-profile", str(net / "{name}-profile.json")], options)
+    """One process for each net: builds that share a timing cache, then the timing. Plans that are there are reused."""
+    for net in options.nets:
+        command = [sys.executable, str(SCRIPTS / "bench-engine.py"), "--save-engine", str(net / "plans"),
+                   "--calib-images", str(net / "calib.npy"), "--calib-cache", str(net / "float.calib"),
+                   "--opt-level", str(options.opt_level), "--no-tf32", "--rounds", str(options.rounds),
+                   "--duration", str(options.duration), "--json", str(net / "bench.json"),
+                   "--export-layer-info", str(net / "{name}-layer.json"),
+                   "--export-profile", str(net / "{name}-profile.json")]
+        command += ["--build-only"] if options.build_only else []
+        command += ["--tactics", options.tactics] if options.tactics else []
+        for text in engines(net, options.engines).values():
+            command += ["--engine", text]
+        done = subprocess.run(command)
+        if done.returncode:
+            return done.returncode
     return 0
 
 
@@ -88,12 +68,12 @@ def table(net: Path) -> str:
     lines = [f"{models['net']}, {models['weights']} weights, {models['size']} x {models['size']}, batch "
              f"{content['batch']}, {content['gpu']}, TensorRT {content['versions']['tensorrt']}, "
              f"{content['timing']['rounds']} interleaved rounds of {content['timing']['duration']:g} s", "",
-             "| engine | images/s | min-max | x PTQ | x FP16 | build s |", "|---|---:|---:|---:|---:|---:|"]
-    for name, engine in figures.items():
+             "| engine | images/s | min-max | x PTQ | x FP16 |", "|---|---:|---:|---:|---:|"]
+    for name, engine in sorted(figures.items(), key=lambda item: ORDER.index(item[0])):
         images = engine["images_per_s"]
         against = f"{images['median'] / fp16['images_per_s']['median']:.3f}" if fp16 else "-"
         lines.append(f"| {TITLES[name]} | {images['median']:.0f} | {images['min']:.0f}-{images['max']:.0f} | "
-                     f"{engine['ratio']['median']:.3f} | {against} | {engine['build_seconds']:.0f} |")
+                     f"{engine['ratio']['median']:.3f} | {against} |")
     return "\n".join(lines)
 
 
@@ -120,10 +100,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
     runner = commands.add_parser("run", help="build and time")
-    runner.add_argument("--engines", nargs="+", choices=ORDER, help="only these")
-    runner.add_argument("--order", nargs="+", metavar="NET/ENGINE", help="build these first")
-    runner.add_argument("--deadline", type=float, metavar="S", help="start no build later than this many seconds")
-    runner.add_argument("--timeout", type=float, metavar="S", help="give up a build after this many seconds")
+    runner.add_argument("--engines", nargs="+", choices=ORDER, help="only these, in this order")
+    runner.add_argument("--build-only", action="store_true", help="time nothing")
     runner.add_argument("--opt-level", type=int, default=3, help="builder optimization level")
     runner.add_argument("--tactics", help="tactic sources, EDGE_MASK_CONVOLUTIONS|JIT_CONVOLUTIONS")
     runner.add_argument("--rounds", type=int, default=5)

@@ -180,12 +180,27 @@ class Profile(dict):
         self[name] = (tuple(low), tuple(opt), tuple(high))
 
 
+class TimingCache:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def serialize(self) -> memoryview:
+        return memoryview(self.content)
+
+
 class BuilderConfig:
     def __init__(self) -> None:
         self.profiles, self.int8_calibrator = [], None
 
     def set_flag(self, flag: BuilderFlag) -> None:
         pass
+
+    def create_timing_cache(self, content: bytes) -> "TimingCache":
+        return TimingCache(content)
+
+    def set_timing_cache(self, cache: "TimingCache", ignore_mismatch: bool) -> bool:
+        self.timing_cache = cache
+        return cache.content != b"of another GPU"
 
     def add_optimization_profile(self, profile: Profile) -> int:
         self.profiles.append(profile)
@@ -216,6 +231,7 @@ class Builder:
         return Profile()
 
     def build_serialized_network(self, network: Any, config: BuilderConfig) -> bytes:
+        config.timing_cache.content += b"+"
         scales = config.int8_calibrator.read_calibration_cache()
         if scales is None:
             batches = 0

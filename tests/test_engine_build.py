@@ -14,6 +14,7 @@ from fake_tensorrt import fake_trt_fixture  # noqa: F401
 from quantization.engine import bench, build, plans
 from quantization.engine.calibrator import CalibrationFeed, entropy_calibrator
 from quantization.engine.options import BuildOptions
+from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
 
 FULL = {"shapes": {"images": (16, 3, 640, 640)}, "workspace": 4096, "opt_level": 3, "tf32": False,
@@ -194,3 +195,22 @@ def test_plan_key_leaves_the_cache_files_out(tmp_path):
     assert key(calib_cache="a") == key(calib_cache="b")
     assert key() != key(images=images) and key("fp16") == key("fp16", images)
     assert key(calib_cache="c") == key(calib_cache="c", images=images)  # the cache's content is compared instead
+
+
+def test_builds_share_a_timing_cache_and_a_foreign_one_is_replaced(tmp_path, capsys):
+    path = tmp_path / "timings"
+    shared = TimingCache(str(path))
+    configs = [fake_tensorrt.BuilderConfig() for _ in range(3)]
+    shared.save()
+    assert not path.exists()  # nothing was timed yet
+    for config in configs[:2]:
+        shared.attach(config)
+    assert configs[0].timing_cache is configs[1].timing_cache
+    configs[0].timing_cache.content = b"timings"
+    shared.save()
+    assert path.read_bytes() == b"timings" and not capsys.readouterr().out
+    TimingCache(str(path)).attach(configs[2])
+    assert configs[2].timing_cache.content == b"timings"
+    path.write_bytes(b"of another GPU")
+    TimingCache(str(path)).attach(configs[2])
+    assert configs[2].timing_cache.content == b"" and str(path) in capsys.readouterr().out

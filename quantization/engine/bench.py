@@ -18,6 +18,7 @@ from quantization.engine.cuda import Cuda
 from quantization.engine.options import BuildOptions, ShapeRange
 from quantization.engine.runtime import Engine
 from quantization.engine.tensorrt_versions import Version, build_only_flag, import_tensorrt
+from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
 
 
@@ -83,7 +84,7 @@ def plan_key(spec: Spec, tensorrt: str, gpu: str, calibration: Optional[Calibrat
 
 
 def get_plan(spec: Spec, cuda: Cuda, calibration: Optional[Calibration], timed: trtexec.TimingOptions,
-             version: Version) -> Dict[str, Any]:
+             version: Version, timings: TimingCache) -> Dict[str, Any]:
     """Load a plan, or build it, or reuse the one that was built before.
 
     Returns:
@@ -104,7 +105,8 @@ def get_plan(spec: Spec, cuda: Cuda, calibration: Optional[Calibration], timed: 
         line = shlex.join(trtexec_line(spec, timed, version, profile=profile))
         print(f"{spec.name}: building; the same with trtexec:\n  {line}", flush=True)
 
-    built = build_engine(spec.onnx, spec.options, cuda, calibration.batches if calibration else None, announce)
+    built = build_engine(spec.onnx, spec.options, cuda, calibration.batches if calibration else None, announce,
+                         timings)
     print(f"{spec.name}: built in {built.seconds:.1f} s, {len(built.plan) / 1e6:.1f} MB", flush=True)
     record = {"key": key, "build_seconds": built.seconds, "calibration_images": built.calibration_images,
               "profile": built.profile,
@@ -140,7 +142,8 @@ def run(specs: Sequence[Spec], timed: trtexec.TimingOptions, calibration: Option
         UserError: a build or run is not possible, or the engines' batches differ.
     """
     cuda = Cuda(spin_wait=timed.spin_wait)
-    info = {spec.name: get_plan(spec, cuda, calibration, timed, version) for spec in specs}
+    timings = TimingCache(next((spec.options.timing_cache for spec in specs), None))  # one flag for all
+    info = {spec.name: get_plan(spec, cuda, calibration, timed, version, timings) for spec in specs}
     major, minor = cuda.compute_capability()
     report: Dict[str, Any] = {
         "gpu": cuda.device_name(), "compute_capability": f"{major}.{minor}",

@@ -14,7 +14,8 @@ from quantization.engine.calibrator import CalibrationFeed, entropy_calibrator
 from quantization.engine.cuda import Cuda
 from quantization.engine.options import BuildOptions, Shape, ShapeRange, check_options, resolve_shapes
 from quantization.engine.tensorrt_versions import import_tensorrt, logger
-from quantization.errors import UserError, atomic_write
+from quantization.engine.timing_cache import TimingCache
+from quantization.errors import UserError
 
 # Takes the (B, 3, H, W) that the network is calibrated at, gives float32 batches of it
 CalibrationBatches = Callable[[Shape], Iterable[np.ndarray]]
@@ -38,7 +39,8 @@ class Built:
 
 
 def build_engine(onnx: str, options: BuildOptions, cuda: Cuda, calibration: Optional[CalibrationBatches] = None,
-                 announce: Optional[Callable[[Dict[str, ShapeRange]], None]] = None) -> Built:
+                 announce: Optional[Callable[[Dict[str, ShapeRange]], None]] = None,
+                 timings: Optional[TimingCache] = None) -> Built:
     """Build an engine.
 
     Args:
@@ -47,6 +49,7 @@ def build_engine(onnx: str, options: BuildOptions, cuda: Cuda, calibration: Opti
         cuda: CUDA runtime, made before TensorRT's builder.
         calibration: images for mode ptq; None where the cache file exists.
         announce: called with the resolved shapes before the build starts, to print the trtexec line.
+        timings: timing cache shared with other builds; None: ``options.timing_cache``'s, or an empty one.
 
     Raises:
         UserError: the model does not fit the mode, this TensorRT cannot do it, or the build failed.
@@ -73,7 +76,8 @@ def build_engine(onnx: str, options: BuildOptions, cuda: Cuda, calibration: Opti
 
     config = builder.create_builder_config()
     configure(trt, config, options, typed)
-    cache = _timing_cache(config, options.timing_cache)
+    timings = timings or TimingCache(options.timing_cache)
+    timings.attach(config)
     if profile:
         _add_profile(builder, config, profile)
     feed = calibrator = None
@@ -93,9 +97,7 @@ def build_engine(onnx: str, options: BuildOptions, cuda: Cuda, calibration: Opti
     if memory is None:
         raise UserError(f"{onnx}: TensorRT {trt.__version__} could not build the engine ({logger().last_error()}): "
                         "see its messages above, or run again with --verbose")
-    if cache is not None:
-        with atomic_write(options.timing_cache) as temporary, open(temporary, "wb") as file:
-            file.write(bytes(cache.serialize()))
+    timings.save()
     return Built(bytes(memory), seconds, profile, feed.images if feed else 0)
 
 
@@ -142,22 +144,6 @@ def configure(trt: Any, config: Any, options: BuildOptions, typed: bool) -> None
         mask = sum(1 << int(getattr(trt.TacticSource, name)) for name in options.tactics)
         if not config.set_tactic_sources(mask):
             raise UserError(f"TensorRT refused --tactics {'|'.join(options.tactics)} ({logger().last_error()})")
-
-
-def _timing_cache(config: Any, path: Optional[str]) -> Any:
-    if path is None:
-        return None
-    content = b""
-    if os.path.isfile(path):
-        with open(path, "rb") as file:
-            content = file.read()
-    cache = config.create_timing_cache(content)
-    # a cache of another TensorRT or GPU is refused; start an empty one then, as trtexec does
-    if cache is None or not config.set_timing_cache(cache, False):
-        print(f"timing cache {path} is of another TensorRT or GPU: it is replaced")
-        cache = config.create_timing_cache(b"")
-        config.set_timing_cache(cache, False)
-    return cache
 
 
 def _add_profile(builder: Any, config: Any, profile: Dict[str, ShapeRange]) -> None:
