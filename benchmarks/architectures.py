@@ -58,6 +58,7 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
     from torch import nn
     from quantization import export, quantize, upstream
     from quantization.modules import QuantConv2d, QuantLinear
+    from quantization.placement import choose_placement
     from quantization.preflight import load_onnx, preflight
     from quantization.quantizer import WEIGHT_NAME, named_quantizers
 
@@ -101,7 +102,8 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
         file = os.path.join(folder, "net.onnx")
         difference = export.export_onnx(model, file, (size, size), exporter=exporter)
         blocks = [re.escape(block) for block in quantize.attention_blocks(model)]
-        report = preflight(load_onnx(file), [*upstream.head_policy(model), *blocks])
+        placement = choose_placement(model)
+        report = preflight(load_onnx(file), [*placement.float_layers, *placement.float_weights, *blocks])
     row.update(difference=difference.largest / difference.scale, mean_difference=difference.mean / difference.scale,
                seconds=round(time.perf_counter() - start, 1),
                notes=[line for line in messages.lines if "also feeds" in line or "left float" in line])

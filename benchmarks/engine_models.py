@@ -27,14 +27,18 @@ from quantization.data import Loader, open_dataset
 from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.export import export_graph, export_onnx
 from quantization.modules import QuantUpsample
+from quantization.placement import choose_placement
 
 VARIANTS = {
-    "rule": "scale groups; Upsample inputs and both operands of the shortcut sums quantized (the default)",
-    "no-rule": "convolutions only, each with a scale of its own",
+    "rule": "the default: scale groups, both operands of sums, Upsample inputs, the head's inputs; strided stem in float",
+    "no-rule": "every convolution but the head's, each with a scale of its own",
+    "groups": "as rule, with the head's inputs in float and the stem in INT8",
+    "stem-int8": "as rule, with the stem in INT8",
+    "head-float": "as rule, with the head's inputs in float",
+    "head-int8": "as rule, with the detect convolutions in INT8",
     "shortcut": "as rule, with the shortcut operand of the sums alone",
     "no-add": "as rule, with no operand of the sums",
     "no-upsample": "as rule, without the Upsample quantizers",
-    "head": "as rule, with the detect convolutions quantized too",
 }
 CALIBRATION_IMAGES = 64
 CLASSES = 80  # as COCO
@@ -42,9 +46,11 @@ CLASSES = 80  # as COCO
 
 def place(model: nn.Module, variant: str) -> None:
     """Insert quantizers in one of ``VARIANTS``."""
-    policy = [] if variant == "head" else upstream.head_policy(model)
-    quantize.replace_to_quantization_module(model, policy, weighted_only=variant == "no-rule")
-    if variant != "no-rule":
+    head = {"groups": "float", "head-float": "float", "head-int8": "int8"}.get(variant, "input")
+    stem = "int8" if variant in ("groups", "stem-int8") else "auto"
+    rules = variant != "no-rule"
+    quantize.replace_to_quantization_module(model, choose_placement(model, (), head, stem, rules))
+    if rules:
         size = 2 * int(model.stride.max())
         quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export_graph(part, file, (size, size)))
 

@@ -22,10 +22,12 @@ sys.path.insert(0, str(ROOT))
 from quantization.errors import UserError, atomic_write, run_main  # noqa: E402
 
 SCRIPTS = ROOT / "scripts"
-ORDER = ("fp16", "ptq", "no-rule", "rule", "shortcut", "no-add", "no-upsample", "head")
 TITLES = {"fp16": "FP16", "ptq": "implicit PTQ", "no-rule": "Q/DQ without rules", "rule": "Q/DQ with rules",
+          "groups": "scale groups alone", "stem-int8": "rules, stem in INT8",
+          "head-float": "rules, head's inputs in float", "head-int8": "rules, detect convolutions in INT8",
           "shortcut": "rules, shortcut operand alone", "no-add": "rules, sums unquantized",
-          "no-upsample": "rules, Upsamples unquantized", "head": "rules, detect convolutions quantized"}
+          "no-upsample": "rules, Upsamples unquantized"}
+ORDER = tuple(TITLES)
 
 
 def engines(net: Path, only: Optional[Sequence[str]]) -> Dict[str, str]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence
 
-from quantization import __version__, calib, group_scale, quantizer, upstream
+from quantization import __version__, calib, finetune, group_scale, losses, placement, quantizer, upstream
 from quantization.errors import log_to_stdout, run_main
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
@@ -65,8 +65,12 @@ def _add_quantization(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("quantization")
     group.add_argument("--ignore-policy", nargs="+", metavar="REGEX", default=[],
                        help="more modules to leave in float: regular expressions for whole module paths, "
-                            r"e.g. 'model\.2\..*'; the detect head always is, unless --quantize-head")
-    group.add_argument("--quantize-head", action="store_true", help="quantize the detect head's convolutions too")
+                            r"e.g. 'model\.2\..*'")
+    group.add_argument("--head", choices=placement.HEAD_CHOICES, default="input",
+                       help="the detect head's convolutions: float; input: they compute in float on INT8 inputs, so that "
+                            "the layers before them emit INT8; int8")
+    group.add_argument("--stem", choices=placement.STEM_CHOICES, default="auto",
+                       help="the convolution that reads the image; auto: float if it has a stride, where INT8 is slower")
     group.add_argument("--no-rules", action="store_true",
                        help="quantize convolutions and linear layers only, each with a scale of its own (slower "
                             "engines; for comparison)")
@@ -93,9 +97,20 @@ def _add_quantize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     group = parser.add_argument_group("QAT")
     group.add_argument("--epochs", type=positive, default=10, help="epochs; the best by mAP is kept")
     group.add_argument("--iters", type=positive, default=200, help="steps an epoch")
-    group.add_argument("--lr", type=float, default=1e-5, help="highest learning rate of the three-step schedule")
+    group.add_argument("--lr", type=float, default=1e-5, help="highest learning rate")
+    group.add_argument("--schedule", choices=finetune.SCHEDULES, default="steps",
+                       help="of the learning rate; steps: the published one; cosine: warm-up, then a cosine")
+    group.add_argument("--loss", choices=losses.LOSSES, default="mse",
+                       help="of each layer's output against the float model's; mse: the published one; normalised: over "
+                            "the energy of the float model's output, so that layers count alike")
+    group.add_argument("--head-weight", type=not_negative, default=0.0, metavar="W",
+                       help="weight of the detect head's raw outputs in the loss; 0: layers before the head alone")
     group.add_argument("--supervision-stride", type=positive, default=1, help="supervise every n-th layer")
-    group.add_argument("--no-amp", action="store_true", help="float32 training on a GPU too")
+    group.add_argument("--learn-scales", action="store_true", help="learn the scales too (LSQ)")
+    group.add_argument("--ema", type=share, default=0.0, metavar="DECAY",
+                       help="evaluate and save a moving average of the weights with this decay, e.g. 0.99; 0: none")
+    group.add_argument("--amp", choices=sorted(finetune.AMP_TYPES), default="fp16", help="mixed precision on a GPU")
+    group.add_argument("--compile", action="store_true", help="run both models through torch.compile")
     _add_data(parser, name)
 
 
@@ -138,6 +153,14 @@ def not_negative(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not zero or above")
+    return value
+
+
+def share(text: str) -> float:
+    """argparse type: a number from 0 to below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to below 1")
     return value
 
 

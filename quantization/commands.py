@@ -26,6 +26,7 @@ from quantization.errors import UserError, atomic_write, check_writable
 from quantization.evaluate import Evaluator, Metrics, OnnxPredictor, Predictor
 from quantization.finetune import FinetuneOptions, finetune
 from quantization.group_scale import GroupScale
+from quantization.placement import recorded_placement
 from quantization.preflight import load_onnx, preflight, report_text
 from quantization.sensitivity import SQNR_IMAGES
 
@@ -101,10 +102,7 @@ def training_sample(dataset: Dataset, options: argparse.Namespace, count: int = 
 def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> List[GroupScale]:
     """Quantize a float model in place, with the command line's options; returns the scales that tensors share."""
     LOG.info("Quantizer backend: %s", passes.initialize(options.backend))
-    policy = list(options.ignore_policy)
-    if not options.quantize_head:
-        policy += upstream.head_policy(model)
-    quantized = passes.replace_to_quantization_module(model, policy, weighted_only=options.no_rules)
+    quantized = passes.replace_to_quantization_module(model, recorded_placement(model, vars(options)))
     LOG.info("%d modules quantized", len(quantized))
     if not options.no_rules:
         size = 2 * int(model.stride.max())  # the groups do not depend on it
@@ -238,9 +236,9 @@ def export(name: str, options: argparse.Namespace) -> None:
                             options.simplify, options.fp16_remainder)
     LOG.info("ONNX: %s", file)
     if passes.have_quantizers(model):
-        policy = info.get("options", {}).get("ignore_policy", [])
+        placement = recorded_placement(model, info.get("options", {}))
         blocks = [re.escape(path) for path in passes.attention_blocks(model)]
-        LOG.info("%s", report_text(preflight(load_onnx(file), [*policy, *upstream.head_policy(model), *blocks])))
+        LOG.info("%s", report_text(preflight(load_onnx(file), [*placement.float_layers, *placement.float_weights, *blocks])))
 
 
 def sensitive(name: str, options: argparse.Namespace) -> None:

@@ -8,10 +8,9 @@ from xml.sax.saxutils import escape
 
 import onnx
 
-from quantization.preflight import check_has_pairs, head_convolutions
-from quantization.preflight_subject import Subject
+from quantization.preflight import check_has_pairs, make_subject
 from quantization.qdq_graph import QdqGraph, Read
-from quantization.qdq_propagation import POINTWISE, Propagation, tensor_classes
+from quantization.qdq_propagation import POINTWISE, tensor_classes
 
 FLOAT_COLOR, LONE_COLOR, ALARM = "#8c8c8c", "#37474f", "#e00000"
 _GOLDEN = 0.618034  # steps of the golden ratio keep neighbouring hues apart, however many there are
@@ -27,8 +26,8 @@ class Drawing:
     def __init__(self, model: onnx.ModelProto) -> None:
         check_has_pairs(model)
         self.graph = QdqGraph(model)
-        self.propagation = Propagation(self.graph)
-        self.subject = Subject(self.graph, self.propagation, head_convolutions(self.graph), set())
+        self.subject = make_subject(self.graph)
+        self.propagation = self.subject.propagation
         self.classes = tensor_classes(self.graph)
         self.groups = self._number_groups()
         self.boxes = self._merge_activations()

@@ -25,6 +25,20 @@ class QuantConv2d(nn.Conv2d):
         return self._conv_forward(self._input_quantizer(x), self._weight_quantizer(self.weight), self.bias)
 
 
+class QuantInputConv2d(nn.Conv2d):
+    """Conv2d on a fake-quantized input with its weight in float: it computes in FP16.
+
+    For the network's last convolutions: the layer before them can emit INT8, fused with its activation, and one
+    Reformat to FP16 remains.
+    """
+
+    def add_quantizers(self) -> None:
+        self._input_quantizer = make_quantizer()
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+        return self._conv_forward(self._input_quantizer(x), self.weight, self.bias)
+
+
 class QuantLinear(nn.Linear):
     """Linear on a fake-quantized input (per tensor) and weight (per output feature)."""
 

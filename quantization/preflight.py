@@ -18,13 +18,16 @@ from google.protobuf.message import DecodeError
 from quantization.errors import UserError
 from quantization.graph import attribute
 from quantization.preflight_checks import (check_activations, check_duplicates, check_float_layers, check_outputs,
-                                           check_scales)
+                                           check_scales, check_stem)
 from quantization.preflight_conversions import check_conversions
 from quantization.preflight_subject import SEVERITIES, Finding, Subject
 from quantization.qdq_graph import CONVOLUTIONS, WEIGHTED, QdqGraph
 from quantization.qdq_propagation import Propagation, tensor_classes
 
-CHECKS = (check_scales, check_conversions, check_float_layers, check_activations, check_duplicates, check_outputs)
+CHECKS = (check_scales, check_conversions, check_float_layers, check_stem, check_activations, check_duplicates,
+          check_outputs)
+KNOWN_Q = ("mixed-readers", "float-producer")  # known findings whose kernels are Qs
+IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
 
 
 @dataclass
@@ -89,28 +92,33 @@ def preflight(model: onnx.ModelProto, ignore: Optional[Sequence[str]] = None) ->
     Args:
         model: the ONNX; unchanged.
         ignore: regular expressions for whole paths of layers that were left in float on purpose, with all layers below
-            them; the head's convolutions, those without another between them and a graph output, always may be.
+            them; the head's convolutions, those without another between them and a graph output, and one with a stride
+            that reads the image always may be.
 
     Raises:
         UserError: there is no Q/DQ in it, or a pattern is no regular expression.
     """
     check_has_pairs(model)
-    graph = QdqGraph(model)
-    propagation = Propagation(graph)
-    subject = Subject(graph, propagation, head_convolutions(graph), matching(graph, ignore or []))
+    subject = make_subject(QdqGraph(model), ignore or [])
+    graph, propagation = subject.graph, subject.propagation
     findings = [finding for check in CHECKS for finding in check(subject)]
     findings.sort(key=lambda item: (SEVERITIES.index(item.severity), item.check != "scales", -item.elements, -item.kernels))
     weighted = [position for position in range(len(graph.nodes)) if graph.weight(position) is not None]
     macs = {position: count_macs(graph, position) for position in weighted}
     kinds = Counter(item.kind for item in propagation.conversions)
     image = sum(item.reason == "image" for item in propagation.conversions)
-    known = sum(item.kernels for item in findings if item.severity == "known" and item.check != "image")
+    known = sum(item.kernels for item in findings if item.severity == "known" and item.check in KNOWN_Q)
     return Report(findings, len(weighted), len(propagation.quantized & set(weighted)),
                   sum(count or 0 for count in macs.values()),
                   sum(macs[position] or 0 for position in weighted if position in propagation.quantized),
                   sum(count is None for count in macs.values()),
                   {"image": image, "known": known, "avoidable": kinds["quantize"] - image - known},
                   kinds["quantize"] + kinds["dequantize"], kinds["requantize"], scale_groups(graph))
+
+
+def make_subject(graph: QdqGraph, ignore: Sequence[str] = ()) -> Subject:
+    """What the checks look at; ``ignore`` as for ``preflight``."""
+    return Subject(graph, Propagation(graph), head_convolutions(graph), stem_convolutions(graph), matching(graph, ignore))
 
 
 def check_has_pairs(model: onnx.ModelProto) -> None:
@@ -150,6 +158,14 @@ def head_convolutions(graph: QdqGraph) -> Set[int]:
         else:
             pending += [read.tensor for read in graph.reads[position]]
     return found
+
+
+def stem_convolutions(graph: QdqGraph) -> Set[int]:
+    """Convolutions with a stride that read the image itself, not a rearrangement of it."""
+    return {read.node for name in graph.inputs for read in graph.readers.get(name, [])
+            if read.node >= 0 and graph.nodes[read.node].op_type == "Conv"
+            and max(attribute(graph.nodes[read.node], "strides", [1])) > 1
+            and (graph.weight_shape(read.node) or [0, 99])[1] <= IMAGE_CHANNELS}
 
 
 def count_macs(graph: QdqGraph, position: int) -> Optional[int]:

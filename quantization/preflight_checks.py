@@ -123,6 +123,15 @@ def check_float_layers(subject: Subject) -> List[Finding]:
     return findings
 
 
+def check_stem(subject: Subject) -> List[Finding]:
+    """A convolution with a stride that reads the image is slower in INT8 than in FP16 (docs/placement.md)."""
+    graph = subject.graph
+    return [Finding("stem", "warn", f"{graph.layer(position)} reads the image in INT8: its channels are padded to 32, which "
+                    "is slower than FP16", "leave it in float (quantize --stem auto does)", [graph.layer(position)],
+                    [read.tensor for read in graph.reads[position]], 1, graph.elements(graph.nodes[position].output[0]))
+            for position in sorted(subject.stems & subject.propagation.quantized)]
+
+
 def _kernels(count: int) -> str:
     return f", with {count} kernel{'s' if count > 1 else ''} for conversion" if count else ""
 

@@ -25,9 +25,10 @@ def check_conversions(subject: Subject) -> List[Finding]:
 
 
 def _is_told_elsewhere(subject: Subject, conversion: Conversion) -> bool:
-    """Conversions around a float convolution belong to the finding about that convolution."""
-    return conversion.reason == "half quantized" or \
-        (conversion.reason == "float producer" and subject.float_maker(conversion.tensor) is not None)
+    """Conversions around a convolution that is float by mistake belong to the finding about that convolution."""
+    if conversion.reason == "half quantized":
+        return not subject.allowed.issuperset(conversion.readers)
+    return conversion.reason == "float producer" and subject.float_maker(conversion.tensor) is not None
 
 
 def _by_scale(subject: Subject, conversions: List[Conversion]) -> str:
@@ -55,7 +56,7 @@ def _explain_mixed_readers(subject: Subject, tensor: str, conversions: List[Conv
     line = (f"{graph.source(tensor)} is read in INT8 by {some(quantized)} and in float by {some(names)}: it is emitted "
             "in float, and a Q kernel follows")
     if all(position in subject.tail or position in subject.allowed for position in ends):
-        return Finding("mixed-readers", "known", line, f"none needed; quantizing {some(names)} too would save it",
+        return Finding("mixed-readers", "known", line, f"none needed; quantizing the input of {some(names)} too would save it, also if its weight stays float",
                        quantized + names)
     sums = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Add"]
     concats = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Concat"]
@@ -63,6 +64,12 @@ def _explain_mixed_readers(subject: Subject, tensor: str, conversions: List[Conv
         else f"give all quantizers behind {some(subject.names(concats))} one scale" if concats \
         else f"quantize what {some(names)} reads in the same scale, or leave {some(quantized)} float"
     return Finding("concat" if concats else "mixed-readers", "fail", line, change, quantized + names)
+
+
+def _explain_half_quantized(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
+    readers = subject.names(position for item in conversions for position in item.readers)
+    return Finding("float-weight", "known", f"{some(readers)} computes in float and reads {subject.graph.source(tensor)} in "
+                   "INT8: one Reformat, and the layer before emits INT8", "none needed", readers)
 
 
 def _explain_image(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
@@ -75,7 +82,7 @@ def _explain_float_producer(subject: Subject, tensor: str, conversions: List[Con
     readers = subject.names(position for item in conversions for position in item.readers)
     return Finding("float-producer", "known",
                    f"{subject.graph.source(tensor)} works in float and {some(readers)} reads it in INT8: a Q kernel",
-                   f"none needed; leaving {some(readers)} float too would save it", readers)
+                   "none needed", readers)
 
 
 def _explain_sum(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
@@ -112,4 +119,4 @@ def _explain_unequal_scales(subject: Subject, tensor: str, conversions: List[Con
 _EXPLANATIONS: Dict[str, Callable[[Subject, str, List[Conversion]], Finding]] = {
     "two scales": _explain_two_scales, "mixed readers": _explain_mixed_readers, "image": _explain_image,
     "float producer": _explain_float_producer, "sum": _explain_sum, "float reader": _explain_float_reader,
-    "unequal scales": _explain_unequal_scales}
+    "unequal scales": _explain_unequal_scales, "half quantized": _explain_half_quantized}

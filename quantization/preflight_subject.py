@@ -46,18 +46,20 @@ class Subject:
         graph: the file.
         propagation: the prediction for it.
         head: convolutions whose outputs reach a graph output without another convolution.
+        stems: convolutions with a stride that read the image.
         policy: convolutions that the ignore policy leaves in float.
     """
 
     graph: QdqGraph
     propagation: Propagation
     head: Set[int]
+    stems: Set[int]
     policy: Set[int]
 
     @property
     def allowed(self) -> Set[int]:
         """Layers that may stay float."""
-        return self.head | self.policy
+        return self.head | self.stems | self.policy
 
     @cached_property
     def tail(self) -> Set[int]:

@@ -14,7 +14,9 @@ from tqdm import tqdm
 from quantization import calib, rules, upstream
 from quantization.errors import UserError
 from quantization.group_scale import Collector, GroupCalibrator, GroupScale, group_scales
-from quantization.modules import ATTENTION, ATTENTION_REASON, SHORTCUTS, QuantAdd, ShortcutBlock, quantized_type
+from quantization.modules import (ATTENTION, ATTENTION_REASON, SHORTCUTS, QuantAdd, QuantConv2d, QuantInputConv2d,
+                                  ShortcutBlock, quantized_type)
+from quantization.placement import Placement, choose_placement
 from quantization.quantizer import WEIGHT_NAME, is_quantizer, named_quantizers, select_backend, set_amax, swapped
 
 LOG = logging.getLogger("quantization")
@@ -66,14 +68,12 @@ def attention_blocks(model: nn.Module) -> List[str]:
     return blocks
 
 
-def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Sequence[str]] = None,
-                                   weighted_only: bool = False) -> List[str]:
+def replace_to_quantization_module(model: nn.Module, placement: Optional[Placement] = None) -> List[str]:
     """Turn convolutions, linear layers, nearest Upsamples and shortcut sums into quantized modules, in place.
 
     Args:
         model: a fused float model.
-        ignore_policy: regular expressions for modules to leave in float; None: ``upstream.head_policy``.
-        weighted_only: leave out the Upsamples and sums, as the default Q/DQ insertion without rules does.
+        placement: which of them; None: the default, ``choose_placement(model)``.
 
     Returns:
         Paths of the modules that now hold quantizers.
@@ -81,8 +81,9 @@ def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Seq
     Raises:
         UserError: see ``ignored_modules``; or nothing is left to quantize.
     """
-    patterns = upstream.head_policy(model) if ignore_policy is None else list(ignore_policy)
-    ignored = ignored_modules(model, patterns)
+    placement = placement or choose_placement(model)
+    ignored = ignored_modules(model, placement.float_layers)
+    inputs_only = ignored_modules(model, placement.float_weights)
     for block in attention_blocks(model):
         layers = {path for path, module in model.named_modules()
                   if path.startswith(block + ".") and type(module) is nn.Linear}
@@ -92,7 +93,9 @@ def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Seq
     quantized: List[str] = []
     for path, module in list(model.named_modules()):
         target = None if path in ignored else quantized_type(module, shortcut_types)
-        if target is None or (weighted_only and not hasattr(module, "weight")):
+        if target is not None and path in inputs_only:
+            target = QuantInputConv2d if target is QuantConv2d else None
+        if target is None or not (placement.extras or hasattr(module, "weight")):
             continue
         device = next(module.parameters(), torch.empty(0)).device
         module.__class__ = target
@@ -100,7 +103,7 @@ def replace_to_quantization_module(model: nn.Module, ignore_policy: Optional[Seq
         module.to(device)
         quantized.append(path + ".addop" if issubclass(target, ShortcutBlock) else path)
     if not quantized:
-        raise UserError(f"--ignore-policy {' '.join(patterns)} leaves nothing to quantize")
+        raise UserError(f"--ignore-policy {' '.join(placement.float_layers)} leaves nothing to quantize")
     return quantized
 
 

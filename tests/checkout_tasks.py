@@ -77,7 +77,8 @@ def damage(file: str, output: str, kind: str) -> None:
     """Save a damaged copy of a checkpoint."""
     content = torch.load(file, weights_only=False)
     model = content["model"] if content.get("ema") is None else content["ema"]
-    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d)
+                 and (kind != "uncalibrated" or hasattr(module, "_input_quantizer")))
     if kind == "nan":
         with torch.no_grad():
             first.weight.fill_(float("nan"))

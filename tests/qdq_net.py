@@ -67,7 +67,7 @@ class Net:
 
     def conv(self, x: str, path: str, scale: Optional[float] = 0.1, act: str = "silu", out: int = CHANNELS,
              inside: int = CHANNELS, weight_scale: Any = "channel", weight_axis: int = 0, quantize_weight: bool = True,
-             bias: Optional[str] = None) -> str:
+             bias: Optional[str] = None, stride: int = 1) -> str:
         """Conv and activation; ``scale`` None leaves it in float."""
         weight = self.weight(path, out, inside)
         if scale is not None:
@@ -75,7 +75,7 @@ class Net:
         if scale is not None and quantize_weight:
             weight = self.qdq(weight, np.full(out, 0.01) if isinstance(weight_scale, str) else weight_scale,
                               axis=weight_axis)
-        y = self.op("Conv", [x, weight, bias] if bias else [x, weight], path.replace(".", "/"))
+        y = self.op("Conv", [x, weight, bias] if bias else [x, weight], path.replace(".", "/"), strides=[stride] * 2)
         return self.silu(y) if act == "silu" else self.op(act, [y]) if act else y
 
     def silu(self, x: str) -> str:
@@ -84,9 +84,9 @@ class Net:
     def resize(self, x: str, mode: str = "nearest") -> str:
         return self.op("Resize", [x, "", self.constant(np.array([1, 1, 2, 2], np.float32))], mode=mode)
 
-    def head(self, x: str, path: str = "model.9") -> None:
-        """A float convolution whose map is a graph output."""
-        self.outputs.append((self.conv(x, path, scale=None, act=""), 4))
+    def head(self, x: str, path: str = "model.9", scale: Optional[float] = None) -> None:
+        """A convolution with a float weight whose map is a graph output; ``scale``: of its input."""
+        self.outputs.append((self.conv(x, path, scale, act="", quantize_weight=False), 4))
 
     def model(self, inputs: Sequence[Any] = ("N", 4, 8, 8), element: int = TensorProto.FLOAT) -> onnx.ModelProto:
         images = helper.make_tensor_value_info("images", element, list(inputs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 import onnx
@@ -41,6 +41,46 @@ def test_clean_chain(style: str) -> None:
     assert report.separate_q == {"image": 1, "known": 0, "avoidable": 0}
     assert (report.type_changing, report.requantize) == (1, 0)
     assert (report.int8_layers, report.layers) == (2, 3)
+
+
+@pytest.mark.parametrize("stride, quantized, findings, separate_q", [
+    (1, True, {"warn": [], "known": ["image"]}, {"image": 1, "known": 0, "avoidable": 0}),
+    (2, True, {"warn": ["stem"], "known": ["image"]}, {"image": 1, "known": 0, "avoidable": 0}),
+    (2, False, {"warn": [], "known": ["float-producer"]}, {"image": 0, "known": 1, "avoidable": 0}),
+])
+def test_stem(style: str, stride: int, quantized: bool, findings: Dict[str, List[str]],
+              separate_q: Dict[str, int]) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0", 0.1 if quantized else None, stride=stride)
+    net.head(net.conv(x, "model.1"))
+    report = preflight(net.model())
+    assert report.passed and report.separate_q == separate_q
+    assert {severity: checks(report, severity) for severity in findings} == findings
+
+
+def test_float_stem_without_stride_fails(style: str) -> None:
+    net = Net(style)
+    net.head(net.conv(net.conv("images", "model.0", None), "model.1"))
+    assert failures(preflight(net.model())) == ["unquantized"]
+
+
+def test_head_with_a_quantized_input_and_a_float_weight(style: str) -> None:
+    """One Reformat; with a float input the tensor would be emitted in float and a Q kernel follow."""
+    def build(scale: Optional[float]) -> Report:
+        net = Net(style)
+        x = net.conv("images", "model.0")
+        net.head(x, "model.8", scale)
+        net.head(net.conv(x, "model.1", 0.1))
+        return preflight(net.model())
+
+    report = build(0.1)
+    assert report.passed and sorted(checks(report, "known")) == ["float-weight", "image"]
+    assert (report.separate_q["known"], report.separate_q["avoidable"], report.type_changing) == (0, 0, 2)
+    report = build(None)
+    assert sorted(checks(report, "known")) == ["image", "mixed-readers"]
+    assert (report.separate_q["known"], report.separate_q["avoidable"], report.type_changing) == (1, 0, 2)
+    report = build(0.2)  # another scale than the INT8 reader's
+    assert failures(report) == ["two-scales"]
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.1, float("nan"), float("inf")])

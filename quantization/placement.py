@@ -1,0 +1,77 @@
+"""Which layers get quantizers: everything but what measures slower or less accurate in INT8 (docs/placement.md)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, List, Mapping, Sequence, Tuple
+
+from torch import nn
+
+from quantization import upstream
+
+HEAD_CHOICES = ("float", "input", "int8")
+STEM_CHOICES = ("auto", "float", "int8")
+IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where quantizers go.
+
+    Attributes:
+        float_layers: regular expressions for modules left in float, with all modules below them.
+        float_weights: the same for convolutions whose input alone is quantized; ``float_layers`` wins.
+        extras: quantize shortcut sums and nearest Upsamples too, not only layers with weights.
+    """
+
+    float_layers: Tuple[str, ...] = ()
+    float_weights: Tuple[str, ...] = ()
+    extras: bool = True
+
+
+def choose_placement(model: nn.Module, ignore: Sequence[str] = (), head: str = "input", stem: str = "auto",
+                     rules: bool = True) -> Placement:
+    """The placement that the command line's options ask for.
+
+    Args:
+        model: a fused model of an upstream, float or quantized.
+        ignore: regular expressions of ``--ignore-policy``.
+        head: the network's last convolutions: "float", "input" (INT8 input, float weight) or "int8".
+        stem: the convolution that reads the image: "float", "int8", or "auto": float if it has a stride.
+        rules: False: the placement without rules: every weighted layer but the head.
+    """
+    last = upstream.head_policy(model)
+    if not rules:
+        return Placement((*ignore, *(last if head != "int8" else ())), extras=False)
+    left = [*ignore]
+    if stem != "int8":
+        left += stem_policy(model, only_strided=stem == "auto")
+    if head == "float":
+        left += last
+    return Placement(tuple(left), tuple(last) if head == "input" else ())
+
+
+def recorded_placement(model: nn.Module, options: Mapping[str, Any]) -> Placement:
+    """The placement of a checkpoint that ``quantize`` wrote with these options."""
+    return choose_placement(model, options.get("ignore_policy", ()), options.get("head", "input"),
+                            options.get("stem", "auto"), not options.get("no_rules", False))
+
+
+def stem_policy(model: nn.Module, only_strided: bool = True) -> List[str]:
+    """The ``--ignore-policy`` that leaves the convolution that reads the image in float; empty if none is to be.
+
+    INT8 kernels read 32 channels at a time, so three are padded to 32; FP16 kernels read 4. With a stride the padded image
+    is the larger part: INT8 costs 757 us against 383 us in FP16, Reformats included (yolov5s, batch 16). Without one the
+    output is larger still and is better emitted in INT8.
+
+    Args:
+        model: a fused model of an upstream.
+        only_strided: leave it quantized where its stride is 1.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            strided = max(module.stride) > 1
+            reads_image = module.in_channels <= IMAGE_CHANNELS  # Focus and ReOrg give 12
+            return [re.escape(path)] if reads_image and (strided or not only_strided) else []
+    return []
