@@ -110,7 +110,6 @@ def _add_quantize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     group.add_argument("--ema", type=share, default=0.0, metavar="DECAY",
                        help="evaluate and save a moving average of the weights with this decay, e.g. 0.99; 0: none")
     group.add_argument("--amp", choices=sorted(finetune.AMP_TYPES), default="fp16", help="mixed precision on a GPU")
-    group.add_argument("--compile", action="store_true", help="run both models through torch.compile")
     _add_data(parser, name)
 
 

@@ -11,7 +11,7 @@ import random
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 import numpy as np
 import torch
@@ -24,11 +24,11 @@ from quantization import sensitivity as sensitivity_analysis
 from quantization.data import Dataset, Loader, open_dataset
 from quantization.errors import UserError, atomic_write, check_writable
 from quantization.evaluate import Evaluator, Metrics, OnnxPredictor, Predictor
-from quantization.finetune import FinetuneOptions, finetune
 from quantization.group_scale import GroupScale
 from quantization.placement import recorded_placement
 from quantization.preflight import load_onnx, preflight, report_text
 from quantization.sensitivity import SQNR_IMAGES
+from quantization.training import picture_file, train
 
 LOG = logging.getLogger("quantization")
 
@@ -142,7 +142,8 @@ def refuse_overwriting(weight: str, *outputs: Optional[str]) -> None:
 
 def quantize(name: str, options: argparse.Namespace) -> None:
     """PTQ, and QAT when ``--qat`` is given."""
-    refuse_overwriting(options.weight, options.ptq, options.qat, options.summary)
+    refuse_overwriting(options.weight, options.ptq, options.qat, options.summary,
+                       picture_file(options.summary) if options.qat else None)
     device = pick_device(options.device)
     dataset = open_dataset(options.cocodir, options.data)
     model, info = checkpoint.load(options.weight, device, name)
@@ -186,34 +187,14 @@ def quantize(name: str, options: argparse.Namespace) -> None:
     elif options.eval_ptq:
         record("ptq", evaluator(torch_predictor(model), "PTQ"))
     if options.qat:
-        train(model, teacher, dataset, options, evaluator, info, record)
+        loader = Loader(dataset.train, (options.imgsz, options.imgsz), options.batch_size, options.workers,
+                        shuffle_seed=options.seed)
+        train(model, teacher, TensorLoader(loader, device), options,
+              lambda label: evaluator(torch_predictor(model), label), info, record)
         if options.max_drop is not None:
             model, info = checkpoint.load(options.qat, device, name)  # the best epoch
             hold_budget(model, options.qat, "qat", info)
     LOG.info("Summary: %s", options.summary)
-
-
-def train(model: nn.Module, teacher: nn.Module, dataset: Dataset, options: argparse.Namespace, evaluator: Evaluator,
-          info: Dict[str, Any], record: Callable[..., None]) -> None:
-    """QAT; after each epoch the mAP is measured, and the best epoch so far is the QAT checkpoint."""
-    device = next(model.parameters()).device
-    history: List[Dict[str, float]] = []
-    best: Dict[str, Metrics] = {}
-
-    def after_epoch(epoch: int, loss: float, lr: float) -> None:
-        metrics = evaluator(torch_predictor(model), f"QAT epoch {epoch + 1}/{options.epochs}")
-        history.append({"epoch": epoch + 1, "loss": loss, "lr": lr, "map": metrics.map, "map50": metrics.map50})
-        if not best or metrics.map > best["qat"].map:
-            best["qat"] = metrics
-            checkpoint.save(options.qat, model, {**info, "epoch": epoch + 1, "history": list(history)})
-        record("qat", best["qat"], epochs=history)
-
-    loader = Loader(dataset.train, (options.imgsz, options.imgsz), options.batch_size, options.workers,
-                    shuffle_seed=options.seed)
-    finetune(model, teacher, TensorLoader(loader, device),
-             FinetuneOptions(options.epochs, options.iters, options.lr, options.supervision_stride,
-                             not options.no_amp), after_epoch)
-    LOG.info("QAT checkpoint: %s (best of %d epochs)", options.qat, len(history))
 
 
 def export(name: str, options: argparse.Namespace) -> None:
@@ -243,7 +224,7 @@ def export(name: str, options: argparse.Namespace) -> None:
 
 def sensitive(name: str, options: argparse.Namespace) -> None:
     """Rank layers by the mAP with each in float in turn, or units by their error at the head's outputs."""
-    picture = str(Path(options.summary).with_suffix(".png"))
+    picture = picture_file(options.summary)
     refuse_overwriting(options.weight, options.summary, picture)
     device = pick_device(options.device)
     dataset = open_dataset(options.cocodir, options.data)

@@ -1,4 +1,4 @@
-"""Quantization-aware training by distillation: layer outputs of the quantized model follow those of the float model.
+"""Quantization-aware training by distillation: outputs of the quantized model follow those of the float model.
 
 No labels and no upstream loss are needed. The trainer knows nothing of the network but its list of layers.
 """
@@ -6,19 +6,27 @@ No labels and no upstream loss are needed. The trainer knows nothing of the netw
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
+import math
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
+from typing import Any, Callable, Iterable, Iterator, Optional
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from quantization.ema import WeightAverage
 from quantization.errors import UserError
+from quantization.losses import Distillation
+from quantization.qat_quantizers import QatQuantizers
 
 LOG = logging.getLogger("quantization")
+SCHEDULES = ("steps", "cosine")
+AMP_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "off": None}
 CHECK_EVERY = 10  # steps between looks at the loss on the host: each look waits for the GPU
 DIVERGED = 20.0  # times the first loss
+SCALE_RATE = 10.0  # learning rate of the learned scales, which are shares, times that of the weights
 
 
 @dataclass
@@ -30,65 +38,139 @@ class FinetuneOptions:
         iterations: steps an epoch.
         lr: learning rate at its highest; see ``learning_rate``.
         supervision_stride: every n-th layer is supervised, and the last one before the head.
-        amp: mixed precision, on a GPU.
+        loss: of each layer, one of ``losses.LOSSES``.
+        head_weight: weight of the head's outputs in the loss; 0 leaves them out.
+        schedule: one of ``SCHEDULES``.
+        learn_scales: learn the scales too (LSQ).
+        ema: decay of the weights' moving average; 0: none.
+        amp: mixed precision on a GPU, one of ``AMP_TYPES``.
     """
 
     epochs: int = 10
     iterations: int = 200
     lr: float = 1e-5
     supervision_stride: int = 1
-    amp: bool = True
+    loss: str = "mse"
+    head_weight: float = 0.0
+    schedule: str = "steps"
+    learn_scales: bool = False
+    ema: float = 0.0
+    amp: str = "fp16"
 
 
-def learning_rate(progress: float, highest: float) -> float:
-    """The published three-step schedule: a tenth, the highest from 60 % to 70 % of the steps, a tenth.
+def learning_rate(progress: float, highest: float, schedule: str = "steps") -> float:
+    """The learning rate of a step.
 
     Args:
         progress: share of the steps done, 0 to 1.
-        highest: the learning rate of the middle step.
+        highest: the largest learning rate.
+        schedule: "steps", the published one: a tenth, the highest from 60 % to 70 % of the steps, a tenth; "cosine": rises
+            evenly in the first 5 % and falls to 1 % by a cosine.
     """
-    return highest if 0.6 <= progress < 0.7 else highest / 10
+    if schedule == "steps":
+        return highest if 0.6 <= progress < 0.7 else highest / 10
+    if progress < 0.05:
+        return highest * max(progress, 0.0005) / 0.05
+    return highest * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - 0.05) / 0.95)))
 
 
-def supervised_layers(layers: nn.Sequential, stride: int) -> List[int]:
-    """Indices of the layers whose outputs are compared: every ``stride``-th, and the last one before the head."""
-    last = len(layers) - 2
-    return sorted({*range(0, last + 1, max(1, stride)), last})
+def make_optimizer(weights: Any, scales: Any, device: torch.device) -> torch.optim.Adam:
+    """Adam; on a GPU in one kernel, where torch has it, which also spares GradScaler its wait for the GPU."""
+    groups = [{"params": weights, "rate": 1.0}] + ([{"params": scales, "rate": SCALE_RATE}] if scales else [])
+    fused = device.type == "cuda" and "fused" in inspect.signature(torch.optim.Adam.__init__).parameters
+    return torch.optim.Adam(groups, **({"fused": True} if fused else {}))
 
 
-@contextlib.contextmanager
-def recorded_outputs(layers: nn.Sequential, indices: List[int]) -> Iterator[Dict[int, Tensor]]:
-    """Keep the outputs of some layers by forward hooks, for as long as the context lasts.
+def make_scaler(device: torch.device, enabled: bool) -> Any:
+    """GradScaler under its name of this torch."""
+    if hasattr(torch, "amp") and hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device.type, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)
+
+
+class Trainer:
+    """QAT, one step at a time. No step waits for the GPU.
 
     Args:
-        layers: the model's layers.
-        indices: which to record.
-
-    Yields:
-        Layer index to its last output.
+        model: quantized and calibrated; trained in place.
+        teacher: the float model on the same device.
+        options: see ``FinetuneOptions``.
     """
-    outputs: Dict[int, Tensor] = {}
 
-    def hook(index: int) -> Callable[..., None]:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                outputs[index] = output
+    def __init__(self, model: nn.Module, teacher: nn.Module, options: FinetuneOptions) -> None:
+        self.model, self.teacher, self.options = model, teacher.eval().requires_grad_(False), options
+        self.device = next(model.parameters()).device
+        self.amp = AMP_TYPES[options.amp] if self.device.type == "cuda" else None
+        self.scaler = make_scaler(self.device, self.amp == torch.float16)
+        weights = [parameter for parameter in model.parameters() if parameter.is_floating_point()]
+        for parameter in weights:
+            parameter.requires_grad_(True)
+        self.quantizers = QatQuantizers(model, options.learn_scales)
+        scales = self.quantizers.parameters()
+        self.optimizer = make_optimizer(weights, scales, self.device)
+        self.average = WeightAverage([*weights, *scales], options.ema) if options.ema else None
+        self.loss = Distillation(model.model, teacher.model, options.loss, options.supervision_stride,
+                                 options.head_weight)
 
-        return keep
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Context in which ``step`` may be called."""
+        # all but the head stays in eval mode: what BatchNorm is not folded (in CSP blocks) has to keep its statistics
+        self.model.eval()
+        heads = (self.model.model[-1], self.teacher.model[-1])
+        # an activation in place would have to copy its input for the backward pass first
+        in_place = [module for module in self.model.modules() if getattr(module, "inplace", False) is True]
+        try:
+            for head in heads:
+                head.training = True  # it gives its raw maps
+            for module in in_place:
+                module.inplace = False
+            with self.quantizers.in_place(), self.loss.watching():
+                yield
+        finally:
+            for head in heads:
+                head.training = False
+            for module in in_place:
+                module.inplace = True
 
-    handles = [layers[index].register_forward_hook(hook(index)) for index in indices]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+    def step(self, images: Tensor, lr: float) -> Tensor:
+        """Train on one batch.
+
+        Args:
+            images: (B, 3, H, W), floats in 0..1 on the model's device.
+            lr: learning rate.
+
+        Returns:
+            The loss before the step, shape (), on the device.
+        """
+        with torch.autocast(self.device.type, dtype=self.amp or torch.bfloat16, enabled=self.amp is not None):
+            with torch.no_grad():
+                self.teacher(images)
+            self.model(images)
+            loss = self.loss.take()
+        self.quantizers.forget()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["rate"]
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
+        return loss.detach()
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Context in which the model is as it would be saved: averaged weights, learned scales as amax, eval mode."""
+        with self.average.applied() if self.average is not None else contextlib.nullcontext():
+            self.quantizers.write_back()
+            self.model.eval()
+            yield
 
 
 def finetune(model: nn.Module, teacher: nn.Module, batches: Iterable[Tensor], options: FinetuneOptions,
              after_epoch: Callable[[int, float, float], None]) -> None:
-    """Train ``model`` to give the layer outputs of ``teacher``.
-
-    The sum over the supervised layers of the mean squared error is minimised by Adam.
+    """Train ``model`` to give the outputs of ``teacher``.
 
     Args:
         model: quantized and calibrated; changed in place.
@@ -100,52 +182,23 @@ def finetune(model: nn.Module, teacher: nn.Module, batches: Iterable[Tensor], op
     Raises:
         UserError: the loss is NaN or has grown ``DIVERGED``-fold.
     """
-    device = next(model.parameters()).device
-    amp = options.amp and device.type == "cuda"
-    scaler = torch.cuda.amp.GradScaler(enabled=amp) if not hasattr(torch, "amp") or not hasattr(
-        torch.amp, "GradScaler") else torch.amp.GradScaler(device.type, enabled=amp)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad],
-                                 lr=options.lr)
-    indices = supervised_layers(model.model, options.supervision_stride)
-    teacher.eval()
-    watch = LossWatch()
+    trainer, watch = Trainer(model, teacher, options), LossWatch()
     for epoch in range(options.epochs):
-        # BatchNorm is folded, so train and eval mode differ in the head alone, which in training gives its raw maps
-        model.train()
-        total, lr, done = torch.zeros((), device=device), options.lr, 0
+        total, lr, done = torch.zeros((), device=trainer.device), options.lr, 0
         steps = tqdm(take(batches, options.iterations), total=options.iterations, leave=False, unit="step",
                      desc=f"QAT {epoch + 1}/{options.epochs}")
-        with recorded_outputs(model.model, indices) as student_outputs, \
-                recorded_outputs(teacher.model, indices) as teacher_outputs:
+        with trainer.training():
             for step, images in enumerate(steps):
                 lr = learning_rate((epoch * options.iterations + step) / (options.epochs * options.iterations),
-                                   options.lr)
-                optimizer.param_groups[0]["lr"] = lr
-                with torch.autocast(device.type, enabled=amp):
-                    with torch.no_grad():
-                        teacher(images)
-                    model(images)
-                    loss = layer_loss(student_outputs, teacher_outputs)
-                scaler.scale(loss).backward()
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
-                loss = loss.detach()
+                                   options.lr, options.schedule)
+                loss = trainer.step(images, lr)
                 total += loss
                 done = step + 1
                 if step % CHECK_EVERY == 0 or done == options.iterations:
                     watch.check(float(loss), epoch, step)
                     steps.set_postfix(loss=f"{float(loss):.4g}", lr=f"{lr:.1e}")
-        model.eval()
-        after_epoch(epoch, float(total) / max(1, done), lr)
-
-
-def layer_loss(student: Dict[int, Tensor], teacher: Dict[int, Tensor]) -> Tensor:
-    """Sum over layers of the mean squared error, in float32."""
-    losses = [nn.functional.mse_loss(student[index].float(), teacher[index].float()) for index in teacher]
-    return torch.stack(losses).sum()
+        with trainer.evaluating():
+            after_epoch(epoch, float(total) / max(1, done), lr)
 
 
 def take(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:

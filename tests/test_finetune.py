@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import List
+from typing import Any, Dict, List
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from quantization import calib, quantizer
 from quantization.errors import UserError
-from quantization.finetune import FinetuneOptions, finetune, layer_loss, learning_rate, supervised_layers, take
+from quantization.finetune import FinetuneOptions, finetune, learning_rate, take
 from quantization.modules import QuantConv2d
 
 
@@ -21,8 +21,8 @@ class Small(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers = [nn.Sequential(nn.Conv2d(3 if not i else 8, 8, 3, padding=1), nn.SiLU()) for i in range(3)]
-        self.model = nn.Sequential(*layers, nn.Flatten())
+        layers = [nn.Sequential(nn.Conv2d(3 if not i else 8, 8, 3, padding=1), nn.SiLU(inplace=True)) for i in range(3)]
+        self.model = nn.Sequential(*layers, nn.Flatten())  # Flatten: the head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)
@@ -55,7 +55,16 @@ def distance(model: nn.Module, teacher: nn.Module, images: List[torch.Tensor]) -
         return sum(float(((model(x) - teacher(x)) ** 2).mean()) for x in images)
 
 
-def test_training_brings_the_outputs_closer(images: List[torch.Tensor]) -> None:
+OPTIONS = {
+    "published": {},
+    "normalised": {"loss": "normalised", "schedule": "cosine"},
+    "head": {"head_weight": 1.0, "schedule": "cosine", "ema": 0.9},
+    "learned scales": {"loss": "normalised", "learn_scales": True},
+}
+
+
+@pytest.mark.parametrize("more", list(OPTIONS.values()), ids=list(OPTIONS))
+def test_training_brings_the_outputs_closer(images: List[torch.Tensor], more: Dict[str, Any]) -> None:
     torch.manual_seed(0)
     teacher = Small()
     model = quantized(teacher, images)
@@ -63,12 +72,40 @@ def test_training_brings_the_outputs_closer(images: List[torch.Tensor]) -> None:
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn(parameter.shape)
     before, epochs = distance(model, teacher, images), []
-    finetune(model, teacher, images, FinetuneOptions(epochs=3, iterations=60, lr=3e-3),
+    finetune(model, teacher, images, FinetuneOptions(epochs=3, iterations=60, lr=1e-3, **more),
              lambda epoch, loss, lr: epochs.append((epoch, loss, lr)))
     assert distance(model, teacher, images) < 0.5 * before
     assert [epoch for epoch, _, _ in epochs] == [0, 1, 2]
     assert epochs[-1][1] < epochs[0][1]
     assert not model.model[0]._forward_hooks and not model.training
+    assert all(module.inplace for module in model.modules() if isinstance(module, nn.SiLU))
+
+
+def test_learned_scales_mend_a_bad_range(images: List[torch.Tensor]) -> None:
+    """An activation range that is 20 times too wide leaves a handful of levels."""
+    torch.manual_seed(0)
+    teacher = Small()
+    ranges, distances = [], []
+    for learn in (False, True):
+        model = quantized(teacher, images)
+        quantizer.set_amax(model.model[1][0]._input_quantizer, torch.tensor(40.0))
+        finetune(model, teacher, images, FinetuneOptions(2, 100, 2e-3, schedule="cosine", learn_scales=learn),
+                 lambda *_: None)
+        ranges.append(float(model.model[1][0]._input_quantizer.amax))
+        distances.append(distance(model, teacher, images))
+    assert ranges[0] == 40.0 and ranges[1] < 30.0
+    assert distances[1] < 0.8 * distances[0]
+
+
+def test_what_is_evaluated_is_the_average_and_training_goes_on_from_the_weights(images: List[torch.Tensor]) -> None:
+    torch.manual_seed(0)
+    teacher = Small()
+    model = quantized(teacher, images)
+    seen: List[torch.Tensor] = []
+    finetune(model, teacher, images, FinetuneOptions(1, 40, 3e-3, ema=0.99),
+             lambda *_: seen.append(model.model[0][0].weight.detach().clone()))
+    start, end = (part.model[0][0].weight.detach() for part in (teacher, model))
+    assert 0 < float((seen[0] - start).norm()) < float((end - start).norm())
 
 
 def test_nan_and_growth_stop_with_the_remedy(images: List[torch.Tensor]) -> None:
@@ -87,17 +124,13 @@ def test_three_step_schedule() -> None:
     assert rates == [pytest.approx(1e-6)] * 6 + [1e-5] + [pytest.approx(1e-6)] * 3
 
 
-def test_supervised_layers_include_the_last_before_the_head() -> None:
-    layers = nn.Sequential(*[nn.Identity() for _ in range(10)])
-    assert supervised_layers(layers, 1) == list(range(9))
-    assert supervised_layers(layers, 3) == [0, 3, 6, 8]
-
-
-def test_layer_loss_equals_numpy() -> None:
-    a, b = torch.randn(2, 3, 4), torch.randn(2, 5)
-    c, d = torch.randn(2, 3, 4), torch.randn(2, 5)
-    expected = ((a - c).numpy() ** 2).mean() + ((b - d).numpy() ** 2).mean()
-    assert float(layer_loss({0: a, 1: b}, {0: c, 1: d})) == pytest.approx(expected, rel=1e-5)
+def test_cosine_schedule_warms_up_and_falls() -> None:
+    rates = [learning_rate(step / 1000, 1e-5, "cosine") for step in range(1000)]
+    highest = max(range(1000), key=rates.__getitem__)
+    assert highest == 50 and rates[50] == pytest.approx(1e-5)
+    assert 0 < rates[0] < rates[25] < rates[50] and rates[25] == pytest.approx(0.5e-5)
+    assert all(a > b for a, b in zip(rates[50:], rates[51:]))
+    assert rates[525] == pytest.approx((0.01 + 0.99 / 2) * 1e-5) and rates[-1] == pytest.approx(1e-7, rel=0.01)
 
 
 def test_take_starts_over_and_refuses_nothing() -> None:

@@ -1,0 +1,111 @@
+"""What QAT minimises: how far the quantized model's outputs are from the float model's, layer by layer and at the head.
+
+The terms are taken while the quantized model runs: as soon as a layer has its output, the float model's is compared and
+freed, and what stays for the backward pass is their difference in the precision that they came in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, Dict, Iterator, List
+
+import torch
+from torch import Tensor, nn
+
+LOSSES = ("normalised", "mse")
+
+
+class SquaredDistance(torch.autograd.Function):
+    """Sum of (student - teacher)^2, shape () in float32; both of one shape, in any floating type.
+
+    ``mse_loss`` under autocast would make float32 copies of both, and keep them for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        difference = student - teacher
+        ctx.save_for_backward(difference)
+        return torch.linalg.vector_norm(difference, dtype=torch.float32).square()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return ctx.saved_tensors[0] * (2 * gradient), None
+
+
+def distance(student: Tensor, teacher: Tensor, loss: str) -> Tensor:
+    """One term of the loss, shape () in float32.
+
+    Args:
+        student: output of the quantized model.
+        teacher: the same of the float model.
+        loss: "mse": the mean squared error; "normalised": the squared error over the energy of ``teacher``, which is the
+            reciprocal of the signal-to-noise ratio, so that layers count alike whatever their outputs' magnitude.
+    """
+    squared = SquaredDistance.apply(student, teacher)
+    if loss == "mse":
+        return squared / teacher.numel()
+    energy = torch.linalg.vector_norm(teacher, dtype=torch.float32).square()
+    return squared / energy.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def supervised_layers(layers: nn.Sequential, stride: int) -> List[int]:
+    """Indices of the layers whose outputs are compared: every ``stride``-th, and the last one before the head."""
+    last = len(layers) - 2
+    return sorted({*range(0, last + 1, max(1, stride)), last})
+
+
+def tensors(output: Any) -> List[Tensor]:
+    """The tensors in a layer's output, which may be nested lists of them."""
+    if isinstance(output, Tensor):
+        return [output]
+    return [part for item in output for part in tensors(item)] if isinstance(output, (list, tuple)) else []
+
+
+class Distillation:
+    """The loss of a student against a teacher.
+
+    Args:
+        student: the quantized model's layers; the last one is the head.
+        teacher: the float model's.
+        loss: of each layer, one of ``LOSSES``.
+        stride: see ``supervised_layers``.
+        head_weight: weight of the head's outputs; 0 leaves them out.
+    """
+
+    def __init__(self, student: nn.Sequential, teacher: nn.Sequential, loss: str = "mse", stride: int = 1,
+                 head_weight: float = 0.0) -> None:
+        self._student, self._teacher, self._loss = student, teacher, loss
+        self._weights: Dict[int, float] = {index: 1.0 for index in supervised_layers(student, stride)}
+        if head_weight:
+            self._weights[len(student) - 1] = head_weight
+        self._expected: Dict[int, List[Tensor]] = {}
+        self._terms: List[Tensor] = []
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Hooks on the layers of both, for as long as the context lasts. In each step the teacher has to run first."""
+        handles = [layers[index].register_forward_hook(make(index)) for index in self._weights
+                   for layers, make in ((self._teacher, self._keep), (self._student, self._compare))]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _keep(self, index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._expected[index] = tensors(output)
+
+        return hook
+
+    def _compare(self, index: int) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            for student, teacher in zip(tensors(output), self._expected.pop(index)):
+                self._terms.append(self._weights[index] * distance(student, teacher, self._loss))
+
+        return hook
+
+    def take(self) -> Tensor:
+        """The sum of the terms since the last call, shape ()."""
+        terms, self._terms = self._terms, []
+        return torch.stack(terms).sum()
