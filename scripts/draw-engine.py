@@ -10,12 +10,12 @@ from typing import List, Optional, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from quantization.engine.compare import Comparison, compare  # noqa: E402
-from quantization.engine.findings import find_problems  # noqa: E402
 from quantization.engine.graph_drawing import render, to_dot  # noqa: E402
+from quantization.engine.page import comparison_html, page, single_html  # noqa: E402
 from quantization.engine.profile import add_profile  # noqa: E402
 from quantization.engine.records import load_layers  # noqa: E402
-from quantization.engine.report import comparison_html, comparison_text, findings_text, page  # noqa: E402
-from quantization.engine.summary import as_text, summarise, table  # noqa: E402
+from quantization.engine.report import (comparison_text, marks, notes, sections, single_section,  # noqa: E402
+                                        single_text)
 from quantization.engine.topology import EngineGraph  # noqa: E402
 from quantization.errors import UserError, atomic_write, run_main  # noqa: E402
 
@@ -55,16 +55,18 @@ def choose_output(options: argparse.Namespace) -> None:
 
 
 def draw_comparison(comparison: Comparison, file_format: str) -> bytes:
-    graphs = comparison.graphs
-    dot = to_dot(graphs, comparison.aligned)
+    found, graphs = sections(comparison), comparison.graphs
     if file_format != "html":
-        return render(dot, file_format)
-    return page(render(dot, "svg"), graphs, comparison_html(comparison)).encode("utf-8")
+        return render(to_dot(graphs, comparison.aligned, marks(found), notes(found)), file_format)
+    drawing = render(to_dot(graphs, comparison.aligned, marks(found)), "svg")
+    return page(drawing, graphs, comparison_html(comparison)).encode("utf-8")
 
 
 def draw_one(graph: EngineGraph, file_format: str) -> bytes:
-    dot = to_dot([graph])
-    return page(render(dot, "svg"), [graph]).encode("utf-8") if file_format == "html" else render(dot, file_format)
+    found = single_section(graph)
+    if file_format != "html":
+        return render(to_dot([graph], marks=marks(found), notes=notes(found)), file_format)
+    return page(render(to_dot([graph], marks=marks(found)), "svg"), [graph], single_html(graph)).encode("utf-8")
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -81,9 +83,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         print(comparison_text(comparison))
         picture = draw_comparison(comparison, options.format)
     else:
-        summary = summarise(graph)
-        print(as_text(table([summary]), [summary.name]))
-        print(f"\nFindings:\n{findings_text(find_problems(graph), summary.timed) or 'none'}")
+        print(single_text(graph))
         picture = draw_one(graph, options.format)
     with atomic_write(options.output) as temporary:
         Path(temporary).write_bytes(picture)

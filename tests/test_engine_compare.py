@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from quantization.engine.causes import CAUSES
 from quantization.engine.compare import compare
 from quantization.engine.findings import find_problems
 from quantization.engine.names import onnx_nodes
 from quantization.engine.profile import add_profile
 from quantization.engine.records import load_layers
-from quantization.engine.report import comparison_html, comparison_text
+from quantization.engine.page import comparison_html
+from quantization.engine.report import comparison_text
 from quantization.engine.summary import summarise
 from quantization.engine.topology import EngineGraph
 
@@ -36,11 +38,11 @@ def published():
 def test_published_finding_comes_first(published):
     """The document's pictures: model.5 is not fused and two Reformats follow it, because of the first Concat."""
     first = published.only_second[0]
-    assert first.key == ("quantize", "model.5") and first.avoidable
-    for words in ("convolution and activation are not fused", "twice", "model.6.conv", "model.11.conv"):
+    assert first.key == ("scales", "model.5") and first.avoidable
+    for words in ("quantized twice", "for model.6.conv", "for model.11.conv through Concat /model.10/Concat",
+                  "convolution and activation are not fused"):
         assert words in first.text
-    assert "through Concat /model.10/Concat" in first.text
-    assert "give model.6.conv and model.11.conv one quantizer (apply_custom_rules_to_quantizer" in first.advice
+    assert "one quantizer" in CAUSES[first.cause].change
     assert first.cost_ms == pytest.approx(0.006 + 0.011 + 0.009)
     assert len(published.only_second) == 1 and published.only_first == []
     assert [(region.name, region.describe(0), region.describe(1)) for region in published.fusions] == [
@@ -48,12 +50,27 @@ def test_published_finding_comes_first(published):
     assert published.fusions[0].extra_ms == pytest.approx(0.028)
 
 
-def test_report_says_it_in_the_terminal_and_on_the_page(published):
+def test_report_says_it_first_in_the_terminal_and_on_the_page(published):
     text, page = comparison_text(published), comparison_html(published)
-    for words in ("first-concat-no-rule takes 0.108 ms", "+28.0 us", "26.0 us", "model.5: convolution",
-                  "through Concat /model.10/Concat", "Conv | SiLU | 2 Reformats", "FP16 to Int8"):
-        assert words in text and words in page
+    lines = text.splitlines()
+    assert lines[0].startswith("first-concat-no-rule takes 0.108 ms") and "+28.0 us" in lines[0]
+    assert lines[2] == "In first-concat-no-rule, not in first-concat-ptq:"
+    assert lines[3].startswith("  scales, 1 finding, 26.0 us: ")
+    flat = " ".join(text.split())
+    for words in ("+28.0 us", "26.0 us", "model.5: its FP16 output", "through Concat /model.10/Concat",
+                  "Conv | SiLU | 2 Reformats", "FP16 to Int8", "apply_custom_rules_to_quantizer"):
+        assert words in flat and words in page
     assert page.count("<svg") == 1  # the chart
+    assert flat.count("apply_custom_rules_to_quantizer") == page.count("apply_custom_rules_to_quantizer") == 1
+
+
+def test_one_sided_concat_names_come_from_the_other_engine():
+    """All branches written by Q kernels: nothing in that engine names the Concat."""
+    first, second = load("yolov5s-groups"), load("yolov5s-no-rule")
+    alone = {finding.key: finding for finding in find_problems(second)}["scales", "model.10"]
+    assert "for model.23.cv1.conv and model.23.cv2.conv through" in alone.text
+    told = {finding.key: finding for finding in compare(first, second).only_second}["scales", "model.10"]
+    assert "/model.12/Concat" in told.text and "/model.22/Concat" in told.text
 
 
 def test_summary_counts_what_the_file_holds():
@@ -81,26 +98,15 @@ def test_summary_counts_what_the_file_holds():
 def test_real_engines_show_the_laterals_with_two_scales():
     comparison = compare(load("yolov5s-groups"), load("yolov5s-no-rule"))
     found = {finding.key: finding for finding in comparison.only_second}
-    assert ("quantize", "model.10") in found and ("quantize", "model.14") in found
-    text = found["quantize", "model.10"]
-    assert "model.13.cv1.conv" in text.advice and "model.23.cv1.conv" in text.advice
-    assert "quantize the input of model.11 (Resize) with it too" in text.advice
-    assert "/model.12/Concat" in text.text and "/model.22/Concat" in text.text
+    assert ("scales", "model.14") in found
+    lateral = found["scales", "model.10"]
+    assert "model.13.cv1.conv" in lateral.text and "model.23.cv1.conv" in lateral.text
+    assert lateral.advice == "quantize the input of model.11 (Resize) with it too"
     # the prototype's shortcuts: one operand quantized
-    sums = [finding for finding in comparison.only_first if finding.key[0] == "dequantize"]
+    sums = [finding for finding in comparison.only_first if finding.cause == "sum"]
     assert len(sums) == 7 and all("both operands" in finding.advice for finding in sums)
     # their sums are split for that reason, which is not told twice
-    assert not any(finding.key[0] == "split" and ".m." in finding.key[1] for finding in comparison.only_first)
-    # the head reads these as float: in both engines, and not to be blamed
-    kept = {finding.key: finding for finding in comparison.both}
-    assert not kept["quantize", "model.17.cv3"].avoidable and "model.24.m.0" in kept["quantize", "model.17.cv3"].text
-
-
-def test_artefact_of_merged_biases_is_named():
-    names = {finding.key[0] for finding in find_problems(load("yolov5s-groups"))}
-    first = find_problems(load("yolov5s-no-rule"))[0]
-    assert first.key[0] == "constants" and "52 copies" in first.text and "Identity" in first.advice
-    assert "constants" not in names
+    assert not any(finding.cause == "split" for finding in comparison.only_first)
 
 
 @pytest.mark.parametrize("name", ["yolov5s-fp16", "yolov5s-no-rule", "yolov5s-groups"])
@@ -134,18 +140,11 @@ def test_an_engine_equals_itself():
     assert all(region.extra_ms == 0 for region in comparison.regions)
 
 
-def test_float_convolutions_are_findings_against_an_int8_engine():
-    comparison = compare(load("yolov5s-groups"), load("yolov5s-fp16"))
-    floats = [finding for finding in comparison.only_second if finding.key[0] == "float"]
-    assert len(floats) == 57  # 60 convolutions without the three of the head
-    assert "the convolution runs in FP16" in floats[0].text
-
-
 def test_without_profiles_layers_are_counted():
     comparison = compare(load("first-concat-ptq", profile=False), load("first-concat-no-rule", profile=False))
     text = comparison_text(comparison)
-    assert "1. 3 layers: model.5" in text and " us" not in text
-    assert comparison.only_second[0].key == ("quantize", "model.5")
+    assert "  1. 3 layers  model.5" in text and " us" not in text
+    assert comparison.only_second[0].key == ("scales", "model.5")
 
 
 def test_rescaling_reformats_name_both_sides(tmp_path):

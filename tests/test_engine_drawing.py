@@ -15,7 +15,7 @@ import pytest
 from quantization.engine.graph_drawing import render, to_dot
 from quantization.engine.profile import add_profile
 from quantization.engine.records import load_layers
-from quantization.engine.report import page
+from quantization.engine.page import page, single_html
 from quantization.engine.topology import EngineGraph
 from quantization.errors import UserError
 
@@ -104,6 +104,15 @@ def test_svg_shows_kind_precision_time_and_type_changes():
 
 
 @needs_dot
+def test_findings_are_marked_in_the_drawing():
+    graphs = load("first-concat-ptq"), load("first-concat-no-rule")
+    root = ElementTree.fromstring(render(to_dot(graphs, marks={"e1_6": 3, "e1_7": 3}, notes=["a <note> & more"]), "svg"))
+    nodes = {node.get("id"): texts(node) for node in root.iter(SVG + "g") if node.get("class") == "node"}
+    assert {name for name, words in nodes.items() if "finding 3" in words} == {"e1_6", "e1_7"}
+    assert any("a <note> & more" in text for text in texts(root))
+
+
+@needs_dot
 def test_two_engines_are_drawn_side_by_side_at_one_height():
     def top(root, name):
         node = next(node for node in root.iter(SVG + "g") if node.get("id") == name)
@@ -133,14 +142,14 @@ def test_cycles_and_odd_names_are_drawn(tmp_path):
     link = "{http://www.w3.org/1999/xlink}title"
     titles = {node.get(link, "").strip() for node in ElementTree.fromstring(drawing).iter()}
     assert {'a"b', "<b>&amp;", "back\\slash\\", "\\N", "</script>"} <= titles
-    html = page(drawing, [graph])
+    html = page(drawing, [graph], single_html(graph))
     assert html.count("</script>") == 1
 
 
 @needs_dot
 def test_page_is_self_contained_and_holds_every_record():
     graph = load("yolov5s-groups")
-    html = page(render(to_dot([graph]), "svg"), [graph])
+    html = page(render(to_dot([graph]), "svg"), [graph], single_html(graph))
     records = json.loads(re.search(r"const records = (\{.*\});", html).group(1))
     assert len(records) == len(graph.layers)
     assert records["e0_3"]["LayerType"] == graph.layers[3].type
@@ -185,6 +194,10 @@ def test_script_compares(tmp_path, file_format, magic):
     assert (done.returncode, done.stderr) == (0, "")
     assert output.read_bytes().startswith(magic)
     assert "In no-rule, not in ptq:" in done.stdout and "one quantizer" in done.stdout
+    if file_format == "svg":  # the finding is in the picture itself
+        drawn = " ".join(texts(ElementTree.parse(str(output)).getroot()))
+        assert "In no-rule, not in ptq" in drawn and "through Concat /model.10/Concat" in drawn
+        assert drawn.count("finding 1") == 3  # an activation and two Reformats
 
 
 @pytest.mark.parametrize("arguments, message", [

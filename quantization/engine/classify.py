@@ -83,5 +83,9 @@ def origin(layer: Layer) -> str:
     return layer.origin or ("QDQ" if kind(layer) == "quantize" else "unnamed")
 
 
+def computes_in_float(layer: Layer) -> bool:
+    return precision(layer) in _FLOATS
+
+
 def emits_float(layer: Layer) -> bool:
     return bool(layer.outputs) and layer.outputs[0].datatype in _FLOATS

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
+from quantization.engine.causes import Finding, make_finding, time_ms
 from quantization.engine.classify import is_reformat, kind, precision
-from quantization.engine.findings import Finding, by_cost, find_problems, make_finding
+from quantization.engine.findings import by_cost, find_problems
 from quantization.engine.names import common_module, onnx_nodes, operations
 from quantization.engine.records import Layer
 from quantization.engine.topology import EngineGraph
+from quantization.engine.trace import conversions, counted, modules, name_concats, network_input, words
+
+_NOISE = 0.05  # two ways that differ by less, as a part of the slower one, count as equally fast
 
 Place = Tuple[int, int]  # engine (0 or 1), index of the layer
 
@@ -83,8 +88,10 @@ class Comparison:
 def compare(first: EngineGraph, second: EngineGraph) -> Comparison:
     """Align two engines and sort their findings by whether the other has them too."""
     regions = align(first, second)
-    found = [find_problems(first), find_problems(second) + _less_precise(regions)]
-    found[1].sort(key=by_cost)
+    name_concats(first, second)
+    found = _other_precision((first, second), regions, [find_problems(first), find_problems(second)])
+    for findings in found:
+        findings.sort(key=by_cost)
     keys = [{finding.key for finding in findings} for findings in found]
     return Comparison((first, second), regions, [finding for finding in found[1] if finding.key not in keys[0]],
                       [finding for finding in found[0] if finding.key not in keys[1]],
@@ -138,15 +145,62 @@ def _partition(layers: Sequence[Layer]) -> Set[FrozenSet[str]]:
     return {frozenset(onnx_nodes(layer)) for layer in layers}
 
 
-def _less_precise(regions: Sequence[Region]) -> List[Finding]:
-    """Convolutions that run in INT8 in the first engine and in float in the second."""
-    findings = []
+def _other_precision(graphs: Tuple[EngineGraph, EngineGraph], regions: Sequence[Region],
+                     found: Sequence[List[Finding]]) -> List[List[Finding]]:
+    """Per engine, its findings, with those on convolutions that are INT8 in one engine and float in the other.
+
+    Such a convolution is compared with the Reformats that exist for it alone, before and behind it, and the slower
+    engine gets a finding that costs the difference. It stands for the findings on the single Reformats. There is none
+    where an avoidable finding of another cause makes one of the ways slow, and none if float is faster because its
+    neighbours are float as well: a float convolution among INT8 ones would need Reformats that no engine shows.
+    """
+    merged = [list(findings) for findings in found]
+    if not all(graph.engine.timed for graph in graphs):
+        return merged
     for region in regions:
-        convs = [[layer for layer in layers if kind(layer) == "conv"] for layers in region.layers]
-        if any(precision(layer) == "Int8" for layer in convs[0]):
-            floats = [layer for layer in convs[1] if precision(layer) != "Int8"]
-            if floats:
-                text = f"{region.name}: the convolution runs in {precision(floats[0])}, in the other engine in Int8"
-                advice = f"quantize {region.name}, unless accuracy forbids it (--ignore-policy)"
-                findings.append(make_finding(("float", region.name), text, advice, floats))
-    return findings
+        types = [{precision(layer) for layer in layers if kind(layer) == "conv"} for layers in region.layers]
+        if len(types[0]) != 1 or len(types[1]) != 1 or types[0] == types[1] or {"Int8"} not in types:
+            continue
+        ways = [layers + conversions(graph, layers, back=True) + conversions(graph, layers)
+                for graph, layers in zip(graphs, region.layers)]
+        places = [{layer.index for layer in way} for way in ways]
+        inside = [[finding for finding in merged[engine] if places[engine] & set(finding.layers)] for engine in (0, 1)]
+        if any(finding.avoidable and finding.cause != "stem" for findings in inside for finding in findings):
+            continue
+        slower = 1 if time_ms(ways[1]) >= time_ms(ways[0]) else 0
+        if time_ms(ways[slower]) - time_ms(ways[1 - slower]) <= _NOISE * time_ms(ways[slower]):
+            continue
+        if types[slower] == {"Int8"} and _ends(graphs[0], places[0]) != _ends(graphs[1], places[1]):
+            continue
+        for engine in (0, 1):
+            merged[engine] = [finding for finding in merged[engine] if not set(finding.layers) <= places[engine]]
+        merged[slower].append(_precision_finding(graphs, region, ways, slower))
+    return merged
+
+
+def _ends(graph: EngineGraph, inside: Set[int]) -> Tuple[Set[str], Set[str]]:
+    """(datatypes that enter a set of layers, datatypes that leave it)."""
+    edges = [edge for edge in graph.edges if edge.source not in graph.constant]
+    return ({edge.tensor.datatype for edge in edges if edge.target in inside and edge.source not in inside},
+            {edge.tensor.datatype for edge in edges if edge.source in inside and edge.target not in inside})
+
+
+def _precision_finding(graphs: Tuple[EngineGraph, EngineGraph], region: Region, ways: Sequence[List[Layer]],
+                       slower: int) -> Finding:
+    convs = [[layer for layer in layers if kind(layer) == "conv"] for layers in region.layers]
+    names = modules(convs[slower])
+    texts = []
+    for engine in (slower, 1 - slower):
+        text = f"{1000 * time_ms(ways[engine]):.1f} us in {precision(convs[engine][0])} in {graphs[engine].engine.name}"
+        reformats = [layer for layer in ways[engine] if is_reformat(layer)]
+        if reformats:
+            text += f" ({1000 * time_ms(reformats):.1f} us of it in {counted(len(reformats), 'Reformat')})"
+        texts.append(text)
+    if precision(convs[1 - slower][0]) == "Int8":
+        advice = f"quantize {words(names)}, if accuracy allows"
+    else:
+        image = any(network_input(graphs[slower], conv) for conv in convs[slower])
+        option = "--stem float" if image else f"--ignore-policy {' '.join(map(re.escape, names))}"
+        advice = f"leave {words(names)} in float (quant-tools: {option})"
+    finding = make_finding(("precision", words(names)), f"{words(names)}: {', '.join(texts)}", advice, ways[slower])
+    return replace(finding, cost_ms=time_ms(ways[slower]) - time_ms(ways[1 - slower]))

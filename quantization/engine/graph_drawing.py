@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 from xml.sax.saxutils import escape
 
 from quantization.engine.classify import is_reformat, kind, origin, precision, type_change
@@ -21,11 +21,13 @@ PRECISION_COLORS = {"Int8": "#d5f0d5", "FP8": "#c9ead0", "FP16": "#fff1c2", "BF1
 EDGE_COLORS = {"Int8": "#2e7d32", "FP8": "#2e7d32", "FP16": "#b07d00", "BF16": "#b05a00", "FP32": "#c62828",
                "other": "#555555"}
 ALARM = "#e00000"
+MARK = "#0b57d0"
 _FONT = "Arial"
 _LIMIT_S = 300
 
 
-def to_dot(graphs: Sequence[EngineGraph], aligned: Sequence[Tuple[int, int]] = ()) -> str:
+def to_dot(graphs: Sequence[EngineGraph], aligned: Sequence[Tuple[int, int]] = (),
+           marks: Optional[Dict[str, int]] = None, notes: Sequence[str] = ()) -> str:
     """DOT text of one engine, or of two side by side.
 
     Constants, and copies of nothing but constants, are left out; the heading gives their number and time.
@@ -33,14 +35,16 @@ def to_dot(graphs: Sequence[EngineGraph], aligned: Sequence[Tuple[int, int]] = (
     Args:
         graphs: one or two engines.
         aligned: (layer of the first, layer of the second) that belong on one height.
+        marks: numbers of findings by ``node_id``, to be shown in the nodes.
+        notes: lines of text under the heading.
     """
     lines = ["digraph engine {",
              f'graph [fontname="{_FONT}" fontsize=14 labelloc=t newrank=true ranksep=0.25 nodesep=0.3 '
-             f'label=<{_heading(graphs)}>]',
+             f'label=<{_heading(graphs, notes)}>]',
              f'node [fontname="{_FONT}" fontsize=11 shape=plain]',
              f'edge [fontname="{_FONT}" fontsize=9 arrowsize=0.6]']
     for engine, graph in enumerate(graphs):
-        body = _engine(graph, engine)
+        body = _engine(graph, engine, marks or {})
         if len(graphs) > 1:
             body = _cluster(f"{engine}", graph.engine.name, 24, body)
         lines += body
@@ -76,14 +80,14 @@ def node_id(engine: int, index: int) -> str:
     return f"e{engine}_{index}"
 
 
-def _engine(graph: EngineGraph, engine: int) -> List[str]:
+def _engine(graph: EngineGraph, engine: int, marks: Dict[str, int]) -> List[str]:
     lines: List[str] = []
     blocks: Dict[str, List[Layer]] = {}
     for layer in graph.layers:
         if layer.index not in graph.constant:
             blocks.setdefault("" if is_reformat(layer) else block_of(onnx_nodes(layer)), []).append(layer)
     for number, (block, layers) in enumerate(blocks.items()):
-        nodes = [_node(graph, engine, layer) for layer in layers]
+        nodes = [_node(graph, engine, layer, marks.get(node_id(engine, layer.index))) for layer in layers]
         if block:
             nodes = _cluster(f"{engine}_{number}", block, 14, nodes)
         lines += nodes
@@ -101,7 +105,7 @@ def _cluster(name: str, label: str, size: int, body: List[str]) -> List[str]:
     return [f"subgraph cluster_{name} {{", head, *body, "}"]
 
 
-def _node(graph: EngineGraph, engine: int, layer: Layer) -> str:
+def _node(graph: EngineGraph, engine: int, layer: Layer, mark: Optional[int]) -> str:
     alarm = type_change(layer) is not None
     what = kind(layer)
     head = what if not is_reformat(layer) or layer.origin == "REFORMAT" else f"{what} {origin(layer)}"
@@ -114,6 +118,8 @@ def _node(graph: EngineGraph, engine: int, layer: Layer) -> str:
         foot.append(f"{1000 * layer.time_ms:.1f} us, {share:.1f} %")
     if foot:
         cells.append(f"<TR><TD>{escape('   '.join(foot))}</TD></TR>")
+    if mark is not None:
+        cells.append(f'<TR><TD BGCOLOR="{MARK}"><FONT COLOR="white"><B>finding {mark}</B></FONT></TD></TR>')
     border = f'BORDER="4" COLOR="{ALARM}"' if alarm else 'BORDER="1" COLOR="#555555"'
     name = node_id(engine, layer.index)
     table = f'{border} CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" BGCOLOR="{PRECISION_COLORS[precision(layer)]}"'
@@ -134,12 +140,13 @@ def _quoted(text: str) -> str:
     return escape(text, {'"': "&quot;", "\\": "\\\\"})
 
 
-def _heading(graphs: Sequence[EngineGraph]) -> str:
+def _heading(graphs: Sequence[EngineGraph], notes: Sequence[str]) -> str:
     """What the engines are, and the legend."""
     rows = []
     for graph in graphs:
         time = f", {graph.engine.total_ms:.3f} ms in all layers" if graph.engine.timed else ", no profile"
         rows.append(f"<B>{escape(graph.engine.name)} </B>:  {len(graph.layers)} layers{time}{_hidden(graph)}")
+    rows += [f'<FONT COLOR="{MARK}">{escape(note)} </FONT>' for note in notes]
     drawn = [layer for graph in graphs for layer in graph.layers if layer.index not in graph.constant]
     kinds, precisions = sorted(set(map(kind, drawn))), sorted(set(map(precision, drawn)))
     legend = [f'<TD BGCOLOR="{KIND_COLORS[name]}"><FONT COLOR="white">{name}</FONT></TD>' for name in kinds]

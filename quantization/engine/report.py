@@ -1,138 +1,202 @@
-"""The comparison in words: as text for the terminal, as a page with the drawing."""
+"""Findings by engine and cause, numbered, and as text for the terminal."""
 
 from __future__ import annotations
 
-import json
-from html import escape
-from pathlib import Path
-from string import Template
-from typing import Dict, List, Sequence, Tuple
+import textwrap
+from dataclasses import dataclass
+from typing import Dict, Iterable, List, Sequence, Set, Tuple
 
+from quantization.engine.causes import CAUSES, RULED, RULES, Finding
 from quantization.engine.compare import Comparison
-from quantization.engine.findings import Finding
+from quantization.engine.findings import find_problems
 from quantization.engine.graph_drawing import node_id
 from quantization.engine.names import shorten
-from quantization.engine.plots import overview
 from quantization.engine.summary import Summary, Tally, as_text, summarise, table
 from quantization.engine.topology import EngineGraph
+from quantization.engine.trace import counted, words
 
-_TEMPLATE = Path(__file__).with_name("viewer.html")
+_LISTED = 10  # findings of a section, and regions fused differently, that the terminal shows
+_PLACES = 4
+_WIDTH = 120
 
 
-def page(drawing: bytes, graphs: Sequence[EngineGraph], report: str = "") -> str:
-    """One self-contained HTML file: a report, the drawing to pan and zoom, and the record of every layer.
+@dataclass(frozen=True)
+class Group:
+    """Findings of one cause, the most costly first.
 
-    Args:
-        drawing: SVG from ``graph_drawing.render``.
-        graphs: the engines in the drawing.
-        report: HTML to put above it.
+    Attributes:
+        findings: with their numbers, which count through the whole report.
+        avoidable: whether they are; a cause that has both sorts makes two groups.
     """
-    svg = drawing.decode("utf-8")
-    records: Dict[str, object] = {}
-    for engine, graph in enumerate(graphs):
-        for layer in graph.layers:
-            times = {} if layer.time_ms is None else {"time in ms (profile)": layer.time_ms}
-            records[node_id(engine, layer.index)] = {**times, **layer.record, "Name": layer.name}
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(" and ".join(graph.engine.name for graph in graphs)), report=report,
-        drawing=svg[svg.index("<svg"):],
-        records=json.dumps(records).replace("<", "\\u003c"))  # a name must not close the script element
+
+    cause: str
+    avoidable: bool
+    timed: bool
+    findings: List[Tuple[int, Finding]]
+
+    @property
+    def cost(self) -> str:
+        return cost([finding for _, finding in self.findings], self.timed)
+
+    @property
+    def heading(self) -> str:
+        expected = "" if self.avoidable else "expected: "
+        return f"{expected}{self.cause}, {counted(len(self.findings), 'finding')}, {self.cost}"
 
 
-def sections(comparison: Comparison) -> List[Tuple[str, int, List[Finding]]]:
-    """(heading, engine that the layers belong to, findings), the findings that explain the difference first."""
+@dataclass(frozen=True)
+class Section:
+    """Findings about one engine.
+
+    Attributes:
+        engine: 0 or 1.
+        groups: avoidable ones first, then the most costly.
+        opened: whether the page shows it unfolded.
+        note: a remark on some of the causes, which one section of a report has; empty in the others.
+    """
+
+    heading: str
+    engine: int
+    groups: List[Group]
+    opened: bool = True
+    note: str = ""
+
+
+def sections(comparison: Comparison) -> List[Section]:
+    """What a comparison found, what explains the difference first."""
     first, second = (graph.engine.name for graph in comparison.graphs)
-    return [(f"In {second}, not in {first}", 1, comparison.only_second),
-            (f"In {first}, not in {second}", 0, comparison.only_first),
-            (f"In both (cost in {second})", 1, comparison.both)]
+    return _sections(comparison.graphs, [(f"In {second}, not in {first}", 1, comparison.only_second, True),
+                                         (f"In {first}, not in {second}", 0, comparison.only_first, True),
+                                         (f"In both (cost in {second})", 1, comparison.both, False)])
 
 
-def findings_text(findings: Sequence[Finding], timed: bool) -> str:
-    """Findings for a terminal; of those that every engine has, one line each."""
+def single_section(graph: EngineGraph) -> List[Section]:
+    """What was found in one engine; empty if nothing."""
+    return _sections([graph], [("Findings", 0, find_problems(graph), True)])
+
+
+def _sections(graphs: Sequence[EngineGraph],
+              contents: Iterable[Tuple[str, int, Sequence[Finding], bool]]) -> List[Section]:
+    found: List[Section] = []
+    number = 0
+    for heading, engine, findings, opened in contents:
+        by_cause: Dict[Tuple[str, bool], List[Finding]] = {}
+        for finding in findings:
+            by_cause.setdefault((finding.cause, finding.avoidable), []).append(finding)
+        groups = []
+        for (cause, avoidable), members in sorted(by_cause.items(), key=_group_order):
+            numbered = list(enumerate(sorted(members, key=lambda finding: -finding.cost_ms), number + 1))
+            number += len(members)
+            groups.append(Group(cause, avoidable, graphs[engine].engine.timed, numbered))
+        ruled = [group.cause for group in groups if group.avoidable and group.cause in RULED]
+        note = f"{words(ruled)}: {RULES}." if ruled and not any(section.note for section in found) else ""
+        if groups:
+            found.append(Section(heading, engine, groups, opened, note))
+    return found
+
+
+def _group_order(item: Tuple[Tuple[str, bool], List[Finding]]) -> Tuple[bool, float, int, str]:
+    (cause, avoidable), members = item
+    return not avoidable, -sum(finding.cost_ms for finding in members), -len(members), cause
+
+
+def marks(report: Sequence[Section]) -> Dict[str, int]:
+    """Node of the drawing -> number of its avoidable finding."""
+    return {node_id(section.engine, index): number for section in report for group in section.groups if group.avoidable
+            for number, finding in group.findings for index in finding.layers}
+
+
+def notes(report: Sequence[Section]) -> List[str]:
+    """The most costly avoidable causes of the first section, for a drawing that has no report above it."""
+    groups = [group for section in report[:1] for group in section.groups if group.avoidable]
     lines = []
-    for number, finding in enumerate(findings, 1):
-        expected = "" if finding.avoidable else " (expected)"
-        lines.append(f"{number:3d}. {_cost(finding, timed)}{expected}: {finding.text}")
-        if finding.avoidable:
-            lines.append(f"     Change: {finding.advice}.")
+    for group in groups[:3]:
+        lines += textwrap.wrap(f"{group.heading}: {CAUSES[group.cause].why}", 200)
+        lines += textwrap.wrap(f"first of them: {group.findings[0][1].text}", 200)
+    return [report[0].heading, *lines] if lines else []
+
+
+def sections_text(report: Sequence[Section]) -> str:
+    """Findings for a terminal: of the avoidable ones the most costly, of the expected ones a line per cause."""
+    explained: Set[str] = set()
+    return "\n\n".join(f"{section.heading}:\n{_section_text(section, explained)}" for section in report)
+
+
+def _section_text(section: Section, explained: Set[str]) -> str:
+    """One section; a cause in ``explained`` is not explained again, the others are added to it."""
+    numbered = [pair for group in section.groups if group.avoidable for pair in group.findings]
+    shown = {number for number, _ in sorted(numbered, key=lambda pair: -pair[1].cost_ms)[:_LISTED]}
+    lines: List[str] = []
+    for group in section.groups:
+        cause = CAUSES[group.cause]
+        places = [] if group.avoidable else [finding.key[1] for _, finding in group.findings if finding.key[1]]
+        more = f", and {len(places) - _PLACES} more" if len(places) > _PLACES else ""
+        listed = f": {', '.join(places[:_PLACES])}{more}" if places else ""
+        why = "" if group.cause in explained else f": {cause.why}"
+        lines += _wrap(f"{group.heading}{why}{listed}.", 2)
+        if not group.avoidable:
+            continue
+        if cause.change and why:
+            lines += _wrap(f"Change: {cause.change}.", 4)
+        for number, finding in group.findings:
+            if number in shown:
+                change = f". Change: {finding.advice}" if finding.advice else ""
+                lines += _wrap(f"{number:3d}. {cost([finding], group.timed)}  {finding.text}{change}.", 4)
+        rest = [finding for number, finding in group.findings if number not in shown]
+        if rest:
+            lines.append(f"         and {len(rest)} more, {cost(rest, group.timed)}")
+    explained |= {group.cause for group in section.groups}
+    lines += _wrap(section.note, 2)
     return "\n".join(lines)
+
+
+def _wrap(text: str, indent: int) -> List[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 5),
+                         break_on_hyphens=False, drop_whitespace=True)
+
+
+def cost(findings: Sequence[Finding], timed: bool) -> str:
+    """Time of some findings; without a profile the number of their layers."""
+    if timed:
+        return f"{1000 * sum(finding.cost_ms for finding in findings):.1f} us"
+    return counted(sum(len(finding.layers) for finding in findings), "layer")
 
 
 def headline(summaries: Sequence[Summary]) -> str:
     """The difference in one sentence: in sum, and by kind, the largest first."""
     first, second = summaries
     if not (first.timed and second.timed):
-        return (f"{second.name} has {second.all.count} layers, {first.name} {first.all.count}; "
+        return (f"{second.name} has {counted(second.all.count, 'layer')}, {first.name} {first.all.count}; "
                 "give both profiles to compare times.")
-    extra = {name: second.kinds.get(name, Tally()).ms - first.kinds.get(name, Tally()).ms
+    differences = {name: second.kinds.get(name, Tally()).ms - first.kinds.get(name, Tally()).ms
              for name in dict.fromkeys([*first.kinds, *second.kinds])}
-    largest = sorted(extra, key=lambda name: -abs(extra[name]))[:4]
+    largest = sorted(differences, key=lambda name: -abs(differences[name]))[:3]
     return (f"{second.name} takes {second.all.ms:.3f} ms in all layers, {first.name} {first.all.ms:.3f} ms. Difference "
-            f"{_extra(second.all.ms - first.all.ms, summaries)}: "
-            + ", ".join(f"{name} {_extra(extra[name], summaries)}" for name in largest) + ".")
+            f"{extra(second.all.ms - first.all.ms, summaries)}: "
+            + ", ".join(f"{name} {extra(differences[name], summaries)}" for name in largest) + ".")
 
 
 def comparison_text(comparison: Comparison) -> str:
     """The report for a terminal."""
     summaries = [summarise(graph) for graph in comparison.graphs]
     names = [each.name for each in summaries]
-    parts = [as_text(table(summaries), names), headline(summaries)]
-    for heading, engine, findings in sections(comparison):
-        if findings:
-            parts.append(f"{heading}:\n{findings_text(findings, summaries[engine].timed)}")
+    parts = [headline(summaries), *filter(None, [sections_text(sections(comparison))])]
     if comparison.fusions:
-        rows = [(each.name, [shorten(each.describe(0)), shorten(each.describe(1)), _extra(each.extra_ms, summaries)])
-                for each in comparison.fusions]
-        parts.append("Fused differently:\n" + as_text(rows, [*names, "difference"]))
-    return "\n\n".join(parts)
+        rows = [(each.name, [shorten(each.describe(0)), shorten(each.describe(1)), extra(each.extra_ms, summaries)])
+                for each in comparison.fusions[:_LISTED]]
+        more = len(comparison.fusions) - len(rows)
+        parts.append("Fused differently:\n" + as_text(rows, [*names, "difference"])
+                     + (f"\nand {more} more" if more else ""))
+    return "\n\n".join([*parts, as_text(table(summaries), names)])
 
 
-def comparison_html(comparison: Comparison) -> str:
-    """The report for ``page``."""
-    summaries = [summarise(graph) for graph in comparison.graphs]
-    names = [each.name for each in summaries]
-    parts = [f"<main><h1>{escape(names[1])} compared with {escape(names[0])}</h1>",
-             f"<p>{escape(headline(summaries))}</p>"]
-    for heading, engine, findings in sections(comparison):
-        if findings:
-            items = "".join(_item(finding, engine, summaries[engine].timed) for finding in findings)
-            opened = "" if engine == 1 and findings is comparison.both else " open"
-            parts.append(f"<details{opened}><summary><b>{escape(heading)}: {len(findings)} findings</b></summary>"
-                         f"<ol>{items}</ol></details>")
-    if comparison.fusions:
-        rows = [(_link(each.name, [node_id(engine, layer.index) for engine in (1, 0) for layer in each.layers[engine]]),
-                 [escape(each.describe(0)), escape(each.describe(1)), _extra(each.extra_ms, summaries)])
-                for each in comparison.fusions]
-        parts.append("<h2>Fused differently</h2>" + _table(rows, [*names, "difference"]))
-    rows = [(escape(label), [escape(cell) for cell in cells]) for label, cells in table(summaries)]
-    parts.append(f"<h2>In figures</h2><figure>{overview(summaries)}</figure>{_table(rows, names)}</main>")
-    return "\n".join(parts)
+def single_text(graph: EngineGraph) -> str:
+    """The report on one engine for a terminal."""
+    summary = summarise(graph)
+    found = sections_text(single_section(graph)) or "Findings: none"
+    return f"{found}\n\n{as_text(table([summary]), [summary.name])}"
 
 
-def _table(rows: Sequence[Tuple[str, Sequence[str]]], names: Sequence[str]) -> str:
-    """Rows of (label, cells), both HTML; a row without cells is a heading."""
-    lines = [f"<tr><th></th>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>"]
-    for label, cells in rows:
-        first = f"<td>{label}</td>" if cells else f"<th colspan={len(names) + 1}>{label}</th>"
-        lines.append(f"<tr>{first}{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _item(finding: Finding, engine: int, timed: bool) -> str:
-    link = _link("show", [node_id(engine, index) for index in finding.layers])
-    state = "" if finding.avoidable else " class=expected"
-    advice = f'<br><span class="advice">Change: {escape(finding.advice)}.</span>' if finding.avoidable else ""
-    return f"<li{state}><span class=cost>{_cost(finding, timed)}</span>: {escape(finding.text)} {link}{advice}</li>"
-
-
-def _link(text: str, ids: Sequence[str]) -> str:
-    return f'<a data-show="{" ".join(ids)}">{escape(text)}</a>'
-
-
-def _cost(finding: Finding, timed: bool) -> str:
-    count = len(finding.layers)
-    return f"{1000 * finding.cost_ms:.1f} us" if timed else f"{count} layer{'s' * (count > 1)}"
-
-
-def _extra(ms: float, summaries: Sequence[Summary]) -> str:
+def extra(ms: float, summaries: Sequence[Summary]) -> str:
+    """A difference of times with its sign; empty unless both engines have a profile."""
     return f"{1000 * ms:+.1f} us" if all(each.timed for each in summaries) else ""

@@ -37,12 +37,14 @@ class EngineGraph:
         edges: in the order of the readers.
         outgoing: edges by their source.
         incoming: edges by their target.
+        concats: names of Concats, by the ONNX nodes that read them, as another engine of the network gives them.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.layers = engine.layers
         self.edges: List[Edge] = []
+        self.concats: Dict[str, str] = {}
         writes: Dict[str, List[Edge]] = defaultdict(list)
         for layer in self.layers:
             for tensor in layer.outputs:
