@@ -19,6 +19,8 @@ from typing import Any, Dict, Optional, Sequence
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from quantization.engine import bench_cli  # noqa: E402
+from quantization.engine.timing_cache import TimingCache  # noqa: E402
 from quantization.errors import UserError, atomic_write, run_main  # noqa: E402
 
 SCRIPTS = ROOT / "scripts"
@@ -43,9 +45,10 @@ def engines(net: Path, only: Optional[Sequence[str]]) -> Dict[str, str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """One process for each net: builds that share a timing cache, then the timing. Plans that are there are reused."""
+    """Net by net, builds and then the timing, in this process: it loads TensorRT's kernels once. Plans are reused."""
+    timings = TimingCache()
     for net in options.nets:
-        command = [sys.executable, str(SCRIPTS / "bench-engine.py"), "--save-engine", str(net / "plans"),
+        command = ["--save-engine", str(net / "plans"),
                    "--calib-images", str(net / "calib.npy"), "--calib-cache", str(net / "float.calib"),
                    "--opt-level", str(options.opt_level), "--no-tf32", "--rounds", str(options.rounds),
                    "--duration", str(options.duration), "--json", str(net / "bench.json"),
@@ -55,9 +58,7 @@ def run(options: argparse.Namespace) -> int:
         command += ["--tactics", options.tactics] if options.tactics else []
         for text in engines(net, options.engines).values():
             command += ["--engine", text]
-        done = subprocess.run(command)
-        if done.returncode:
-            return done.returncode
+        bench_cli.main(command, timings)
     return 0
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from quantization.engine import bench, trtexec
 from quantization.engine import tensorrt_versions as versions
 from quantization.engine.options import MODES, BuildOptions, Shape, parse_shapes, parse_tactics
+from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError, atomic_write, check_writable
 
 EPILOG = """examples:
@@ -208,8 +209,13 @@ def _spread(total: int, count: int) -> List[int]:
     return [int(index) for index in np.linspace(0, total - 1, min(count, total))]
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command line."""
+def main(argv: Optional[Sequence[str]] = None, timings: Optional[TimingCache] = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: None: the process's own.
+        timings: shared by several calls in one process; None: --timing-cache's, or an empty one.
+    """
     args = parser().parse_args(argv)
     specs = make_specs(args)
     reference = choose_reference(specs, args.reference)
@@ -239,7 +245,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         version = versions.parse_version(versions.import_tensorrt().__version__)
         versions.logger().verbose = args.verbose
         calibration = calibration_images(args.calib_images, args.calib_count)
-        report = bench.run(specs, timed, calibration, reference, version, args.build_only)
+        report = bench.run(specs, timed, calibration, reference, version, args.build_only,
+                           timings or TimingCache(args.timing_cache))
     print(f"\n{report.get('gpu', '')}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
     print(bench.table(report))
     if args.json:
