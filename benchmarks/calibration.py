@@ -1,19 +1,33 @@
-"""Time of the MSE search over all candidate ranges, against the same search as a loop over the candidates.
+"""What calibration costs: the search for the ranges, and the collection of histograms.
 
     python benchmarks/calibration.py [--histograms 71] [--device cuda:0]
+    python benchmarks/calibration.py --upstream yolov7 --checkout path/to/yolov7 --net cfg/training/yolov7.yaml \\
+        --batch-size 16 --device cuda:0
 
-The loop is what pytorch-quantization's histogram calibrator does: one fake quantization of the bin centres for each of
-the 1,920 candidates. Both give the same amax; the ratio is of one run.
+The first form times the MSE search over all candidate ranges, against the same search as a loop over the candidates,
+which is what pytorch-quantization's histogram calibrator does: one fake quantization of the bin centres for each of the
+1,920 candidates. Both give the same amax.
+
+The second form times the collection of a net's histograms next to the float net's forward pass over the same images,
+and the choice of all its ranges. The net has random weights and the images are noise. Ratios are of one run.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any, List
+from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from architectures import BUNDLE, CLASSES, CONFIGURATIONS
+from random_net import quantized_copy, random_net
+from turns import machine, take_turns
+
+sys.path.insert(0, str(BUNDLE))
 
 import torch
 
@@ -31,11 +45,8 @@ def loop_index(counts: torch.Tensor) -> int:
     return FIRST_CANDIDATE + min(range(len(errors)), key=errors.__getitem__)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--histograms", type=int, default=71, help="71: yolov5s without shared scales")
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+def search(options: argparse.Namespace) -> None:
+    """The first form."""
     generator = torch.Generator().manual_seed(0)
     calibrators = {}
     for number in range(options.histograms):
@@ -53,6 +64,63 @@ def main() -> None:
                 for name in calibrators)
     print(f"torch {torch.__version__}, {options.device}, {options.histograms} histograms of {NUM_BINS} bins")
     print(f"vectorised {vectorised:.3f} s, loop {loop:.2f} s: ratio {loop / vectorised:.0f}; equal amax: {equal}")
+
+
+def collection(options: argparse.Namespace) -> None:
+    """The second form."""
+    os.chdir(options.checkout)
+    from quantization.upstream import enter_checkout
+
+    enter_checkout(options.upstream, Path.cwd())
+    from quantization import quantize, upstream
+
+    model = upstream.fuse(random_net(options.net, CLASSES)).to(options.device).eval()
+    student = quantized_copy(model)
+    shape = (options.batch_size, 3, options.imgsz, options.imgsz)
+    batches = [torch.rand(shape, device=options.device) for _ in range(options.batches)]
+    choices: List[float] = []
+    choose = quantize.group_scales
+
+    def timed_choice(*arguments: Any) -> Any:
+        begin = time.perf_counter()
+        scales = choose(*arguments)  # gives plain numbers, so it has waited for the GPU
+        choices.append(time.perf_counter() - begin)
+        return scales
+
+    def forward() -> None:
+        with torch.no_grad():
+            for images in batches:
+                model(images)
+
+    with mock.patch.object(quantize, "group_scales", timed_choice):
+        timings = take_turns({"float": forward, "calibration": lambda: quantize.calibrate_model(student, batches)},
+                             options.rounds)
+    ranges = statistics.median(choices[1:])
+    collecting = timings["calibration"].seconds - ranges
+    print(f"{machine()}, {options.net}, random weights, {options.batches} batches of {options.batch_size}, "
+          f"{options.imgsz} px, fp32, {options.rounds} rounds\n"
+          f"float forward {timings['float']}\ncalibration   {timings['calibration']}, of which all ranges by MSE "
+          f"{1000 * ranges:.0f} ms\ncollection {collecting / timings['float'].seconds:.2f} times the float forward")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--histograms", type=int, default=71, help="71: yolov5s without shared scales")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--upstream", choices=sorted(CONFIGURATIONS))
+    parser.add_argument("--checkout", type=Path)
+    parser.add_argument("--net", help="configuration file, relative to the checkout")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if options.net is None:
+        search(options)
+    elif options.upstream is None or options.checkout is None:
+        parser.error("--net needs --upstream and --checkout")
+    else:
+        collection(options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A net of an upstream with random weights, for what depends on the structure alone. Runs in a checkout."""
+"""Nets of an upstream with random weights, for what depends on the structure alone. Runs in a checkout."""
 
 from __future__ import annotations
 
@@ -30,3 +30,23 @@ def random_net(cfg: str, classes: int, seed: int = 0) -> Any:
             torch.nn.init.normal_(module.implicit, float(module.implicit.mean()), 0.1)
     model.nc, model.names = classes, [f"class {number}" for number in range(classes)]
     return model
+
+
+def quantized_copy(model: Any) -> Any:
+    """A copy of a float net, quantized as the quantize command does by default, with shared scales; not calibrated.
+
+    Args:
+        model: fused; on any device.
+    """
+    import copy
+
+    from quantization import quantize
+    from quantization.export import export_graph
+
+    device = next(model.parameters()).device
+    student = copy.deepcopy(model).cpu()
+    quantize.initialize("native")
+    quantize.replace_to_quantization_module(student)
+    size = 2 * int(student.stride.max())
+    quantize.apply_custom_rules_to_quantizer(student, lambda part, file: export_graph(part, file, (size, size)))
+    return student.to(device)

@@ -46,6 +46,7 @@ class Settings(NamedTuple):
     objects: int  # mean number of objects per image
     seed: int
     difficulty: float  # 0 (easy) to 1: clutter, noise, rotation, occlusion, small objects, low contrast
+    largest: float = 0.5  # diameter of the largest objects, of the long side
 
 
 class Labelled(NamedTuple):
@@ -106,7 +107,7 @@ class Canvas:
         rng, settings = self.rng, self.settings
         cls = int(rng.integers(settings.classes))
         smallest = 0.12 - 0.07 * settings.difficulty
-        diameter = settings.size * smallest * (0.5 / smallest) ** (rng.random() ** 1.5)  # skewed to small
+        diameter = settings.size * smallest * (settings.largest / smallest) ** (rng.random() ** 1.5)  # skewed to small
         diameter = float(np.clip(diameter, 8, 0.9 * min(self.height, self.width)))
         points, hole = outline(cls, diameter / 2, rng.uniform(-90, 90) * settings.difficulty, rng)
         side = int(np.ceil(np.abs(points).max())) * 2 + 3
@@ -198,7 +199,8 @@ def coco_annotations(drawn: Sequence[Tuple[Dict[str, object], List[Labelled]]], 
 
 
 def draw_dataset(out: "str | Path", train: int = 200, val: int = 60, size: int = 320, classes: int = 6,
-                 objects: int = 6, seed: int = 0, difficulty: float = 0.5, workers: Optional[int] = None) -> Path:
+                 objects: int = 6, seed: int = 0, difficulty: float = 0.5, workers: Optional[int] = None,
+                 largest: float = 0.5) -> Path:
     """Draw a data set.
 
     Args:
@@ -210,6 +212,7 @@ def draw_dataset(out: "str | Path", train: int = 200, val: int = 60, size: int =
         seed: the same seed gives the same files, whatever ``workers`` is.
         difficulty: 0 to 1.
         workers: processes (None: one per core).
+        largest: diameter of the largest objects, of ``size``; the smallest have 0.12 to 0.05, by ``difficulty``.
 
     Returns:
         The path of data.yaml.
@@ -224,9 +227,11 @@ def draw_dataset(out: "str | Path", train: int = 200, val: int = 60, size: int =
         raise ValueError("--size must be at least 64, --train, --val and --objects at least 1")
     if not 0 <= difficulty <= 1:
         raise ValueError(f"--difficulty {difficulty}: give 0 to 1")
+    if not 0.15 <= largest <= 0.9:
+        raise ValueError(f"--largest {largest}: give 0.15 to 0.9")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder: remove it or name another one")
-    settings = Settings(out, size, classes, objects, seed, difficulty)
+    settings = Settings(out, size, classes, objects, seed, difficulty, largest)
     names = class_names(classes)
     (out / "annotations").mkdir(parents=True)
     with multiprocessing.Pool(workers) as pool:
@@ -258,6 +263,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--difficulty", type=float, default=0.5, help="0 to 1: clutter, noise, rotation, occlusion, "
                         "small objects, low contrast (default: %(default)s)")
+    parser.add_argument("--largest", type=float, default=0.5, help="diameter of the largest objects, of --size "
+                        "(default: %(default)s)")
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
     try:
         print(draw_dataset(**vars(parser.parse_args(argv))))

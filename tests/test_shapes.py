@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import cv2
@@ -90,12 +91,23 @@ def test_box_fits_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert abs(area - len(xs)) <= 0.1 * area
 
 
+def test_largest_objects(tmp_path: Path) -> None:
+    """Boxes as wide as asked for at most, rotated ones included, and many of them near that; by default wider ones."""
+    sides = {}
+    for largest in (0.2, 0.5):
+        data = draw_dataset(tmp_path / str(largest), train=1, val=12, size=160, objects=6, workers=1, largest=largest)
+        content = json.loads((data.parent / "annotations" / "instances_val2017.json").read_text())
+        sides[largest] = max(max(annotation["bbox"][2:]) for annotation in content["annotations"])
+    assert 0.75 * 32 < sides[0.2] <= 32 + 1 < 0.3 * 160 < sides[0.5] <= 80 + 1
+
+
 def test_all_classes_differ() -> None:
     assert len(set(class_names(MAX_CLASSES))) == MAX_CLASSES == 80
 
 
 @pytest.mark.parametrize("arguments, word", [
     (["--classes", "81"], "--classes"), (["--size", "10"], "--size"), (["--difficulty", "2"], "--difficulty"),
+    (["--largest", "0.1"], "--largest"),
     (["--train", "0"], "--train"),
 ])
 def test_bad_arguments_are_refused(arguments: list, word: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

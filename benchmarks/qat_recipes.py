@@ -1,0 +1,108 @@
+"""QAT recipes from one PTQ checkpoint, on the same batches: mAP after each epoch, and which recipe ends closest to float.
+
+    python benchmarks/qat_recipes.py --upstream yolov5 --checkout path/to/yolov5 --bits 6 -- \\
+        best.pt --data data.yaml --imgsz 160 --epochs 3 --iters 100
+
+What follows ``--`` goes to the command ``quantize``; its QAT options are the base that each recipe changes. At 8 bits a
+trained net may lose less than the noise of its mAP; ``--bits`` makes the loss larger, so that recipes can be told apart.
+The ranges stay those that calibration found for 8 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict
+
+from architectures import BUNDLE
+from turns import machine
+
+RECIPES = {
+    "published": "--loss mse --schedule steps",
+    "cosine": "--loss mse --schedule cosine",
+    "normalised": "--loss normalised --schedule steps",
+    "normalised, cosine": "--loss normalised --schedule cosine",
+    "normalised, cosine, head": "--loss normalised --schedule cosine --head-weight 1",
+    "normalised, cosine, EMA": "--loss normalised --schedule cosine --ema 0.99",
+    "normalised, cosine, LSQ": "--loss normalised --schedule cosine --learn-scales",
+}
+
+
+def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: Any) -> Dict[str, Any]:
+    """PTQ once, then every recipe from it; a dictionary of the figures, in points of mAP@0.5:0.95."""
+    import torch
+    from quantization import checkpoint, commands, upstream
+    from quantization.data import Loader, open_dataset
+    from quantization.finetune import finetune
+    from quantization.quantizer import named_quantizers
+    from quantization.training import finetune_options
+
+    device = commands.pick_device(settings.device)
+    dataset = open_dataset(settings.cocodir, settings.data)
+    teacher, _ = checkpoint.load(settings.weight, device, options.upstream)
+    evaluator = commands.make_evaluator(options.upstream, settings, dataset, upstream.class_count(teacher),
+                                        int(teacher.stride.max()))
+
+    def points(model: Any) -> float:
+        return 100 * float(evaluator(commands.torch_predictor(model), "", quiet=True).map)
+
+    ptq = copy.deepcopy(teacher)
+    commands.insert_and_calibrate(ptq, dataset, settings)
+    for _, _, _, quantizer in named_quantizers(ptq):
+        quantizer._num_bits = options.bits
+    result: Dict[str, Any] = {"machine": machine(), "images": len(dataset.val), "bits": options.bits,
+                              "options": options.rest, "float": points(teacher), "ptq": points(ptq), "recipes": {}}
+    print(f"{result['machine']}, {options.bits} bits, mAP@0.5:0.95 over {len(dataset.val)} images: "
+          f"float {result['float']:.2f}, PTQ {result['ptq']:.2f}", file=sys.stderr, flush=True)
+    chosen = dict(recipe.split("=", 1) for recipe in options.recipe) if options.recipe else RECIPES
+    for name, words in chosen.items():
+        recipe = parse(["quantize", *options.rest, *shlex.split(words)])
+        model = copy.deepcopy(ptq)
+        loader = Loader(dataset.train, (settings.imgsz, settings.imgsz), settings.batch_size, settings.workers,
+                        shuffle_seed=settings.seed)
+        torch.manual_seed(settings.seed)
+        epochs = []
+        begin = time.perf_counter()
+        finetune(model, teacher, commands.TensorLoader(loader, device), finetune_options(recipe),
+                 lambda epoch, loss, lr: epochs.append(points(model)))
+        seconds = time.perf_counter() - begin
+        result["recipes"][name] = {"options": words, "map": epochs, "seconds": round(seconds, 1)}
+        print(f"{name:30s} {' '.join(f'{value:.2f}' for value in epochs)}  best {max(epochs) - result['float']:+.2f} "
+              f"against float, {seconds:.0f} s", file=sys.stderr, flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", choices=("yolov5", "yolov7"), required=True)
+    parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")
+    parser.add_argument("--bits", type=int, default=8, help="width of all quantizers")
+    parser.add_argument("--recipe", action="append", metavar="NAME=OPTIONS", help="instead of those built in; repeatable")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("rest", nargs="+", metavar="-- ARGUMENT", help="arguments of the command quantize")
+    options = parser.parse_args()
+    sys.path.insert(0, str(BUNDLE))
+    from quantization import cli
+    from quantization.upstream import enter_checkout
+
+    options.rest = [os.path.abspath(word) if os.path.exists(word) else word for word in options.rest]
+    options.json = options.json.resolve() if options.json else None
+    parse = cli.build_parser(options.upstream).parse_args
+    settings = parse(["quantize", *options.rest])
+    enter_checkout(options.upstream, options.checkout.resolve())
+    with contextlib.redirect_stdout(io.StringIO()):  # upstream reports its fusing
+        compare(options, settings, parse)
+
+
+if __name__ == "__main__":
+    main()
