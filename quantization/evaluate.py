@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
@@ -257,8 +258,11 @@ class OnnxPredictor:
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist")
         available = onnxruntime.get_available_providers()
+        settings = onnxruntime.SessionOptions()
+        # ONNX Runtime has threads of its own, as many as cores; several processes side by side would fight for them
+        settings.intra_op_num_threads = int((os.environ.get("OMP_NUM_THREADS") or "0").split(",")[0])
         try:
-            self._session = onnxruntime.InferenceSession(file, providers=[
+            self._session = onnxruntime.InferenceSession(file, settings, providers=[
                 name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available])
         except Exception as error:  # onnxruntime has no public base class for its own errors
             raise UserError(f"{file} is no model for ONNX Runtime: {str(error).splitlines()[0]}") from error
