@@ -51,6 +51,7 @@ def load(file: str, device: torch.device, name: str) -> Tuple[nn.Module, Dict[st
     if not isinstance(getattr(model, "model", None), nn.Sequential) or not hasattr(model, "stride"):
         raise UserError(f"{file} holds a {type(model).__name__}, no {name} detection model")
     upstream.mend_old_checkpoint(model)
+    upstream.forget_grids(model)
     return upstream.fuse(model).to(device), dict(content.get(KEY) or {})
 
 

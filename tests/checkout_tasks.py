@@ -63,6 +63,21 @@ def fuse_twice(file: str) -> Any:
     return [float((outputs[0] - outputs[1]).abs().max()) / scale, float((outputs[1] - outputs[2]).abs().max()) / scale]
 
 
+def grids_after_load(file: str, spoilt: str) -> Any:
+    """Whether a loaded model makes its grids anew: those in the checkpoint are NaN, as good as of another device."""
+    from quantization import checkpoint
+
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    content = torch.load(file, weights_only=False)
+    model = content["model"].float().eval()
+    with torch.no_grad():
+        expected = model(images)[0].clone()
+        model.model[-1].grid = [torch.full_like(grid, float("nan")) for grid in model.model[-1].grid]
+        torch.save(content, spoilt)
+        output = checkpoint.load(spoilt, torch.device("cpu"), "yolov7")[0](images)[0]
+    return float((output - expected).abs().max() / expected.abs().max())
+
+
 def checkpoint_facts(file: str) -> Any:
     """What a checkpoint of the bundle holds."""
     content = torch.load(file, weights_only=False)
@@ -91,7 +106,7 @@ def damage(file: str, output: str, kind: str) -> None:
 
 
 def main(arguments: List[str]) -> None:
-    tasks = (make_random, suppression, fuse_twice, checkpoint_facts, damage)
+    tasks = (make_random, suppression, fuse_twice, grids_after_load, checkpoint_facts, damage)
     result = {task.__name__: task for task in tasks}[arguments[0]](*arguments[1:])
     print("\n" + json.dumps(result))
 

@@ -187,6 +187,11 @@ class TestYolov7:
         first, second = task(checkouts("yolov7"), "fuse_twice", random_yolov7_tiny)
         assert first < 1e-4 and second < 1e-6
 
+    def test_grids_of_a_checkpoint_are_not_used(self, checkouts: Checkouts, random_yolov7_tiny: Path,
+                                                tmp_path: Path) -> None:
+        """yolov7's grids do not move with the model: on a GPU those of a checkpoint would still be on the CPU."""
+        assert task(checkouts("yolov7"), "grids_after_load", random_yolov7_tiny, tmp_path / "spoilt.pt") < 1e-4
+
 
 @pytest.mark.parametrize("upstream", ["yolov5", "yolov7"])
 def test_suppression_equals_upstreams(checkouts: Checkouts, upstream: str) -> None:
