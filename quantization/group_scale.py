@@ -6,8 +6,9 @@ counts as often as it is read, and large tensors outweigh small ones.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Any, Collection, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,10 @@ from quantization.calib import (
     FIRST_CANDIDATE,
     HistogramCalibrator,
     MaxCalibrator,
+    Observation,
     compute_amax_all,
     make_calibrator,
+    observe,
     squared_errors,
 )
 
@@ -40,23 +43,39 @@ class GroupCalibrator:
         self.method = method
         self.tensors: List[Union[HistogramCalibrator, MaxCalibrator]] = []
         self.readers: List[List[str]] = []
-        self._current: List[Tensor] = []  # of this forward pass; held so that no address is used twice
+        self._seen: List[Any] = []  # weak references to the tensors of this forward pass
+        self._observed: List[Tuple[int, Observation]] = []  # index in tensors
 
     def collect(self, x: Tensor, place: str) -> None:
-        """Count ``x`` unless it came by in this forward pass already."""
-        index = next((number for number, seen in enumerate(self._current) if seen is x), len(self._current))
-        if index == len(self._current):
-            self._current.append(x)
+        """Observe ``x`` unless it came by in this forward pass already; ``end_batch`` counts it."""
+        index = next((number for number, reference in enumerate(self._seen) if reference() is x), len(self._seen))
+        if index == len(self._seen):
+            self._seen.append(weakref.ref(x))
             if index == len(self.tensors):
                 self.tensors.append(make_calibrator(self.method))
                 self.readers.append([])
-            self.tensors[index].collect(x)
+            self._observed.append((index, observe(x)))
         if place not in self.readers[index]:
             self.readers[index].append(place)
 
-    def end_batch(self) -> None:
-        """Forget the tensors of this forward pass."""
-        self._current = []
+    def take_observed(self) -> List[Tuple[Union[HistogramCalibrator, MaxCalibrator], Observation]]:
+        """What this forward pass showed, with the calibrator that is to count it; the next pass starts afresh."""
+        observed = [(self.tensors[index], observation) for index, observation in self._observed]
+        self._seen, self._observed = [], []
+        return observed
+
+
+def end_batch(calibrators: Collection[GroupCalibrator]) -> None:
+    """Count what one forward pass showed to all these calibrators, with one wait for the GPU.
+
+    Raises:
+        ValueError: a tensor held NaN or infinity.
+    """
+    observed = [entry for calibrator in calibrators for entry in calibrator.take_observed()]
+    if observed:
+        largest = torch.stack([observation.largest for _, observation in observed]).tolist()
+        for (calibrator, observation), value in zip(observed, largest):
+            calibrator.count(observation, value)
 
 
 class Collector(nn.Module):

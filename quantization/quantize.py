@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from quantization import calib, rules, upstream
 from quantization.errors import UserError
-from quantization.group_scale import Collector, GroupCalibrator, GroupScale, group_scales
+from quantization.group_scale import Collector, GroupCalibrator, GroupScale, end_batch, group_scales
 from quantization.modules import (ATTENTION, ATTENTION_REASON, SHORTCUTS, QuantAdd, QuantConv2d, QuantInputConv2d,
                                   ShortcutBlock, quantized_type)
 from quantization.placement import Placement, choose_placement
@@ -158,8 +158,7 @@ def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "
             for images in tqdm(batches, total=total, desc="Calibrate", unit="batch", leave=False):
                 model(images)
                 seen += 1
-                for calibrator in groups.values():
-                    calibrator.end_batch()
+                end_batch(groups.values())
     except ValueError as error:
         raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
     if not seen:

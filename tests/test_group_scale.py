@@ -14,6 +14,7 @@ from quantization.calib import HistogramCalibrator
 from quantization.group_scale import (
     Collector,
     GroupCalibrator,
+    end_batch,
     group_scales,
     joint_histogram,
     least_error_amax,
@@ -26,7 +27,7 @@ def collected(tensors: List[torch.Tensor], method: str = "mse") -> GroupCalibrat
     calibrator = GroupCalibrator(method)
     for number, tensor in enumerate(tensors):
         calibrator.collect(tensor, f"conv{number}")
-    calibrator.end_batch()
+    end_batch([calibrator])
     return calibrator
 
 
@@ -82,7 +83,7 @@ def test_a_tensor_counts_once_however_many_read_it() -> None:
     for _ in range(2):  # two batches
         x, y = torch.rand(10), torch.rand(20)
         assert readers[0](x) is x and readers[1](x) is x and readers[2](y) is y
-        calibrator.end_batch()
+        end_batch([calibrator])
     assert calibrator.readers == [["a", "b"], ["c"]]
     assert [float(tensor.counts.sum()) for tensor in calibrator.tensors] == [20, 40]
 
