@@ -133,7 +133,7 @@ def _add_sensitive(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--summary", metavar="FILE", default="sensitive-summary.json",
                         help="ranking to write; a plot goes beside it as .png")
     parser.add_argument("--metric", choices=("map", "sqnr"), default="map",
-                        help="map: mAP with each layer in float in turn; sqnr: error at the head's outputs of each unit "
+                        help="map: mAP with each layer in float in turn; sqnr: error in the detections of each unit "
                              "that can be left in float, from one pass over training images")
     parser.add_argument("--num-image", type=positive, default=None,
                         help="look at so many images only; default: map all of validation, sqnr 64 of training")

@@ -53,7 +53,7 @@ def sensitivity(model: nn.Module, evaluate: Callable[[], Metrics], summary: str)
 
 def sensitivity_by_sqnr(model: nn.Module, batches: Iterable[Tensor], total: int, images: int, seed: int,
                         policy: Sequence[str], summary: str) -> List[UnitError]:
-    """Rank the units by the error that each makes at the head's outputs, and propose what to leave in float.
+    """Rank the units by the error that each makes in the detections, and propose what to leave in float.
 
     Args:
         model: quantized and calibrated.
@@ -67,7 +67,7 @@ def sensitivity_by_sqnr(model: nn.Module, batches: Iterable[Tensor], total: int,
         One record a unit, the most sensitive first.
     """
     errors = measure(model, find_units(model), batches, seed=seed, total=total)
-    LOG.info("SQNR at the head's outputs with one unit quantized, share of the error energy, unit:")
+    LOG.info("SQNR of the detections with one unit quantized, share of the error energy, unit:")
     for error in errors:
         LOG.info("  %6.2f dB  %5.1f %%  %s", error.sqnr_db, 100 * error.share, error.unit)
     worst = worst_units(errors)

@@ -28,9 +28,9 @@ from quantization.modules import ShortcutBlock
 from quantization.quantize import disable_quantization
 from quantization.quantizer import named_quantizers
 from quantization.graph import UnionFind
+from quantization.head_outputs import Outputs, weighted_outputs
 
 LEAST_ENERGY = 1e-30  # of an error, relative to the outputs: no unit is reported above 300 dB
-Outputs = Callable[[Tensor], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -108,34 +108,6 @@ def find_units(model: nn.Module) -> List[Unit]:
     return [Unit(*(tuple(dict.fromkeys(column)) for column in zip(*found))) for found in units.values()]
 
 
-def raw_outputs(model: nn.Module) -> Outputs:
-    """The head's maps before the decode, as a function of images (B, 3, H, W).
-
-    Args:
-        model: fused; its head is in training mode for the call, the rest in eval mode.
-    """
-    head = model.model[-1]
-
-    def forward(images: Tensor) -> List[Tensor]:
-        was = head.training
-        try:
-            head.training = True
-            maps = flatten(model(images))
-        finally:
-            head.training = was
-        levels = getattr(head, "nl", len(maps))
-        return maps[:levels] if len(maps) == 2 * levels else maps  # an auxiliary head's maps come last
-
-    return forward
-
-
-def flatten(outputs: Any) -> List[Tensor]:
-    """The tensors of nested lists and tuples."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    return [tensor for part in outputs for tensor in flatten(part)]
-
-
 @contextlib.contextmanager
 def probed(model: nn.Module, units: Sequence[Unit]) -> Iterator[List[Tensor]]:
     """Run ``model`` in float, with every unit's error at the unit's own ``eps``, which is zero.
@@ -187,7 +159,7 @@ def measure(model: nn.Module, units: Sequence[Unit], batches: Iterable[Tensor], 
         model: quantized, calibrated and in eval mode; unchanged afterwards.
         units: from ``find_units``.
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
-        outputs: gives the output maps, each (B, ...); None: ``raw_outputs(model)``.
+        outputs: gives the output maps, each (B, ...); None: ``head_outputs.weighted_outputs(model)``.
         probes: backward passes a batch.
         seed: of the probes.
         total: number of batches, for the progress bar.
@@ -198,7 +170,7 @@ def measure(model: nn.Module, units: Sequence[Unit], batches: Iterable[Tensor], 
     Raises:
         UserError: no batch came, or an output is NaN or infinite.
     """
-    outputs = outputs if outputs is not None else raw_outputs(model)
+    outputs = outputs if outputs is not None else weighted_outputs(model)
     gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
     sums, images_seen = torch.zeros(len(units), dtype=torch.float64), 0
     generator: Optional[torch.Generator] = None

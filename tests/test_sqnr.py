@@ -17,7 +17,8 @@ from quantization.calib import MaxCalibrator
 from quantization.errors import UserError
 from quantization.modules import QuantAdd, QuantBottleneck, QuantConv2d, QuantUpsample
 from quantization.quantize import disable_quantization
-from quantization.sqnr import LEAST_ENERGY, Unit, UnitError, find_units, flatten, measure, raw_outputs
+from quantization.head_outputs import flatten, raw_outputs, weigh
+from quantization.sqnr import LEAST_ENERGY, Unit, UnitError, find_units, measure
 
 
 class Head(nn.Module):
@@ -207,6 +208,44 @@ def test_raw_outputs_leave_auxiliary_maps_out() -> None:
     net.forward = net.model[0].forward
     assert [float(part) for part in raw_outputs(net)(torch.zeros(()))] == [0, 1]
     assert [float(part) for part in flatten(([torch.tensor(1), torch.tensor(2)], torch.tensor(3)))] == [1, 2, 3]
+
+
+def decoded(maps: List[np.ndarray], anchors: np.ndarray) -> np.ndarray:
+    """Boxes (x, y, w, h) in cells, objectness and classes as upstream's heads decode them: (B, predictions, 5 + C)."""
+    parts = []
+    for level, part in enumerate(maps):
+        batch, count, height, width, numbers = part.shape
+        y = 1 / (1 + np.exp(-part))
+        cells = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
+        y[..., :2] = 2 * y[..., :2] - 0.5 + cells
+        y[..., 2:4] = (2 * y[..., 2:4]) ** 2 * anchors[level].reshape(count, 1, 1, 2)
+        parts.append(y.reshape(batch, -1, numbers))
+    return np.concatenate(parts, 1)
+
+
+def test_weighted_outputs_are_scores_and_relative_moves_of_boxes() -> None:
+    rng = np.random.default_rng(0)
+    anchors = rng.uniform(1, 4, (2, 3, 2))
+    shapes = [(2, 3, 4, 5, 7), (2, 3, 2, 3, 7)]
+    maps, step = ([rng.normal(size=shape) for shape in shapes] for _ in range(2))
+    parts = [torch.tensor(part, requires_grad=True) for part in maps]
+    scores, boxes, other = weigh([*parts, torch.zeros(2, 1)], torch.tensor(anchors), 2)
+    before = decoded(maps, anchors)
+    expected = before[..., 4:5] * before[..., 5:]
+    np.testing.assert_allclose(scores.detach().numpy(), expected.reshape(2, -1), rtol=1e-5)
+    weight = expected.max(-1, keepdims=True)
+    np.testing.assert_allclose(boxes.detach().numpy(), np.broadcast_to(weight, (*weight.shape[:2], 4)).reshape(2, -1),
+                               rtol=1e-5)
+    # the derivative along `step`, against differences of decoded boxes
+    _, moved = torch.autograd.functional.jvp(
+        lambda *levels: weigh(levels, torch.tensor(anchors), 2)[1], tuple(part.detach() for part in parts),
+        tuple(torch.tensor(part) for part in step))
+    small = 1e-5
+    after = decoded([part + small * change for part, change in zip(maps, step)], anchors)
+    change = np.concatenate(((after - before)[..., :2] / before[..., 2:4],
+                             np.log(after[..., 2:4] / before[..., 2:4])), -1) / small
+    np.testing.assert_allclose(moved.numpy(), (weight * change).reshape(2, -1), rtol=1e-2, atol=1e-3)
+    assert other.shape == (2, 1)
 
 
 def errors_of(*energies: float) -> List[UnitError]:

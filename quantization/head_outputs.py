@@ -1,0 +1,83 @@
+"""A network's outputs as functions of images, to measure errors at: the head's raw maps, and what mAP sees of them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Outputs = Callable[[Tensor], Sequence[Tensor]]
+LEAST = 1e-4  # of a sigmoid and of a box's side in cells: below, a relative error means nothing
+
+
+def raw_outputs(model: nn.Module) -> Outputs:
+    """The head's maps before the decode, as a function of images (B, 3, H, W).
+
+    Args:
+        model: fused; its head is in training mode for the call, the rest in eval mode.
+    """
+    head = model.model[-1]
+
+    def forward(images: Tensor) -> List[Tensor]:
+        was = head.training
+        try:
+            head.training = True
+            maps = flatten(model(images))
+        finally:
+            head.training = was
+        levels = getattr(head, "nl", len(maps))
+        return maps[:levels] if len(maps) == 2 * levels else maps  # an auxiliary head's maps come last
+
+    return forward
+
+
+def flatten(outputs: Any) -> List[Tensor]:
+    """The tensors of nested lists and tuples."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [tensor for part in outputs for tensor in flatten(part)]
+
+
+def weighted_outputs(model: nn.Module) -> Outputs:
+    """Scores, and boxes weighted by score, of a detection network; raw maps of any other, see ``raw_outputs``.
+
+    An error in a raw map counts alike in all its cells, but mAP hardly looks at the many cells without an object.
+    """
+    head = model.model[-1]
+    forward = raw_outputs(model)
+    if not hasattr(head, "anchors") or hasattr(head, "bin_count"):  # yolov7's IBin codes boxes in another way
+        return forward
+    return lambda images: weigh(forward(images), head.anchors, int(head.nc))
+
+
+def weigh(maps: Sequence[Tensor], anchors: Tensor, classes: int) -> List[Tensor]:
+    """What mAP sees of raw maps.
+
+    With the sigmoids s of a prediction, both upstreams' heads decode the score s_object * s_class, the centre
+    2 s_xy - 0.5 + cell and the sides (2 s_wh)^2 * anchor, in cells.
+
+    Args:
+        maps: one a level, (B, A, H, W, 5 + classes or more), A anchors a cell; maps of other shapes are passed on.
+        anchors: (levels, A, 2) in cells.
+        classes: number of classes.
+
+    Returns:
+        Scores (B, predictions * classes); boxes (B, predictions * 4): the value of each is the prediction's highest
+        score, and its change is that score times the change of the centre, in parts of the sides, or of a side's
+        logarithm; then the other maps.
+    """
+    scores, boxes, others = [], [], []
+    for level, part in enumerate(maps):
+        if part.dim() != 5:
+            others.append(part)
+            continue
+        sigmoids = part.float().sigmoid()
+        score = sigmoids[..., 4:5] * sigmoids[..., 5:5 + classes]
+        weight = score.detach().amax(-1, keepdim=True)
+        sides = (2 * sigmoids[..., 2:4].detach()) ** 2 * anchors[level].view(1, -1, 1, 1, 2)
+        box = torch.cat((2 * sigmoids[..., :2] / sides.clamp(min=LEAST),
+                         2 * sigmoids[..., 2:4].clamp(min=LEAST).log()), -1)
+        scores.append(score.flatten(1))
+        boxes.append((weight * (1 + box - box.detach())).flatten(1))
+    return [torch.cat(scores, 1), torch.cat(boxes, 1), *others]
