@@ -30,11 +30,12 @@ from quantization.modules import QuantUpsample
 from quantization.placement import choose_placement
 
 VARIANTS = {
-    "rule": "the default: scale groups, both operands of sums, Upsample inputs, the head's inputs; strided stem in float",
+    "rule": "the default: scale groups, both operands of sums, Upsample inputs, the head's shared inputs; strided stem float",
     "no-rule": "every convolution but the head's, each with a scale of its own",
     "groups": "as rule, with the head's inputs in float and the stem in INT8",
     "stem-int8": "as rule, with the stem in INT8",
     "head-float": "as rule, with the head's inputs in float",
+    "head-input": "as rule, with all of the head's inputs in INT8",
     "head-int8": "as rule, with the detect convolutions in INT8",
     "shortcut": "as rule, with the shortcut operand of the sums alone",
     "no-add": "as rule, with no operand of the sums",
@@ -46,7 +47,7 @@ CLASSES = 80  # as COCO
 
 def place(model: nn.Module, variant: str) -> None:
     """Insert quantizers in one of ``VARIANTS``."""
-    head = {"groups": "float", "head-float": "float", "head-int8": "int8"}.get(variant, "input")
+    head = {"groups": "float", "head-float": "float", "head-input": "input", "head-int8": "int8"}.get(variant, "auto")
     stem = "int8" if variant in ("groups", "stem-int8") else "auto"
     rules = variant != "no-rule"
     quantize.replace_to_quantization_module(model, choose_placement(model, (), head, stem, rules))

@@ -26,7 +26,8 @@ from quantization.errors import UserError, atomic_write, run_main  # noqa: E402
 SCRIPTS = ROOT / "scripts"
 TITLES = {"fp16": "FP16", "ptq": "implicit PTQ", "no-rule": "Q/DQ without rules", "rule": "Q/DQ with rules",
           "groups": "scale groups alone", "stem-int8": "rules, stem in INT8",
-          "head-float": "rules, head's inputs in float", "head-int8": "rules, detect convolutions in INT8",
+          "head-float": "rules, head's inputs in float", "head-input": "rules, all of the head's inputs in INT8",
+          "head-int8": "rules, detect convolutions in INT8",
           "shortcut": "rules, shortcut operand alone", "no-add": "rules, sums unquantized",
           "no-upsample": "rules, Upsamples unquantized"}
 ORDER = tuple(TITLES)
@@ -71,7 +72,7 @@ def table(net: Path) -> str:
     lines = [f"{models['net']}, {models['weights']} weights, {models['size']} x {models['size']}, batch "
              f"{content['batch']}, {content['gpu']}, TensorRT {content['versions']['tensorrt']}, "
              f"{content['timing']['rounds']} interleaved rounds of {content['timing']['duration']:g} s", "",
-             "| engine | images/s | min-max | x PTQ | x FP16 |", "|---|---:|---:|---:|---:|"]
+             f"| engine | images/s | min-max | x {TITLES[content['reference']]} | x FP16 |", "|---|---:|---:|---:|---:|"]
     for name, engine in sorted(figures.items(), key=lambda item: ORDER.index(item[0])):
         images = engine["images_per_s"]
         against = f"{images['median'] / fp16['images_per_s']['median']:.3f}" if fp16 else "-"

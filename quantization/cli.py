@@ -66,9 +66,10 @@ def _add_quantization(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ignore-policy", nargs="+", metavar="REGEX", default=[],
                        help="more modules to leave in float: regular expressions for whole module paths, "
                             r"e.g. 'model\.2\..*'")
-    group.add_argument("--head", choices=placement.HEAD_CHOICES, default="input",
+    group.add_argument("--head", choices=placement.HEAD_CHOICES, default="auto",
                        help="the detect head's convolutions: float; input: they compute in float on INT8 inputs, so that "
-                            "the layers before them emit INT8; int8")
+                            "the layers before them emit INT8 (faster, less accurate); int8; auto: input for tensors that "
+                            "other layers read in INT8 anyway, float for the others")
     group.add_argument("--stem", choices=placement.STEM_CHOICES, default="auto",
                        help="the convolution that reads the image; auto: float if it has a stride, where INT8 is slower")
     group.add_argument("--no-rules", action="store_true",

@@ -10,7 +10,7 @@ from torch import nn
 
 from quantization import upstream
 
-HEAD_CHOICES = ("float", "input", "int8")
+HEAD_CHOICES = ("auto", "float", "input", "int8")
 STEM_CHOICES = ("auto", "float", "int8")
 IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
 
@@ -30,14 +30,15 @@ class Placement:
     extras: bool = True
 
 
-def choose_placement(model: nn.Module, ignore: Sequence[str] = (), head: str = "input", stem: str = "auto",
+def choose_placement(model: nn.Module, ignore: Sequence[str] = (), head: str = "auto", stem: str = "auto",
                      rules: bool = True) -> Placement:
     """The placement that the command line's options ask for.
 
     Args:
         model: a fused model of an upstream, float or quantized.
         ignore: regular expressions of ``--ignore-policy``.
-        head: the network's last convolutions: "float", "input" (INT8 input, float weight) or "int8".
+        head: the network's last convolutions: "float", "input" (INT8 input, float weight), "int8", or "auto": "input"
+            where other layers read the same tensor in INT8, "float" where it is theirs alone.
         stem: the convolution that reads the image: "float", "int8", or "auto": float if it has a stride.
         rules: False: the placement without rules: every weighted layer but the head.
     """
@@ -47,14 +48,27 @@ def choose_placement(model: nn.Module, ignore: Sequence[str] = (), head: str = "
     left = [*ignore]
     if stem != "int8":
         left += stem_policy(model, only_strided=stem == "auto")
-    if head == "float":
-        left += last
-    return Placement(tuple(left), tuple(last) if head == "input" else ())
+    shared = {"auto": upstream.shared_detect_convs(model), "input": last}.get(head, [])
+    if head in ("auto", "float"):
+        left += without(model, last, shared)
+    return Placement(tuple(left), tuple(shared))
+
+
+def without(model: nn.Module, patterns: Sequence[str], exceptions: Sequence[str]) -> List[str]:
+    """``patterns``, or if there are exceptions, patterns for the weighted layers that only ``patterns`` match."""
+    if not exceptions:
+        return list(patterns)
+
+    def among(path: str, expressions: Sequence[str]) -> bool:
+        return any(re.match(rf"(?:{expression})(?:\.|$)", path) for expression in expressions)
+
+    return [re.escape(path) for path, module in model.named_modules()
+            if hasattr(module, "weight") and among(path, patterns) and not among(path, exceptions)]
 
 
 def recorded_placement(model: nn.Module, options: Mapping[str, Any]) -> Placement:
     """The placement of a checkpoint that ``quantize`` wrote with these options."""
-    return choose_placement(model, options.get("ignore_policy", ()), options.get("head", "input"),
+    return choose_placement(model, options.get("ignore_policy", ()), options.get("head", "auto"),
                             options.get("stem", "auto"), not options.get("no_rules", False))
 
 

@@ -103,6 +103,18 @@ def head_policy(model: Any) -> List[str]:
     return [path]
 
 
+def shared_detect_convs(model: Any) -> List[str]:
+    """Patterns for the detect convolutions whose input another layer of the network reads too."""
+    path = head_path(model)
+    head = model.get_submodule(path)
+    sources = [head.f] if isinstance(head.f, int) else head.f
+    read = set()
+    for layer in model.model:
+        if layer is not head:
+            read.update(f if f >= 0 else layer.i + f for f in ([layer.f] if isinstance(layer.f, int) else layer.f))
+    return [rf"{re.escape(path)}\.m\.{level}" for level, source in enumerate(sources[:head.nl]) if source in read]
+
+
 def class_count(model: Any) -> int:
     """Number of classes that the head detects."""
     return int(model.get_submodule(head_path(model)).nc)

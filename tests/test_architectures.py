@@ -157,7 +157,7 @@ def test_onnx_equals_torch_and_every_conv_but_stem_and_head_is_quantized(rows: D
         assert row["failures"] == 0, name
         assert row["separate_q"] == "0+1+0", name  # behind the stem
         assert [check for _, check, _ in row["findings"] if check == "float-weight"] == \
-            ["float-weight"] * {"yolov5n6": 4, "yolov5n-seg": 4}.get(name, 3), name
+            ["float-weight"] * {"yolov5n6": 3}.get(name, 2), name  # detect convolutions on tensors that others read
         assert row["seconds"] > row["group_seconds"] > 0, name
 
 
@@ -233,11 +233,11 @@ head:
 def test_layers_that_rearrange(yolov7: Path) -> None:
     (yolov7 / "rearranging.yaml").write_text(REARRANGING)
     (row,) = run(MEASURE, yolov7, "rearranging.yaml")
-    # Chuncat moves halves of layer 1 and of the sum of layer 3 to layer 5; Foldcut sums halves of one tensor; GhostConv (layer
-    # 11) concatenates what its first convolution makes, which its second reads too, for the head
-    assert shared(row["shared_groups"]) == table("{2,3.addop,5} {6.addop,6.addop:1} {11.cv2,12.m.0}")
+    # Chuncat moves halves of layer 1 and of the sum of layer 3 to layer 5; Foldcut sums halves of one tensor
+    assert shared(row["shared_groups"]) == table("{2,3.addop,5} {6.addop,6.addop:1}")
     assert row["difference"] < TOLERANCE
-    assert row["separate_q"] == "1+0+0"
+    # GhostConv (layer 11) concatenates what its first convolution makes, which its second reads in INT8, for the float head
+    assert row["separate_q"] == "1+1+0"
 
 
 AUXILIARY = """
@@ -293,9 +293,8 @@ for with_rules in (True, False):
 def test_auxiliary_head_through_checkpoint_and_export(yolov7: Path) -> None:
     (yolov7 / "aux.yaml").write_text(AUXILIARY)
     with_rules, without = run(AUXILIARY_RUN, yolov7)
-    auxiliary = [f"model.15.m2.{index}" for index in range(4)]
-    assert with_rules["off"] == [f"model.{layer}.conv" for layer in range(11, 15)] + auxiliary  # and what feeds it only
-    assert without["off"] == auxiliary
+    # quantizers that only the auxiliary head would use; none of the heads' tensors is read by another layer
+    assert with_rules["off"] == [f"model.{layer}.conv" for layer in range(11, 15)] and without["off"] == []
     assert with_rules["difference"] < TOLERANCE and without["difference"] < TOLERANCE
     groups = [short(group) for group in with_rules["groups"] if len(group) > 1]
     assert {"4", "7"} in groups  # the tensor also feeds layer 11, which is not in the inference graph
