@@ -80,7 +80,7 @@ class TestYolov5:
         assert shape == ["batch", 3, IMAGE_SIZE, IMAGE_SIZE]
         operators = [node.op_type for node in model.graph.node]
         # 56 weights, and one for each distinct tensor that is read in INT8, not the image: equal ones are merged
-        assert operators.count("QuantizeLinear") == 56 + 58 and "Identity" not in operators
+        assert operators.count("QuantizeLinear") == 56 + 57 and "Identity" not in operators
         assert operators.count("Conv") == 60
         assert "ONNX Runtime differs from torch by" in yolov5["export"]
 
