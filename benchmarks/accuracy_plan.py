@@ -14,7 +14,7 @@ from typing import Dict, List, NamedTuple, Sequence
 
 import yaml
 from accuracy_jobs import ROOT, Job, Step, StepFailed, Workshop, read_json, write_json
-from checkouts import HYP, make_checkout
+from checkouts import HYP, install_bundle, make_checkout
 from shapes import draw_dataset
 
 NMS_THRESHOLD = 0.65  # for every evaluation: what both upstreams take for COCO figures
@@ -129,7 +129,7 @@ class Experiment:
             if run.bundle:  # a checkout and a data folder of its own: it may write where it likes
                 shutil.rmtree(checkout, ignore_errors=True)
                 make_checkout(self.upstream, checkout)
-                copy_bundle(options.bundle[run.bundle], checkout)
+                install_bundle(checkout, options.bundle[run.bundle])
                 view()
 
         return Job(f"{self.name}/{run.name}", results, folder / "log.txt", checkout, steps, prepare)
@@ -200,13 +200,6 @@ class Experiment:
         return [str(word) for word in words]
 
 
-def copy_bundle(bundle: Path, checkout: Path) -> None:
-    """What ``cp -r quantization scripts CHECKOUT`` does, in another bundle's folder."""
-    for name in ("quantization", "scripts"):
-        shutil.copytree(bundle / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"),
-                        dirs_exist_ok=True)
-
-
 def link_dataset(source: Path, out: Path, train: Path) -> None:
     """A COCO folder with the images and annotations of ``source`` and another (or the same) training list."""
     shutil.rmtree(out, ignore_errors=True)
@@ -242,7 +235,7 @@ def make_checkouts(options: argparse.Namespace, experiments: Sequence[Experiment
     for upstream, checkout in {experiment.upstream: experiment.checkout for experiment in experiments}.items():
         shutil.rmtree(checkout, ignore_errors=True)
         make_checkout(upstream, checkout)
-        copy_bundle(ROOT, checkout)
+        install_bundle(checkout, ROOT)
 
 
 def make_mosaics(experiments: Sequence[Experiment], shop: Workshop) -> List[str]:

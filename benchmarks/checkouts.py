@@ -73,15 +73,11 @@ def make_checkout(upstream: str, folder: "str | Path") -> Path:
     return folder
 
 
-def install_bundle(checkout: Path) -> None:
-    """What ``cp -r quantization scripts CHECKOUT`` does."""
+def install_bundle(checkout: Path, bundle: Path = BUNDLE) -> None:
+    """What ``cp -r quantization scripts CHECKOUT`` does in this bundle's folder, or in another one's."""
     for name in ("quantization", "scripts"):
-        source, target = BUNDLE / name, checkout / name
-        for path in source.rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                copy = target / path.relative_to(source)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copy)
+        shutil.copytree(bundle / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"),
+                        dirs_exist_ok=True)
 
 
 def strip_prefix(source: str, package: str) -> str:

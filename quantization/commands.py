@@ -223,7 +223,7 @@ def export(name: str, options: argparse.Namespace) -> None:
 
 
 def sensitive(name: str, options: argparse.Namespace) -> None:
-    """Rank layers by the mAP with each in float in turn, or units by their error at the head's outputs."""
+    """Rank layers by the mAP with each in float in turn, or units by their error in the detections."""
     picture = picture_file(options.summary)
     refuse_overwriting(options.weight, options.summary, picture)
     device = pick_device(options.device)

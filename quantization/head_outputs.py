@@ -33,10 +33,10 @@ def raw_outputs(model: nn.Module) -> Outputs:
 
 
 def flatten(outputs: Any) -> List[Tensor]:
-    """The tensors of nested lists and tuples."""
+    """The tensors of nested lists and tuples; none of anything else."""
     if isinstance(outputs, Tensor):
         return [outputs]
-    return [tensor for part in outputs for tensor in flatten(part)]
+    return [tensor for part in outputs for tensor in flatten(part)] if isinstance(outputs, (list, tuple)) else []
 
 
 def weighted_outputs(model: nn.Module) -> Outputs:

@@ -12,6 +12,8 @@ from typing import Any, Callable, Dict, Iterator, List
 import torch
 from torch import Tensor, nn
 
+from quantization.head_outputs import flatten
+
 LOSSES = ("normalised", "mse")
 
 
@@ -54,13 +56,6 @@ def supervised_layers(layers: nn.Sequential, stride: int) -> List[int]:
     return sorted({*range(0, last + 1, max(1, stride)), last})
 
 
-def tensors(output: Any) -> List[Tensor]:
-    """The tensors in a layer's output, which may be nested lists of them."""
-    if isinstance(output, Tensor):
-        return [output]
-    return [part for item in output for part in tensors(item)] if isinstance(output, (list, tuple)) else []
-
-
 class Distillation:
     """The loss of a student against a teacher.
 
@@ -94,13 +89,13 @@ class Distillation:
 
     def _keep(self, index: int) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._expected[index] = tensors(output)
+            self._expected[index] = flatten(output)
 
         return hook
 
     def _compare(self, index: int) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            for student, teacher in zip(tensors(output), self._expected.pop(index)):
+            for student, teacher in zip(flatten(output), self._expected.pop(index)):
                 self._terms.append(self._weights[index] * distance(student, teacher, self._loss))
 
         return hook

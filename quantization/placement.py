@@ -48,10 +48,10 @@ def choose_placement(model: nn.Module, ignore: Sequence[str] = (), head: str = "
     left = [*ignore]
     if stem != "int8":
         left += stem_policy(model, only_strided=stem == "auto")
-    shared = {"auto": upstream.shared_detect_convs(model), "input": last}.get(head, [])
+    inputs = upstream.shared_detect_convs(model) if head == "auto" else last if head == "input" else []
     if head in ("auto", "float"):
-        left += without(model, last, shared)
-    return Placement(tuple(left), tuple(shared))
+        left += without(model, last, inputs)
+    return Placement(tuple(left), tuple(inputs))
 
 
 def without(model: nn.Module, patterns: Sequence[str], exceptions: Sequence[str]) -> List[str]:

@@ -132,8 +132,8 @@ def _read(path: str) -> bytes:
 
 
 def run(specs: Sequence[Spec], timed: trtexec.TimingOptions, calibration: Optional[Calibration], reference: str,
-        version: Version, build_only: bool = False, timings: Optional[TimingCache] = None) -> Dict[str, Any]:
-    """Build and time with TensorRT's Python package; all builds share ``timings``, None: an empty timing cache.
+        version: Version, timings: TimingCache, build_only: bool = False) -> Dict[str, Any]:
+    """Build and time with TensorRT's Python package; all builds share ``timings``.
 
     Returns:
         The report that ``--json`` writes: GPU, versions, settings and one record for each engine.
@@ -142,7 +142,6 @@ def run(specs: Sequence[Spec], timed: trtexec.TimingOptions, calibration: Option
         UserError: a build or run is not possible, or the engines' batches differ.
     """
     cuda = Cuda(spin_wait=timed.spin_wait)
-    timings = timings or TimingCache()
     info = {spec.name: get_plan(spec, cuda, calibration, timed, version, timings) for spec in specs}
     major, minor = cuda.compute_capability()
     report: Dict[str, Any] = {

@@ -245,8 +245,8 @@ def main(argv: Optional[Sequence[str]] = None, timings: Optional[TimingCache] = 
         version = versions.parse_version(versions.import_tensorrt().__version__)
         versions.logger().verbose = args.verbose
         calibration = calibration_images(args.calib_images, args.calib_count)
-        report = bench.run(specs, timed, calibration, reference, version, args.build_only,
-                           timings or TimingCache(args.timing_cache))
+        report = bench.run(specs, timed, calibration, reference, version,
+                           timings or TimingCache(args.timing_cache), args.build_only)
     print(f"\n{report.get('gpu', '')}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
     print(bench.table(report))
     if args.json:
