@@ -99,6 +99,9 @@ class Workshop:
 
     def __exit__(self, *error: object) -> None:
         os.close(self.lock)
+        if self.stopped:  # a shell that was ended is gone before the commands that it started
+            with open(self.work / "lock", encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
 
     def stop(self) -> None:
         """End the running commands, and start no others."""
@@ -130,6 +133,8 @@ class Workshop:
                                        stdout=output, stderr=subprocess.STDOUT, pass_fds=(self.lock,),
                                        start_new_session=True)  # stop() then ends its children too
             self.running.append(process)
+            if self.stopped:  # stop() came before this process was in the list
+                self.stop()
             code = process.wait()
             self.running.remove(process)
         if code:
@@ -215,9 +220,8 @@ class Workshop:
         before = signal.signal(signal.SIGTERM, interrupt)
         try:
             with ThreadPoolExecutor(self.jobs) as pool:
-                futures = [pool.submit(attempt, name, call) for name, call in work.items()]
                 try:
-                    for future in futures:
+                    for future in [pool.submit(attempt, name, call) for name, call in work.items()]:
                         future.result()
                 except BaseException:
                     self.stop()
