@@ -9,7 +9,7 @@ which is what pytorch-quantization's histogram calibrator does: one fake quantiz
 1,920 candidates. Both give the same amax.
 
 The second form times the collection of a net's histograms next to the float net's forward pass over the same images,
-and the choice of all its ranges. The net has random weights and the images are noise. Ratios are of one run.
+and the choice of all its ranges; then the whole of a calibration by SQNR. The net has random weights and the images are noise. Ratios are of one run.
 """
 
 from __future__ import annotations
@@ -95,12 +95,14 @@ def collection(options: argparse.Namespace) -> None:
     with mock.patch.object(quantize, "group_scales", timed_choice):
         timings = take_turns({"float": forward, "calibration": lambda: quantize.calibrate_model(student, batches)},
                              options.rounds)
+    timings.update(take_turns({"sqnr": lambda: quantize.calibrate_model(student, batches, "sqnr")}, options.rounds))
     ranges = statistics.median(choices[1:])
     collecting = timings["calibration"].seconds - ranges
     print(f"{machine()}, {options.net}, random weights, {options.batches} batches of {options.batch_size}, "
           f"{options.imgsz} px, fp32, {options.rounds} rounds\n"
           f"float forward {timings['float']}\ncalibration   {timings['calibration']}, of which all ranges by MSE "
-          f"{1000 * ranges:.0f} ms\ncollection {collecting / timings['float'].seconds:.2f} times the float forward")
+          f"{1000 * ranges:.0f} ms\ncollection {collecting / timings['float'].seconds:.2f} times the float forward\n"
+          f"by SQNR       {timings['sqnr']}")
 
 
 def main() -> None:

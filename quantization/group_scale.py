@@ -6,6 +6,7 @@ counts as often as it is read, and large tensors outweigh small ones.
 
 from __future__ import annotations
 
+import math
 import weakref
 from dataclasses import dataclass
 from typing import Any, Collection, Dict, List, Optional, Sequence, Tuple, Union
@@ -17,12 +18,12 @@ from quantization.calib import (
     FIRST_CANDIDATE,
     HistogramCalibrator,
     MaxCalibrator,
-    Observation,
     compute_amax_all,
     make_calibrator,
-    observe,
     squared_errors,
 )
+from quantization.observation import Observation, observe
+from quantization.output_error import GradientHistogram, best_amax
 
 CHOICES = ("error", "joint", "max")
 WARN_RATIO = 4.0  # two of eight bits
@@ -37,12 +38,14 @@ class GroupCalibrator:
     Attributes:
         tensors: a calibrator for each distinct tensor, in the order of the forward pass.
         readers: the places that read each of them.
+        gradients: of the detections, for each of them (method "sqnr"); None: it has no values, or does not reach them.
     """
 
     def __init__(self, method: str) -> None:
         self.method = method
         self.tensors: List[Union[HistogramCalibrator, MaxCalibrator]] = []
         self.readers: List[List[str]] = []
+        self.gradients: List[Optional[GradientHistogram]] = []
         self._seen: List[Any] = []  # weak references to the tensors of this forward pass
         self._observed: List[Tuple[int, Observation]] = []  # index in tensors
 
@@ -130,7 +133,8 @@ def group_scales(calibrators: Dict[str, GroupCalibrator], choice: str = "error")
         calibrators: name to calibrator.
         choice: for groups of several tensors: "error" minimises the sum over the tensors of the squared quantization
             error divided by the tensor's energy, "joint" calibrates the sum of the histograms, "max" takes the largest
-            amax (as YOLOv6 does). Without histograms (method "max") it is always "max".
+            amax (as YOLOv6 does). Without histograms (method "max") it is always "max"; where the gradients of the
+            detections are known, "error" and "joint" both minimise the error there.
 
     Returns:
         Name to scale, or None where no tensor was seen.
@@ -146,6 +150,9 @@ def group_scales(calibrators: Dict[str, GroupCalibrator], choice: str = "error")
         if not amax:
             result[name] = None
             continue
+        if any(histogram is not None for histogram in calibrator.gradients):
+            result[name] = scale_by_detections(calibrator, amax, choice)
+            continue
         if len(histograms) < 2 or choice == "max":
             shared = max(amax)
         elif choice == "joint":
@@ -156,6 +163,23 @@ def group_scales(calibrators: Dict[str, GroupCalibrator], choice: str = "error")
                 for tensor, alone in zip(histograms, amax)] if len(histograms) == len(amax) else []
         result[name] = GroupScale(shared, calibrator.readers, amax, cost)
     return result
+
+
+def scale_by_detections(calibrator: GroupCalibrator, own: Sequence[float], choice: str) -> GroupScale:
+    """A group's scale from the gradients of the detections.
+
+    Args:
+        calibrator: with the gradients of one tensor at least.
+        own: each tensor's amax of least squared error, which is that of a tensor that does not reach the detections.
+        choice: one of ``CHOICES``.
+    """
+    probed = [histogram for histogram in calibrator.gradients if histogram is not None]
+    alone = [amax if histogram is None else best_amax([histogram])
+             for amax, histogram in zip(own, calibrator.gradients)]
+    shared = max(alone) if choice == "max" else best_amax(probed)
+    cost = [0.0 if histogram is None else 10 * math.log10(histogram.energy(shared) / histogram.energy(amax))
+            for amax, histogram in zip(alone, calibrator.gradients)]
+    return GroupScale(shared, calibrator.readers, alone, cost)
 
 
 def error_at(histogram: HistogramCalibrator, amax: float) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Sequence
+import contextlib
+from typing import Any, Callable, Iterator, List, Sequence
 
 import torch
 from torch import Tensor, nn
 
 Outputs = Callable[[Tensor], Sequence[Tensor]]
+LEAST_ENERGY = 1e-30  # of outputs, and of an error in parts of theirs: none is reported above 300 dB
 LEAST = 1e-4  # of a sigmoid and of a box's side in cells: below, a relative error means nothing
 
 
@@ -81,3 +83,26 @@ def weigh(maps: Sequence[Tensor], anchors: Tensor, classes: int) -> List[Tensor]
         scores.append(score.flatten(1))
         boxes.append((weight * (1 + box - box.detach())).flatten(1))
     return [torch.cat(scores, 1), torch.cat(boxes, 1), *others]
+
+
+def random_directions(maps: Sequence[Tensor], generator: torch.Generator) -> List[Tensor]:
+    """Normal random numbers of the maps' shapes, scaled so that the maps count alike and their energy per image is 1.
+
+    Args:
+        maps: (B, ...) each.
+        generator: on their device.
+    """
+    return [torch.randn(part.shape, generator=generator, device=part.device)
+            / (len(maps) * part.detach().square().sum() / len(part)).clamp_min(LEAST_ENERGY).sqrt() for part in maps]
+
+
+@contextlib.contextmanager
+def frozen_parameters(model: nn.Module) -> Iterator[None]:
+    """Context in which no parameter gets a gradient."""
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, wanted in before.items():
+            parameter.requires_grad_(wanted)

@@ -14,8 +14,10 @@ from tqdm import tqdm
 from quantization import calib, rules, upstream
 from quantization.errors import UserError
 from quantization.group_scale import Collector, GroupCalibrator, GroupScale, end_batch, group_scales
+from quantization.head_outputs import weighted_outputs
 from quantization.modules import (ATTENTION, ATTENTION_REASON, SHORTCUTS, QuantAdd, QuantConv2d, QuantInputConv2d,
                                   ShortcutBlock, quantized_type)
+from quantization.output_error import GroupProbe, fill
 from quantization.placement import Placement, choose_placement
 from quantization.quantizer import WEIGHT_NAME, is_quantizer, named_quantizers, select_backend, set_amax, swapped
 
@@ -163,6 +165,8 @@ def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "
         raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
     if not seen:
         raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
+    if method == "sqnr":
+        probe_gradients(model, groups, batches)
     scales = group_scales(groups, group_scale)
     device = next(model.parameters()).device
     for key, (path, quantizer) in owners.items():
@@ -176,6 +180,21 @@ def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "
         if advice is not None:
             LOG.warning("Scales: %s", advice)
     return [scale for scale in scales.values() if scale is not None and len(scale.own) > 1]
+
+
+def probe_gradients(model: nn.Module, groups: Dict[str, GroupCalibrator], batches: Iterable[Tensor]) -> None:
+    """Give the groups the gradients of the detections.
+
+    Args:
+        model: a detection network in eval mode, with the groups' quantizers.
+        groups: the id of each activation quantizer to its calibrator, which has seen the images.
+        batches: as for ``calibrate_model``.
+    """
+    probes = {key: GroupProbe([tensor.range for tensor in group.tensors]) for key, group in groups.items()}
+    with swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity())):
+        fill(probes.values(), model, weighted_outputs(model), batches)
+    for key, probe in probes.items():
+        groups[key].gradients = probe.found()
 
 
 def calibrate_weights(model: nn.Module) -> None:

@@ -28,9 +28,7 @@ from quantization.modules import ShortcutBlock
 from quantization.quantize import disable_quantization
 from quantization.quantizer import named_quantizers
 from quantization.graph import UnionFind
-from quantization.head_outputs import Outputs, weighted_outputs
-
-LEAST_ENERGY = 1e-30  # of an error, relative to the outputs: no unit is reported above 300 dB
+from quantization.head_outputs import LEAST_ENERGY, Outputs, frozen_parameters, random_directions, weighted_outputs
 
 
 @dataclass(frozen=True)
@@ -171,28 +169,19 @@ def measure(model: nn.Module, units: Sequence[Unit], batches: Iterable[Tensor], 
         UserError: no batch came, or an output is NaN or infinite.
     """
     outputs = outputs if outputs is not None else weighted_outputs(model)
-    gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
     sums, images_seen = torch.zeros(len(units), dtype=torch.float64), 0
     generator: Optional[torch.Generator] = None
-    model.requires_grad_(False)  # only the units' eps need a gradient
-    try:
-        with probed(model, units) as steps, torch.enable_grad():
-            for images in tqdm(batches, total=total, desc="SQNR", unit="batch", leave=False):
-                if generator is None:
-                    generator = torch.Generator(device=images.device).manual_seed(seed)
-                maps = [part.float() for part in outputs(images)]
-                for number in range(probes):
-                    vectors = [torch.randn(part.shape, generator=generator, device=part.device)
-                               / (len(maps) * part.detach().square().sum() / len(images)).clamp_min(LEAST_ENERGY).sqrt()
-                               for part in maps]
-                    products = torch.autograd.grad(maps, steps, vectors, retain_graph=number + 1 < probes,
-                                                   allow_unused=True)
-                    sums += torch.stack([torch.zeros_like(images[:, 0, 0, 0]) if product is None else product
-                                         for product in products]).double().square().sum(1).cpu() / probes
-                images_seen += len(images)
-    finally:
-        for parameter, wanted in gradients.items():
-            parameter.requires_grad_(wanted)
+    with frozen_parameters(model), probed(model, units) as steps, torch.enable_grad():
+        for images in tqdm(batches, total=total, desc="SQNR", unit="batch", leave=False):
+            if generator is None:
+                generator = torch.Generator(device=images.device).manual_seed(seed)
+            maps = [part.float() for part in outputs(images)]
+            for number in range(probes):
+                products = torch.autograd.grad(maps, steps, random_directions(maps, generator),
+                                               retain_graph=number + 1 < probes, allow_unused=True)
+                sums += torch.stack([torch.zeros_like(images[:, 0, 0, 0]) if product is None else product
+                                     for product in products]).double().square().sum(1).cpu() / probes
+            images_seen += len(images)
     if not images_seen:
         raise UserError("the SQNR got no images: check the training list of the data set")
     if not bool(torch.isfinite(sums).all()):

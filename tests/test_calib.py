@@ -9,15 +9,14 @@ from scipy.stats import entropy
 
 from quantization.calib import (
     FIRST_CANDIDATE,
-    SAMPLES,
     HistogramCalibrator,
     MaxCalibrator,
     compute_amax_all,
     entropy_divergences,
     make_calibrator,
     mse_errors,
-    observe,
 )
+from quantization.observation import SAMPLES, observe
 
 
 def histograms(bins: int) -> torch.Tensor:
