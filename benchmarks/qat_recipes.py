@@ -26,13 +26,13 @@ from architectures import BUNDLE
 from turns import machine
 
 RECIPES = {
-    "published": "--loss mse --schedule steps",
-    "cosine": "--loss mse --schedule cosine",
-    "normalised": "--loss normalised --schedule steps",
-    "normalised, cosine": "--loss normalised --schedule cosine",
-    "normalised, cosine, head": "--loss normalised --schedule cosine --head-weight 1",
-    "normalised, cosine, EMA": "--loss normalised --schedule cosine --ema 0.99",
-    "normalised, cosine, LSQ": "--loss normalised --schedule cosine --learn-scales",
+    "published": "--task-weight 0 --loss mse --schedule steps --lr 1e-5",
+    "normalised, cosine": "--task-weight 0 --loss normalised --schedule cosine",
+    "normalised, cosine, head": "--task-weight 0 --loss normalised --schedule cosine --head-weight 1",
+    "normalised, cosine, task": "--task-weight 1 --loss normalised --schedule cosine",
+    "normalised, cosine, task, head": "--task-weight 1 --loss normalised --schedule cosine --head-weight 1",
+    "normalised, cosine, task, EMA": "--task-weight 1 --loss normalised --schedule cosine --ema 0.99",
+    "normalised, cosine, task, LSQ": "--task-weight 1 --loss normalised --schedule cosine --learn-scales",
 }
 
 
@@ -43,7 +43,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
     from quantization.data import Loader, open_dataset
     from quantization.finetune import finetune
     from quantization.quantizer import named_quantizers
-    from quantization.training import finetune_options
+    from quantization.training import LabelledImages, finetune_options, task_loss
 
     device = commands.pick_device(settings.device)
     dataset = open_dataset(settings.cocodir, settings.data)
@@ -71,8 +71,10 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
         torch.manual_seed(settings.seed)
         epochs = []
         begin = time.perf_counter()
-        finetune(model, teacher, commands.TensorLoader(loader, device), finetune_options(recipe),
-                 lambda epoch, loss, lr: epochs.append(points(model)))
+        task = task_loss(options.upstream, model, dataset.train, recipe)
+        batches = LabelledImages(loader, device, None if task is None else upstream.class_count(model))
+        finetune(model, teacher, batches, finetune_options(recipe),
+                 lambda epoch, loss, lr: epochs.append(points(model)), task)
         seconds = time.perf_counter() - begin
         result["recipes"][name] = {"options": words, "map": epochs, "seconds": round(seconds, 1)}
         print(f"{name:30s} {' '.join(f'{value:.2f}' for value in epochs)}  best {max(epochs) - result['float']:+.2f} "

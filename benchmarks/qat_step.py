@@ -47,11 +47,7 @@ def float_training(options: argparse.Namespace, net: Any, images: Any) -> Side:
     optimizer = make_optimizer([part for part in model.parameters() if part.requires_grad], [], device)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6
-    labels = torch.rand(len(images) * OBJECTS, 6)  # image, class, x, y, w, h
-    labels[:, 0] = torch.arange(len(images)).repeat_interleave(OBJECTS)
-    labels[:, 1] = (labels[:, 1] * CLASSES).floor()
-    labels[:, 4:] = 0.05 + 0.25 * labels[:, 4:]
-    labels = labels.to(device)
+    labels = random_labels(images)
 
     def step() -> None:
         with torch.autocast(device.type, dtype=amp or torch.bfloat16, enabled=amp is not None):
@@ -64,18 +60,33 @@ def float_training(options: argparse.Namespace, net: Any, images: Any) -> Side:
     return step, contextlib.nullcontext
 
 
+def random_labels(images: Any) -> Any:
+    """Image, class, x, y, w, h of ``OBJECTS`` objects an image."""
+    import torch
+
+    labels = torch.rand(len(images) * OBJECTS, 6)
+    labels[:, 0] = torch.arange(len(images)).repeat_interleave(OBJECTS)
+    labels[:, 1] = (labels[:, 1] * CLASSES).floor()
+    labels[:, 4:] = 0.05 + 0.25 * labels[:, 4:]
+    return labels.to(images.device)
+
+
 def qat(options: argparse.Namespace, net: Any, images: Any) -> Side:
     """The step of the quantize command."""
     from quantization import quantize, upstream
     from quantization.finetune import FinetuneOptions, Trainer
+    from quantization.losses import TaskLoss
 
     teacher = upstream.fuse(net).to(images.device).eval()
     student = quantized_copy(teacher)
     quantize.calibrate_model(student, [images[:2]], "max")
+    task = TaskLoss(student.model[-1], upstream.detection_loss(options.upstream, student, options.imgsz),
+                    options.task_weight) if options.task_weight else None
     trainer = Trainer(student, teacher, FinetuneOptions(
         amp=options.amp, loss=options.loss, head_weight=options.head_weight, learn_scales=options.learn_scales,
-        ema=options.ema))
-    return lambda: trainer.step(images, 1e-6), trainer.training
+        ema=options.ema), task)
+    labels = random_labels(images)
+    return lambda: trainer.step(images, 1e-6, labels), trainer.training
 
 
 def measure(options: argparse.Namespace, sides: Tuple[str, ...]) -> Dict[str, Timing]:
@@ -109,7 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=5, help="steps in a turn")
     for flag, kind, default in (("--amp", str, "fp16"), ("--loss", str, "mse"), ("--head-weight", float, 0.0),
-                                ("--ema", float, 0.0)):
+                                ("--ema", float, 0.0), ("--task-weight", float, 1.0)):
         parser.add_argument(flag, type=kind, default=default, help="as for quantize")
     parser.add_argument("--learn-scales", action="store_true", help="as for quantize")
     parser.add_argument("--only", choices=SIDES, help="one side alone; prints its peak memory as JSON")

@@ -77,9 +77,11 @@ def _add_quantization(parser: argparse.ArgumentParser) -> None:
                             "engines; for comparison)")
     group.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript",
                        help="ONNX exporter that shows the graph to the rules")
-    group.add_argument("--calib-method", choices=calib.METHODS, default="mse", help="activation calibration")
+    group.add_argument("--calib-method", choices=calib.METHODS, default="sqnr",
+                       help="activation ranges with the least error in the detections (sqnr), with the least error in "
+                            "the activations themselves (mse: the published way), or by entropy, percentile or maximum")
     group.add_argument("--group-scale", choices=group_scale.CHOICES, default="error",
-                       help="how tensors that share a scale agree on it: least sum of their relative errors, one joint "
+                       help="how tensors that share a scale agree on it: least error of all together, one joint "
                             "histogram, or the largest amax")
     group.add_argument("--calib-batches", type=positive, default=25, help="batches of training images to calibrate on")
 
@@ -106,6 +108,9 @@ def _add_quantize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
                             "the energy of the float model's output, so that layers count alike")
     group.add_argument("--head-weight", type=not_negative, default=0.0, metavar="W",
                        help="weight of the detect head's raw outputs in the loss; 0: layers before the head alone")
+    group.add_argument("--task-weight", type=not_negative, default=None, metavar="W",
+                       help="weight of upstream's own training loss, on the labels of the training images; default: 1 "
+                            "where there are labels and a head that it fits, else 0")
     group.add_argument("--supervision-stride", type=positive, default=1, help="supervise every n-th layer")
     group.add_argument("--learn-scales", action="store_true", help="learn the scales too (LSQ)")
     group.add_argument("--ema", type=share, default=0.0, metavar="DECAY",

@@ -28,7 +28,7 @@ from quantization.group_scale import GroupScale
 from quantization.placement import recorded_placement
 from quantization.preflight import load_onnx, preflight, report_text
 from quantization.sensitivity import SQNR_IMAGES
-from quantization.training import picture_file, train
+from quantization.training import LabelledImages, picture_file, task_loss, train
 
 LOG = logging.getLogger("quantization")
 
@@ -187,10 +187,12 @@ def quantize(name: str, options: argparse.Namespace) -> None:
     elif options.eval_ptq:
         record("ptq", evaluator(torch_predictor(model), "PTQ"))
     if options.qat:
+        task = task_loss(name, model, dataset.train, options)
         loader = Loader(dataset.train, (options.imgsz, options.imgsz), options.batch_size, options.workers,
                         shuffle_seed=options.seed)
-        train(model, teacher, TensorLoader(loader, device), options,
-              lambda label: evaluator(torch_predictor(model), label), info, record)
+        batches = LabelledImages(loader, device, None if task is None else upstream.class_count(model))
+        train(model, teacher, batches, options, lambda label: evaluator(torch_predictor(model), label), info, record,
+              task)
         if options.max_drop is not None:
             model, info = checkpoint.load(options.qat, device, name)  # the best epoch
             hold_budget(model, options.qat, "qat", info)

@@ -46,6 +46,7 @@ class Batch:
         gains: network pixels an image pixel.
         pads: border left and above, network pixels.
         shapes: height and width of the image files.
+        flips: whether each was flipped left to right.
     """
 
     images: np.ndarray
@@ -53,6 +54,7 @@ class Batch:
     gains: List[float] = field(default_factory=list)
     pads: List[Tuple[float, float]] = field(default_factory=list)
     shapes: List[Tuple[int, int]] = field(default_factory=list)
+    flips: List[bool] = field(default_factory=list)
 
 
 def open_dataset(cocodir: Optional[str] = None, data: Optional[str] = None) -> Dataset:
@@ -274,13 +276,13 @@ def gather(files: List[str], batch_size: int, number: int, futures: List[Any]) -
     """Make batch ``number`` of its images."""
     parts = [future.result() for future in futures]
     images = np.ascontiguousarray(np.stack([part[0] for part in parts])[..., ::-1].transpose(0, 3, 1, 2))
-    return Batch(images, files[number * batch_size:number * batch_size + len(parts)], [part[1] for part in parts],
-                 [part[2] for part in parts], [part[3] for part in parts])
+    return Batch(images, files[number * batch_size:number * batch_size + len(parts)],
+                 *(list(column) for column in list(zip(*parts))[1:]))
 
 
 def read(file: str, size: Tuple[int, int], long_side: Optional[int] = None,
-         flip: bool = False) -> Tuple[np.ndarray, float, Tuple[float, float], Tuple[int, int]]:
-    """Read and letterbox one image: (H, W, 3) BGR, gain, pad, (height, width) of the file.
+         flip: bool = False) -> Tuple[np.ndarray, float, Tuple[float, float], Tuple[int, int], bool]:
+    """Read and letterbox one image: (H, W, 3) BGR, gain, pad, (height, width) of the file, whether it is flipped.
 
     Raises:
         UserError: OpenCV cannot read it.
@@ -290,7 +292,7 @@ def read(file: str, size: Tuple[int, int], long_side: Optional[int] = None,
         raise UserError(f"{file} is no readable image: remove it from the list")
     shape = (int(image.shape[0]), int(image.shape[1]))
     boxed, gain, pad = letterbox(image[:, ::-1] if flip else image, size, long_side)
-    return boxed, gain, pad, shape
+    return boxed, gain, pad, shape, flip
 
 
 def load_batches(files: Sequence[str], size: Tuple[int, int], batch_size: int) -> Iterator[np.ndarray]:

@@ -1,6 +1,6 @@
-"""Quantization-aware training by distillation: outputs of the quantized model follow those of the float model.
+"""Quantization-aware training: outputs of the quantized model follow those of the float model, and labels if there are.
 
-No labels and no upstream loss are needed. The trainer knows nothing of the network but its list of layers.
+The trainer knows nothing of the network but its list of layers.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Any, Callable, Iterable, Iterator, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from quantization.ema import WeightAverage
 from quantization.errors import UserError
-from quantization.losses import Distillation
+from quantization.losses import Distillation, TaskLoss
 from quantization.qat_quantizers import QatQuantizers
 
+Labelled = Tuple[Tensor, Optional[Tensor]]  # images (B, 3, H, W), floats in 0..1; targets (N, 6), or None
 LOG = logging.getLogger("quantization")
 SCHEDULES = ("steps", "cosine")
 AMP_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "off": None}
@@ -89,15 +90,17 @@ def make_scaler(device: torch.device, enabled: bool) -> Any:
 
 
 class Trainer:
-    """QAT, one step at a time. No step waits for the GPU.
+    """QAT, one step at a time. No step waits for the GPU, but in upstream's loss.
 
     Args:
         model: quantized and calibrated; trained in place.
         teacher: the float model on the same device.
         options: see ``FinetuneOptions``.
+        task: the loss against labels; None: there is none.
     """
 
-    def __init__(self, model: nn.Module, teacher: nn.Module, options: FinetuneOptions) -> None:
+    def __init__(self, model: nn.Module, teacher: nn.Module, options: FinetuneOptions,
+                 task: Optional[TaskLoss] = None) -> None:
         self.model, self.teacher, self.options = model, teacher.eval().requires_grad_(False), options
         self.device = next(model.parameters()).device
         self.amp = AMP_TYPES[options.amp] if self.device.type == "cuda" else None
@@ -111,6 +114,7 @@ class Trainer:
         self.average = WeightAverage([*weights, *scales], options.ema) if options.ema else None
         self.loss = Distillation(model.model, teacher.model, options.loss, options.supervision_stride,
                                  options.head_weight)
+        self.task = task
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -125,7 +129,8 @@ class Trainer:
                 head.training = True  # it gives its raw maps
             for module in in_place:
                 module.inplace = False
-            with self.quantizers.in_place(), self.loss.watching():
+            task = contextlib.nullcontext() if self.task is None else self.task.watching()
+            with self.quantizers.in_place(), self.loss.watching(), task:
                 yield
         finally:
             for head in heads:
@@ -133,12 +138,13 @@ class Trainer:
             for module in in_place:
                 module.inplace = True
 
-    def step(self, images: Tensor, lr: float) -> Tensor:
+    def step(self, images: Tensor, lr: float, targets: Optional[Tensor] = None) -> Tensor:
         """Train on one batch.
 
         Args:
             images: (B, 3, H, W), floats in 0..1 on the model's device.
             lr: learning rate.
+            targets: what the task's loss wants, on the same device.
 
         Returns:
             The loss before the step, shape (), on the device.
@@ -148,6 +154,8 @@ class Trainer:
                 self.teacher(images)
             self.model(images)
             loss = self.loss.take()
+            if self.task is not None:
+                loss = loss + self.task.take(targets)
         self.quantizers.forget()
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["rate"]
@@ -168,30 +176,31 @@ class Trainer:
             yield
 
 
-def finetune(model: nn.Module, teacher: nn.Module, batches: Iterable[Tensor], options: FinetuneOptions,
-             after_epoch: Callable[[int, float, float], None]) -> None:
-    """Train ``model`` to give the outputs of ``teacher``.
+def finetune(model: nn.Module, teacher: nn.Module, batches: Iterable[Labelled], options: FinetuneOptions,
+             after_epoch: Callable[[int, float, float], None], task: Optional[TaskLoss] = None) -> None:
+    """Train ``model`` to give the outputs of ``teacher``, and what ``task`` asks for.
 
     Args:
         model: quantized and calibrated; changed in place.
         teacher: the float model on the same device.
-        batches: endless or long enough: images (B, 3, H, W), floats in 0..1 on that device; iterated once an epoch.
+        batches: on that device; iterated as often as needed.
         options: see ``FinetuneOptions``.
         after_epoch: called with epoch (from 0), mean loss and last learning rate; saves what is worth keeping.
+        task: the loss against labels; None: there is none.
 
     Raises:
         UserError: the loss is NaN or has grown ``DIVERGED``-fold.
     """
-    trainer, watch = Trainer(model, teacher, options), LossWatch()
+    trainer, watch = Trainer(model, teacher, options, task), LossWatch()
     for epoch in range(options.epochs):
         total, lr, done = torch.zeros((), device=trainer.device), options.lr, 0
         steps = tqdm(take(batches, options.iterations), total=options.iterations, leave=False, unit="step",
                      desc=f"QAT {epoch + 1}/{options.epochs}")
         with trainer.training():
-            for step, images in enumerate(steps):
+            for step, (images, targets) in enumerate(steps):
                 lr = learning_rate((epoch * options.iterations + step) / (options.epochs * options.iterations),
                                    options.lr, options.schedule)
-                loss = trainer.step(images, lr)
+                loss = trainer.step(images, lr, targets)
                 total += loss
                 done = step + 1
                 if step % CHECK_EVERY == 0 or done == options.iterations:
@@ -201,7 +210,7 @@ def finetune(model: nn.Module, teacher: nn.Module, batches: Iterable[Tensor], op
             after_epoch(epoch, float(total) / max(1, done), lr)
 
 
-def take(batches: Iterable[Tensor], count: int) -> Iterator[Tensor]:
+def take(batches: Iterable[Labelled], count: int) -> Iterator[Labelled]:
     """``count`` batches, starting over as often as needed.
 
     Raises:

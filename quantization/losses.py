@@ -1,4 +1,5 @@
-"""What QAT minimises: how far the quantized model's outputs are from the float model's, layer by layer and at the head.
+"""What QAT minimises: how far the quantized model's outputs are from the float model's, layer by layer and at the head,
+and upstream's own training loss.
 
 The terms are taken while the quantized model runs: as soon as a layer has its output, the float model's is compared and
 freed, and what stays for the backward pass is their difference in the precision that they came in.
@@ -104,3 +105,34 @@ class Distillation:
         """The sum of the terms since the last call, shape ()."""
         terms, self._terms = self._terms, []
         return torch.stack(terms).sum()
+
+
+class TaskLoss:
+    """The loss of a student against labels.
+
+    Args:
+        head: the student's last layer, which gives its raw maps in training mode.
+        loss: of these maps and targets, see ``upstream.detection_loss``.
+        weight: its factor.
+    """
+
+    def __init__(self, head: nn.Module, loss: Callable[[List[Tensor], Tensor], Tensor], weight: float) -> None:
+        self._head, self._loss, self._weight = head, loss, weight
+        self._maps: List[Tensor] = []
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """A hook on the head, for as long as the context lasts."""
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._maps = flatten(output)
+
+        handle = self._head.register_forward_hook(keep)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def take(self, targets: Tensor) -> Tensor:
+        """The loss of the last forward pass, shape ()."""
+        maps, self._maps = self._maps, []
+        return self._weight * self._loss(maps, targets)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from quantization import checkpoint
+from quantization import checkpoint, upstream
 from quantization.curve import plot
+from quantization.data import Loader
+from quantization.errors import UserError
 from quantization.evaluate import Metrics
-from quantization.finetune import FinetuneOptions, finetune
+from quantization.finetune import FinetuneOptions, Labelled, finetune
+from quantization.labels import any_labels, batch_targets, label_file
+from quantization.losses import TaskLoss
 
 LOG = logging.getLogger("quantization")
 
@@ -28,18 +33,69 @@ def finetune_options(options: argparse.Namespace) -> FinetuneOptions:
                            options.head_weight, options.schedule, options.learn_scales, options.ema, options.amp)
 
 
-def train(model: nn.Module, teacher: nn.Module, images: Iterable[Tensor], options: argparse.Namespace,
-          evaluate: Callable[[str], Metrics], info: Dict[str, Any], record: Callable[..., None]) -> None:
+class LabelledImages:
+    """Batches for ``finetune``, on ``device``; can be iterated again and again.
+
+    Args:
+        loader: of the training images.
+        device: of the models.
+        classes: number of classes; None: without labels.
+    """
+
+    def __init__(self, loader: Loader, device: torch.device, classes: Optional[int] = None) -> None:
+        self.loader, self.device, self.classes = loader, device, classes
+
+    def __iter__(self) -> Iterator[Labelled]:
+        for batch in self.loader:
+            images = torch.from_numpy(batch.images).to(self.device, non_blocking=True).float() / 255
+            targets = None
+            if self.classes is not None:
+                rows = batch_targets(batch, (images.shape[2], images.shape[3]), self.classes)
+                targets = torch.from_numpy(rows).to(self.device, non_blocking=True)
+            yield images, targets
+
+
+def task_loss(name: str, model: nn.Module, images: Sequence[str], options: argparse.Namespace) -> Optional[TaskLoss]:
+    """What ``--task-weight`` asks for; None for 0.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        model: the quantized model.
+        images: files of the training images.
+        options: of the command line.
+
+    Raises:
+        UserError: the weight is given, but there are no labels, or the head has another loss.
+    """
+    if options.task_weight == 0:
+        return None
+    try:
+        if not any_labels(images):
+            raise UserError(f"--task-weight needs labels, but no training image has any: {label_file(images[0])} is the "
+                            "first that is missing; add them, or give --task-weight 0")
+        loss = upstream.detection_loss(name, model, options.imgsz)
+    except UserError as error:
+        if options.task_weight is not None:
+            raise
+        LOG.warning("QAT goes by the float model's outputs alone: %s", error)
+        return None
+    return TaskLoss(model.model[-1], loss, 1.0 if options.task_weight is None else options.task_weight)
+
+
+def train(model: nn.Module, teacher: nn.Module, batches: Iterable[Labelled], options: argparse.Namespace,
+          evaluate: Callable[[str], Metrics], info: Dict[str, Any], record: Callable[..., None],
+          task: Optional[TaskLoss] = None) -> None:
     """QAT; after each epoch the mAP is measured, and the best epoch so far is the QAT checkpoint.
 
     Args:
         model: quantized and calibrated; trained in place.
         teacher: the float model.
-        images: batches of training images (B, 3, H, W), floats in 0..1 on the models' device.
+        batches: of training images, on the models' device.
         options: of the command line.
         evaluate: measures ``model``; called with a label for the log.
         info: saved with the checkpoint.
         record: writes the figures into the summary.
+        task: the loss against labels; None: there is none.
     """
     history: List[Dict[str, float]] = []
     best: List[Metrics] = []
@@ -55,5 +111,5 @@ def train(model: nn.Module, teacher: nn.Module, images: Iterable[Tensor], option
         plot(options.summary, picture)
 
     picture = picture_file(options.summary)
-    finetune(model, teacher, images, finetune_options(options), after_epoch)
+    finetune(model, teacher, batches, finetune_options(options), after_epoch, task)
     LOG.info("QAT checkpoint: %s (best of %d epochs); curve: %s", options.qat, len(history), picture)

@@ -10,7 +10,8 @@ import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Type
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type
 
 from quantization.errors import UserError
 from quantization.shims import install_shims
@@ -24,16 +25,20 @@ class Upstream:
         name: "yolov5" or "yolov7".
         markers: files, relative to the checkout, that only this project has.
         iou: its own default threshold of non-maximum suppression in evaluation.
+        gains: of the parts of its loss, by default, for 80 classes, three levels and 640 pixels.
     """
 
     name: str
     markers: Tuple[str, ...]
     iou: float
+    gains: Mapping[str, float]
 
 
 UPSTREAMS = {
-    "yolov5": Upstream("yolov5", ("models/yolo.py", "utils/dataloaders.py", "val.py"), 0.6),
-    "yolov7": Upstream("yolov7", ("models/yolo.py", "utils/datasets.py", "test.py"), 0.65),
+    "yolov5": Upstream("yolov5", ("models/yolo.py", "utils/dataloaders.py", "val.py"), 0.6,
+                       {"box": 0.05, "cls": 0.5, "obj": 1.0}),
+    "yolov7": Upstream("yolov7", ("models/yolo.py", "utils/datasets.py", "test.py"), 0.65,
+                       {"box": 0.05, "cls": 0.3, "obj": 0.7}),
 }
 
 
@@ -118,6 +123,48 @@ def shared_detect_convs(model: Any) -> List[str]:
 def class_count(model: Any) -> int:
     """Number of classes that the head detects."""
     return int(model.get_submodule(head_path(model)).nc)
+
+
+def detection_loss(name: str, model: Any, imgsz: int) -> Callable[[List[Any], Any], Any]:
+    """Upstream's own training loss, of an image.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        model: of this upstream. Its hyper-parameters are those that it was trained with, which train.py leaves in the
+            checkpoint, or else the upstream's default, scaled as train.py does.
+        imgsz: longer image side in training.
+
+    Returns:
+        A function of the head's raw maps, (B, anchors, H, W, 5 + classes) each, and of targets (N, 6): image, class,
+        centre x, centre y, width, height in parts of the input. It gives shape ().
+
+    Raises:
+        UserError: the head has another loss.
+    """
+    from utils.loss import ComputeLoss
+
+    head = model.get_submodule(head_path(model))
+    if type(head).__name__ not in ("Detect", "IDetect", "IAuxDetect"):
+        raise UserError(f"--task-weight needs a head with upstream's ComputeLoss, this one is a {type(head).__name__}: "
+                        "give --task-weight 0")
+    compute = ComputeLoss(SimpleNamespace(model=model.model, parameters=model.parameters, gr=1.0,
+                                          hyp=hyper_parameters(name, model, imgsz)))
+
+    def loss(maps: List[Any], targets: Any) -> Any:
+        return compute(maps[:head.nl], targets)[0].sum() / len(maps[0])  # an auxiliary head's maps come last
+
+    return loss
+
+
+def hyper_parameters(name: str, model: Any, imgsz: int) -> Dict[str, Any]:
+    """What ComputeLoss reads; see ``detection_loss``."""
+    own = getattr(model, "hyp", None)
+    if isinstance(own, dict) and {"box", "obj", "cls", "cls_pw", "obj_pw", "anchor_t", "fl_gamma"} <= set(own):
+        return own
+    head, gains = model.get_submodule(head_path(model)), UPSTREAMS[name].gains
+    return {"box": gains["box"] * 3 / head.nl, "cls": gains["cls"] * head.nc / 80 * 3 / head.nl,
+            "obj": gains["obj"] * (imgsz / 640) ** 2 * 3 / head.nl, "cls_pw": 1.0, "obj_pw": 1.0, "anchor_t": 4.0,
+            "fl_gamma": 0.0}
 
 
 def fuse(model: Any) -> Any:

@@ -78,6 +78,36 @@ def grids_after_load(file: str, spoilt: str) -> Any:
     return float((output - expected).abs().max() / expected.abs().max())
 
 
+def labels_and_loss(name: str, listing: str) -> Any:
+    """Targets by upstream's data set and by ours; upstream's loss of random maps, called directly and by ours."""
+    from random_net import random_net
+    from utils.loss import ComputeLoss
+
+    from quantization.data import Loader
+    from quantization.labels import batch_targets
+
+    v5 = name == "yolov5"
+    if v5:
+        from utils.dataloaders import LoadImagesAndLabels
+    else:
+        from utils.datasets import LoadImagesAndLabels
+    dataset = LoadImagesAndLabels(listing, 64, 3, augment=False, hyp={}, rect=False, stride=32)
+    targets = dataset.collate_fn([dataset[index] for index in range(3)])[1]
+    (batch,) = Loader([line for line in Path(listing).read_text().split()], (64, 64), 3)
+    model = random_net("models/yolov5n.yaml" if v5 else "cfg/training/yolov7-tiny.yaml", 3).train()
+    scaled = upstream.hyper_parameters(name, model, 320)
+    model.hyp, model.gr = {"box": 0.3, "cls": 0.7, "obj": 0.5, "cls_pw": 1.5, "obj_pw": 1.0, "anchor_t": 3.0,
+                           "fl_gamma": 0.0, "label_smoothing": 0.1}, 1.0
+    maps = model(torch.rand(3, 3, 64, 64))
+    loss = upstream.detection_loss(name, model, 64)(maps, targets)
+    loss.backward()
+    return {"ours": batch_targets(batch, (64, 64), 3).tolist(), "theirs": targets.tolist(), "loss": float(loss),
+            "expected": float(ComputeLoss(model)(maps, targets)[0]) / 3,
+            "default": scaled,
+            "gradient": float(sum(parameter.grad.abs().sum() for parameter in model.parameters()
+                                  if parameter.grad is not None))}
+
+
 def checkpoint_facts(file: str) -> Any:
     """What a checkpoint of the bundle holds."""
     content = torch.load(file, weights_only=False)
@@ -106,7 +136,7 @@ def damage(file: str, output: str, kind: str) -> None:
 
 
 def main(arguments: List[str]) -> None:
-    tasks = (make_random, suppression, fuse_twice, grids_after_load, checkpoint_facts, damage)
+    tasks = (make_random, suppression, fuse_twice, grids_after_load, labels_and_loss, checkpoint_facts, damage)
     result = {task.__name__: task for task in tasks}[arguments[0]](*arguments[1:])
     print("\n" + json.dumps(result))
 

@@ -5,11 +5,12 @@ Made once a test process: `make test` sends a class or a module to one process a
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Any, Callable, Dict
 
 import pytest
 from checkouts import HYP, install_bundle, make_checkout
@@ -30,6 +31,11 @@ def run_python(folder: Path, *arguments: object, code: int = 0) -> "subprocess.C
                           universal_newlines=True)
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def run_task(checkout: Path, *arguments: object) -> Any:
+    """The result of a task of ``checkout_tasks.py``, run in a checkout."""
+    return json.loads(run_python(checkout, TASKS, *arguments).stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture(scope="session")

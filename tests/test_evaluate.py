@@ -12,7 +12,8 @@ from shapes import draw_dataset
 
 from quantization.data import Loader, image_files, image_shape, letterbox, load_batches, open_dataset, rect_shapes
 from quantization.errors import UserError
-from quantization.evaluate import GroundTruth, OnnxPredictor, evaluate, label_file, read_labels
+from quantization.evaluate import GroundTruth, OnnxPredictor, evaluate
+from quantization.labels import label_file, read_labels
 from quantization.postprocess import detections, nms, to_image
 
 

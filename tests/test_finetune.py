@@ -34,6 +34,11 @@ def images() -> List[torch.Tensor]:
     return [torch.rand(2, 3, 16, 16, generator=generator) for _ in range(4)]
 
 
+def labelled(images: List[torch.Tensor]) -> List[Any]:
+    """Batches without targets."""
+    return [(batch, None) for batch in images]
+
+
 def quantized(teacher: nn.Module, images: List[torch.Tensor]) -> nn.Module:
     """4-bit weights, so that training has something to mend."""
     model = copy.deepcopy(teacher)
@@ -72,7 +77,7 @@ def test_training_brings_the_outputs_closer(images: List[torch.Tensor], more: Di
         for parameter in model.parameters():
             parameter += 0.02 * torch.randn(parameter.shape)
     before, epochs = distance(model, teacher, images), []
-    finetune(model, teacher, images, FinetuneOptions(epochs=3, iterations=60, lr=1e-3, **more),
+    finetune(model, teacher, labelled(images), FinetuneOptions(epochs=3, iterations=60, lr=1e-3, **more),
              lambda epoch, loss, lr: epochs.append((epoch, loss, lr)))
     assert distance(model, teacher, images) < 0.5 * before
     assert [epoch for epoch, _, _ in epochs] == [0, 1, 2]
@@ -89,7 +94,7 @@ def test_learned_scales_mend_a_bad_range(images: List[torch.Tensor]) -> None:
     for learn in (False, True):
         model = quantized(teacher, images)
         quantizer.set_amax(model.model[1][0]._input_quantizer, torch.tensor(40.0))
-        finetune(model, teacher, images, FinetuneOptions(2, 100, 2e-3, schedule="cosine", learn_scales=learn),
+        finetune(model, teacher, labelled(images), FinetuneOptions(2, 100, 2e-3, schedule="cosine", learn_scales=learn),
                  lambda *_: None)
         ranges.append(float(model.model[1][0]._input_quantizer.amax))
         distances.append(distance(model, teacher, images))
@@ -102,7 +107,7 @@ def test_what_is_evaluated_is_the_average_and_training_goes_on_from_the_weights(
     teacher = Small()
     model = quantized(teacher, images)
     seen: List[torch.Tensor] = []
-    finetune(model, teacher, images, FinetuneOptions(1, 40, 3e-3, ema=0.99),
+    finetune(model, teacher, labelled(images), FinetuneOptions(1, 40, 3e-3, ema=0.99),
              lambda *_: seen.append(model.model[0][0].weight.detach().clone()))
     start, end = (part.model[0][0].weight.detach() for part in (teacher, model))
     assert 0 < float((seen[0] - start).norm()) < float((end - start).norm())
@@ -113,10 +118,10 @@ def test_nan_and_growth_stop_with_the_remedy(images: List[torch.Tensor]) -> None
     teacher = Small()
     model = quantized(teacher, images)
     with pytest.raises(UserError, match="--lr.*PTQ checkpoint is intact"):
-        finetune(model, teacher, images, FinetuneOptions(epochs=2, iterations=100, lr=3.0), lambda *_: None)
+        finetune(model, teacher, labelled(images), FinetuneOptions(epochs=2, iterations=100, lr=3.0), lambda *_: None)
     damaged = [torch.full_like(images[0], math.nan)]
     with pytest.raises(UserError, match="epoch 1, step 1: the loss is nan"):
-        finetune(quantized(teacher, images), teacher, damaged, FinetuneOptions(1, 2), lambda *_: None)
+        finetune(quantized(teacher, images), teacher, labelled(damaged), FinetuneOptions(1, 2), lambda *_: None)
 
 
 def test_three_step_schedule() -> None:

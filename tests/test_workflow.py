@@ -9,13 +9,9 @@ from typing import Any, Callable, Dict
 import numpy as np
 import onnx
 import pytest
-from conftest import CLASSES, IMAGE_SIZE, TASKS, run_python
+from conftest import CLASSES, IMAGE_SIZE, run_python, run_task
 
 Checkouts = Callable[[str], Path]
-
-
-def task(checkout: Path, *arguments: object) -> Any:
-    return json.loads(run_python(checkout, TASKS, *arguments).stdout.strip().splitlines()[-1])
 
 
 def common(shapes: Path, *more: object) -> tuple:
@@ -44,7 +40,7 @@ class TestYolov5:
         assert yolov5["summary"]["options"]["iters"] == 6 and yolov5["summary"]["versions"]["torch"]
 
     def test_checkpoint_explains_itself(self, yolov5: Dict[str, Any]) -> None:
-        facts = task(yolov5["checkout"], "checkpoint_facts", "qat.pt")
+        facts = run_task(yolov5["checkout"], "checkpoint_facts", "qat.pt")
         assert {"amax", "calib_method", "groups", "history", "versions", "options", "backend"} <= set(facts["keys"])
         assert facts["module"] == "quantization.native"
         assert (facts["calibrators"], facts["gradients"]) == (0, False)
@@ -184,18 +180,18 @@ class TestYolov7:
 
     def test_fusing_again_changes_nothing(self, checkouts: Checkouts, random_yolov7_tiny: Path) -> None:
         """Upstream's loader folds the head's implicit tensors into its convolutions each time it loads."""
-        first, second = task(checkouts("yolov7"), "fuse_twice", random_yolov7_tiny)
+        first, second = run_task(checkouts("yolov7"), "fuse_twice", random_yolov7_tiny)
         assert first < 1e-4 and second < 1e-6
 
     def test_grids_of_a_checkpoint_are_not_used(self, checkouts: Checkouts, random_yolov7_tiny: Path,
                                                 tmp_path: Path) -> None:
         """yolov7's grids do not move with the model: on a GPU those of a checkpoint would still be on the CPU."""
-        assert task(checkouts("yolov7"), "grids_after_load", random_yolov7_tiny, tmp_path / "spoilt.pt") < 1e-4
+        assert run_task(checkouts("yolov7"), "grids_after_load", random_yolov7_tiny, tmp_path / "spoilt.pt") < 1e-4
 
 
 @pytest.mark.parametrize("upstream", ["yolov5", "yolov7"])
 def test_suppression_equals_upstreams(checkouts: Checkouts, upstream: str) -> None:
     for seed in range(3):
-        result = task(checkouts(upstream), "suppression", seed)
+        result = run_task(checkouts(upstream), "suppression", seed)
         assert all(ours == theirs > 20 for ours, theirs in result["counts"])
         assert result["difference"] < 0.01
