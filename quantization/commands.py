@@ -156,6 +156,7 @@ def quantize(name: str, options: argparse.Namespace) -> None:
     for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
         if file is not None:
             check_writable(file, flag)
+    task = task_loss(name, model, dataset.train, options) if options.qat else None
     torch.manual_seed(options.seed)
 
     summary: Dict[str, Any] = {"options": vars(options), "versions": versions(), "figures": {}}
@@ -187,7 +188,6 @@ def quantize(name: str, options: argparse.Namespace) -> None:
     elif options.eval_ptq:
         record("ptq", evaluator(torch_predictor(model), "PTQ"))
     if options.qat:
-        task = task_loss(name, model, dataset.train, options)
         loader = Loader(dataset.train, (options.imgsz, options.imgsz), options.batch_size, options.workers,
                         shuffle_seed=options.seed)
         batches = LabelledImages(loader, device, None if task is None else upstream.class_count(model))

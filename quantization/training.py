@@ -60,7 +60,7 @@ def task_loss(name: str, model: nn.Module, images: Sequence[str], options: argpa
 
     Args:
         name: "yolov5" or "yolov7".
-        model: the quantized model.
+        model: what will be trained; that it is quantized later, in place, does not matter.
         images: files of the training images.
         options: of the command line.
 

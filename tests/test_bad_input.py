@@ -31,7 +31,15 @@ def world(checkouts: Checkouts, random_yolov7_tiny: Path, shapes: Path) -> Dict[
     for image in (wrong / "images").iterdir():
         (wrong / "labels" / f"{image.stem}.txt").write_text("7 0.5 0.5 0.1 0.1\n")
     (wrong / "data.yaml").write_text("train: images\nval: images\nnc: 3\nnames: [a, b, c]\n")
-    return {"checkout": checkout, "good": random_yolov7_tiny, "wrong": wrong, "shapes": shapes}
+    bare = checkout.parent / "bare"  # images for PTQ, labels for the evaluation alone
+    (bare / "val" / "labels").mkdir(parents=True)
+    (bare / "train").mkdir()
+    for part in ("train", "val"):
+        (bare / part / "images").symlink_to(shapes / "images" / "val2017", target_is_directory=True)
+    for label in (shapes / "labels" / "val2017").iterdir():
+        (bare / "val" / "labels" / label.name).write_text(label.read_text())
+    (bare / "data.yaml").write_text("train: train/images\nval: val/images\nnc: 3\nnames: [a, b, c]\n")
+    return {"bare": bare, "checkout": checkout, "good": random_yolov7_tiny, "wrong": wrong, "shapes": shapes}
 
 
 def files(folder: Path) -> Set[Path]:
@@ -65,6 +73,8 @@ CASES = {
     "output under a file": ("export {good} --size 64 --save text.pt/a.onnx", "cannot be written"),
     "threshold": ("test {good} --cocodir {shapes} --nmsthres 7", "--nmsthres 7"),
     "device unknown": ("test {good} --cocodir {shapes} --device gpu", "--device gpu"),
+    "no labels": ("quantize {good} --data {bare}/data.yaml --imgsz 64 --qat qat.pt --task-weight 1",
+                  "no training image has any"),
     "onnx missing": ("test none.onnx --cocodir {shapes}", "none.onnx does not exist"),
 }
 if not torch.cuda.is_available():
@@ -114,3 +124,11 @@ def test_unwritable_folder(world: Dict[str, Path], tmp_path: Path) -> None:
     done = run_python(world["checkout"], "scripts/qat-yolov7.py", "export", world["good"], "--size", 64, "--save",
                       tmp_path / "a.onnx", code=2)
     assert "cannot be written" in done.stderr
+
+
+def test_without_labels_qat_goes_by_the_float_model(world: Dict[str, Path]) -> None:
+    done = run_python(world["checkout"], "scripts/qat-yolov7.py", "quantize", world["good"], "--data",
+                      world["bare"] / "data.yaml", "--imgsz", 64, "--qat", "bare.pt", "--ptq", "bare-ptq.pt", "--epochs", 1,
+                      "--iters", 1, "--calib-batches", 1, "--batch-size", 2, "--device", "cpu", "--square")
+    assert "the float model's outputs alone: --task-weight needs labels" in done.stdout + done.stderr
+    assert (world["checkout"] / "bare.pt").is_file()

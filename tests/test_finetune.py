@@ -13,6 +13,7 @@ from torch import nn
 from quantization import calib, quantizer
 from quantization.errors import UserError
 from quantization.finetune import FinetuneOptions, finetune, learning_rate, take
+from quantization.losses import TaskLoss
 from quantization.modules import QuantConv2d
 
 
@@ -122,6 +123,24 @@ def test_nan_and_growth_stop_with_the_remedy(images: List[torch.Tensor]) -> None
     damaged = [torch.full_like(images[0], math.nan)]
     with pytest.raises(UserError, match="epoch 1, step 1: the loss is nan"):
         finetune(quantized(teacher, images), teacher, labelled(damaged), FinetuneOptions(1, 2), lambda *_: None)
+
+
+def test_labels_lead_where_they_differ_from_the_teacher(images: List[torch.Tensor]) -> None:
+    """The labels are the teacher's outputs, halved. The loss must see the student's head, and the weight must count."""
+    torch.manual_seed(0)
+    teacher = Small()
+    with torch.no_grad():
+        wanted = [0.5 * teacher(batch) for batch in images]
+    distances = []
+    for weight in (0.0, 0.1, 10.0):
+        model = quantized(teacher, images)
+        task = TaskLoss(model.model[-1], lambda maps, targets: (maps[0] - targets).square().mean(), weight)
+        finetune(model, teacher, list(zip(images, wanted)), FinetuneOptions(1, 100, 3e-3, schedule="cosine"),
+                 lambda *_: None, task)
+        assert not model.model[-1]._forward_hooks
+        with torch.no_grad():
+            distances.append(sum(float((model(x) - y).square().mean()) for x, y in zip(images, wanted)))
+    assert distances[2] < 0.3 * distances[0] and distances[2] < distances[1] < distances[0]
 
 
 def test_three_step_schedule() -> None:
