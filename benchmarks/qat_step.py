@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=5, help="steps in a turn")
-    for flag, kind, default in (("--amp", str, "fp16"), ("--loss", str, "mse"), ("--head-weight", float, 0.0),
+    for flag, kind, default in (("--amp", str, "fp16"), ("--loss", str, "normalised"), ("--head-weight", float, 0.0),
                                 ("--ema", float, 0.0), ("--task-weight", float, 1.0)):
         parser.add_argument(flag, type=kind, default=default, help="as for quantize")
     parser.add_argument("--learn-scales", action="store_true", help="as for quantize")

@@ -100,10 +100,10 @@ def _add_quantize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     group = parser.add_argument_group("QAT")
     group.add_argument("--epochs", type=positive, default=10, help="epochs; the best by mAP is kept")
     group.add_argument("--iters", type=positive, default=200, help="steps an epoch")
-    group.add_argument("--lr", type=float, default=1e-5, help="highest learning rate")
-    group.add_argument("--schedule", choices=finetune.SCHEDULES, default="steps",
+    group.add_argument("--lr", type=float, default=1e-4, help="highest learning rate; the published one is 1e-5")
+    group.add_argument("--schedule", choices=finetune.SCHEDULES, default="cosine",
                        help="of the learning rate; steps: the published one; cosine: warm-up, then a cosine")
-    group.add_argument("--loss", choices=losses.LOSSES, default="mse",
+    group.add_argument("--loss", choices=losses.LOSSES, default="normalised",
                        help="of each layer's output against the float model's; mse: the published one; normalised: over "
                             "the energy of the float model's output, so that layers count alike")
     group.add_argument("--head-weight", type=not_negative, default=0.0, metavar="W",

@@ -49,17 +49,17 @@ class FinetuneOptions:
 
     epochs: int = 10
     iterations: int = 200
-    lr: float = 1e-5
+    lr: float = 1e-4
     supervision_stride: int = 1
-    loss: str = "mse"
+    loss: str = "normalised"
     head_weight: float = 0.0
-    schedule: str = "steps"
+    schedule: str = "cosine"
     learn_scales: bool = False
     ema: float = 0.0
     amp: str = "fp16"
 
 
-def learning_rate(progress: float, highest: float, schedule: str = "steps") -> float:
+def learning_rate(progress: float, highest: float, schedule: str) -> float:
     """The learning rate of a step.
 
     Args:

@@ -132,7 +132,7 @@ def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "
     Args:
         model: quantized; left in eval mode.
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
-        method: one of ``calib.METHODS``.
+        method: one of ``calib.METHODS``; "sqnr" needs a detection network, and goes through the first batches twice.
         total: number of batches, for the progress bar.
         group_scale: how tensors that share a scale agree on it, one of ``group_scale.CHOICES``.
 
