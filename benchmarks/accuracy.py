@@ -17,7 +17,7 @@ its log until it says "all done", start it again if it was stopped before, then 
 
     run() { setsid nohup python benchmarks/accuracy.py --work /tmp/accuracy --models yolov5s yolov7-tiny --seeds 0 1 2 \
         --imgsz 320 --images 4000 --epochs 16 --batch-size 64 --loader-workers 5 --qat-epochs 3 --qat-iters 100 \
-        --variant normalised="--loss normalised --schedule cosine" --variant lsq="--learn-scales" \
+        --variant published="--task-weight 0 --loss mse --schedule steps --lr 1e-5" --variant lsq="--learn-scales" \
         --bundle peer=/path/to/bundle --bundle-options peer="--imgsz 320" "$@" >/tmp/accuracy.log 2>&1 & }
     run --jobs 6 --stages train
     run --jobs 12 --stages quantize report
@@ -99,6 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--qat-options", default="", metavar="TEXT", help="more options of every QAT")
     group.add_argument("--variant", action="append", type=named, default=[], metavar="NAME=TEXT",
                        help="a further QAT with these options; can be repeated")
+    group.add_argument("--runtimes", nargs="+", choices=("torch", "onnxruntime"), default=["torch", "onnxruntime"],
+                       help="where the stage quantize evaluates (default: both)")
     group.add_argument("--test-batch", type=int, default=32, help="images a batch in evaluation (default: %(default)s)")
     group = parser.add_argument_group("other bundles")
     group.add_argument("--bundle", action="append", default=[], metavar="[NAME=]DIR",
@@ -234,7 +236,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             for one in experiments:
                 for run in runs(options):
                     job = one.job(run)
-                    work[job.name] = lambda job=job: shop.run_job(job, {"torch", "onnxruntime"})
+                    work[job.name] = lambda job=job: shop.run_job(job, set(options.runtimes))
             failed += shop.side_by_side(work)
         if "engines" in options.stages and options.tensorrt_python:
             failed += build_engines(options, experiments, shop)

@@ -26,7 +26,8 @@ sys.path.insert(0, str(ROOT))
 
 from quantization.errors import UserError, atomic_write  # noqa: E402
 
-ORDER = ("quantize", "torch", "export", "onnxruntime", "tensorrt")  # of a job's steps: a later one depends on earlier
+ORDER = ("quantize", "torch", "export", "onnxruntime", "tensorrt")  # of a job's steps
+MAKERS = ("quantize", "export")  # all later steps depend on these; the others are evaluations
 
 
 class StepFailed(Exception):
@@ -157,10 +158,10 @@ class Workshop:
         for number in range(last, -1, -1):
             step = job.steps[number]
             changed = record.get(step.name, {}).get("command") != self.plain(step.words)
-            missing = not step.output.is_file() and (step.name in wanted or first <= last)
-            if changed or missing:
+            needed = step.name in wanted or step.name in MAKERS and first <= last
+            if needed and not step.output.is_file() or changed and (needed or step.name in MAKERS):
                 first = number
-        return job.steps[first:last + 1]
+        return [step for step in job.steps[first:last + 1] if step.name in wanted or step.name in MAKERS]
 
     def run_job(self, job: Job, wanted: Set[str]) -> None:
         """Run what is missing of a job.
@@ -182,8 +183,9 @@ class Workshop:
                 record: Dict[str, Any] = {name: content for name, content in read_json(file, {}).items()
                                           if ORDER.index(name) < ORDER.index(step.name)}
                 write_json(file, record)  # before the command: its old output counts no more
-                if step.output.is_file():
-                    step.output.unlink()
+                stale = job.steps[job.steps.index(step):] if step.name in MAKERS else [step]
+                for output in [other.output for other in stale if other.output.is_file()]:
+                    output.unlink()
                 step.output.parent.mkdir(parents=True, exist_ok=True)
                 seconds = self.command(step.words, job.cwd, job.log)
                 if not step.output.is_file():

@@ -190,6 +190,17 @@ class TestStubs:
         assert [call.split()[0] for call in bench.calls("yolov5n-0")] == ["quantize", "test", "export", "test"]
         assert len(bench.calls("--lr 1e-4")) == 2 and len(bench.calls()) == 8
 
+    def test_one_runtime_alone(self, bench: Bench) -> None:
+        """What an evaluation does not need is not run, and a new checkpoint leaves no figure of the old one."""
+        for runtime, expected in (("torch", ["quantize"] * 3 + ["test"] * 4),
+                                  ("onnxruntime", ["export"] * 4 + ["test"] * 4)):
+            assert bench.run("--runtimes", runtime, seeds="0") == 0
+            assert sorted(call.split()[0] for call in bench.calls()) == expected
+        folder = bench.work / "results" / "yolov5n-0"
+        assert bench.run("--runtimes", "onnxruntime", "--quantize-options=--calib-batches 3", seeds="0") == 0
+        assert sorted(file.name for file in (folder / "mse").glob("*.json")) == ["onnxruntime.json", "steps.json"]
+        assert (folder / "float" / "torch.json").is_file()  # it has not been made anew
+
     def test_results_are_enough_on_another_machine(self, bench: Bench) -> None:
         bench.run()
         for name in ("data", "runs", "checkouts"):
