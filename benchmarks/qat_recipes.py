@@ -3,6 +3,8 @@
     python benchmarks/qat_recipes.py --upstream yolov5 --checkout path/to/yolov5 --bits 6 -- \\
         best.pt --data data.yaml --imgsz 160 --epochs 3 --iters 100
 
+With labels a net may end above its float checkpoint, because it trains on; ``--control`` shows by how much.
+
 What follows ``--`` goes to the command ``quantize``; its QAT options are the base that each recipe changes. At 8 bits a
 trained net may lose less than the noise of its mAP; ``--bits`` makes the loss larger, so that recipes can be told apart.
 The ranges stay those that calibration found for 8 bits.
@@ -63,9 +65,12 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
     print(f"{result['machine']}, {options.bits} bits, mAP@0.5:0.95 over {len(dataset.val)} images: "
           f"float {result['float']:.2f}, PTQ {result['ptq']:.2f}", file=sys.stderr, flush=True)
     chosen = dict(recipe.split("=", 1) for recipe in options.recipe) if options.recipe else RECIPES
-    for name, words in chosen.items():
+    starts = [(name, words, ptq) for name, words in chosen.items()]
+    if options.control:
+        starts += [(f"{name}, not quantized", words, teacher) for name, words in chosen.items()]
+    for name, words, start in starts:
         recipe = parse(["quantize", *options.rest, *shlex.split(words)])
-        model = copy.deepcopy(ptq)
+        model = copy.deepcopy(start)
         loader = Loader(dataset.train, (settings.imgsz, settings.imgsz), settings.batch_size, settings.workers,
                         shuffle_seed=settings.seed)
         torch.manual_seed(settings.seed)
@@ -90,6 +95,8 @@ def main() -> None:
     parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")
     parser.add_argument("--bits", type=int, default=8, help="width of all quantizers")
     parser.add_argument("--recipe", action="append", metavar="NAME=OPTIONS", help="instead of those built in; repeatable")
+    parser.add_argument("--control", action="store_true",
+                        help="train the float net by each recipe too: what labels gain without any quantization")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("rest", nargs="+", metavar="-- ARGUMENT", help="arguments of the command quantize")
     options = parser.parse_args()
