@@ -28,7 +28,7 @@ from quantization.group_scale import GroupScale
 from quantization.placement import recorded_placement
 from quantization.preflight import load_onnx, preflight, report_text
 from quantization.sensitivity import SQNR_IMAGES
-from quantization.training import LabelledImages, picture_file, task_loss, train
+from quantization.training import LabelledImages, as_floats, picture_file, task_loss, train
 
 LOG = logging.getLogger("quantization")
 
@@ -90,7 +90,7 @@ class TensorLoader:
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.loader:
-            yield torch.from_numpy(batch.images).to(self.device, non_blocking=True).float() / 255
+            yield as_floats(batch, self.device)
 
 
 def training_sample(dataset: Dataset, options: argparse.Namespace, count: int = SQNR_IMAGES) -> Loader:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quantization import checkpoint, upstream
 from quantization.curve import plot
-from quantization.data import Loader
+from quantization.data import Batch, Loader
 from quantization.errors import UserError
 from quantization.evaluate import Metrics
 from quantization.finetune import FinetuneOptions, Labelled, finetune
@@ -33,6 +33,11 @@ def finetune_options(options: argparse.Namespace) -> FinetuneOptions:
                            options.head_weight, options.schedule, options.learn_scales, options.ema, options.amp)
 
 
+def as_floats(batch: Batch, device: torch.device) -> Tensor:
+    """The images of a batch, (B, 3, H, W), floats in 0..1 on ``device``."""
+    return torch.from_numpy(batch.images).to(device, non_blocking=True).float() / 255
+
+
 class LabelledImages:
     """Batches for ``finetune``, on ``device``; can be iterated again and again.
 
@@ -47,7 +52,7 @@ class LabelledImages:
 
     def __iter__(self) -> Iterator[Labelled]:
         for batch in self.loader:
-            images = torch.from_numpy(batch.images).to(self.device, non_blocking=True).float() / 255
+            images = as_floats(batch, self.device)
             targets = None
             if self.classes is not None:
                 rows = batch_targets(batch, (images.shape[2], images.shape[3]), self.classes)
