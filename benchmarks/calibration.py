@@ -9,7 +9,8 @@ which is what pytorch-quantization's histogram calibrator does: one fake quantiz
 1,920 candidates. Both give the same amax.
 
 The second form times the collection of a net's histograms next to the float net's forward pass over the same images,
-and the choice of all its ranges; then the whole of a calibration by SQNR. The net has random weights and the images are noise. Ratios are of one run.
+and the choice of all its ranges; then the whole of a calibration by SQNR. The net has random weights and the images are
+noise. Ratios are of one run.
 """
 
 from __future__ import annotations
