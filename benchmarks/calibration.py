@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--net", help="configuration file, relative to the checkout")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=4)
+    parser.add_argument("--batches", type=int, default=25, help="25, as quantize takes by default")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if options.net is None:

@@ -16,7 +16,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from quantization.observation import Observation, observe
+from quantization.observation import Observation, largest_magnitudes, observe
 
 METHODS = ("sqnr", "mse", "entropy", "percentile", "max")
 NUM_BINS = 2048
@@ -43,8 +43,7 @@ class MaxCalibrator:
         Raises:
             ValueError: it holds NaN or infinity.
         """
-        x = x.detach().abs().float()
-        amax = x.amax() if self._axis is None else x.amax(dim=tuple(range(1, x.dim())), keepdim=True)
+        amax = channel_amax(x) if self._axis == 0 else x.detach().abs().float().amax()
         if not bool(torch.isfinite(amax).all()):
             raise ValueError("a tensor with NaN or infinity came to calibration")
         self._amax = amax if self._amax is None else torch.maximum(self._amax, amax)
@@ -89,14 +88,14 @@ class HistogramCalibrator:
             ValueError: it holds NaN or infinity.
         """
         observation = observe(x)
-        self.count(observation, float(observation.largest))
+        self.count(observation, *largest_magnitudes([observation]))
 
     def count(self, observation: Observation, largest: float) -> None:
         """Count what was observed of a tensor.
 
         Args:
             observation: of the tensor.
-            largest: its ``largest``, on the host.
+            largest: its largest absolute value, on the host.
 
         Raises:
             ValueError: the tensor holds NaN or infinity.
@@ -153,6 +152,11 @@ def compute_amax_all(calibrators: Dict[str, "HistogramCalibrator | MaxCalibrator
         amax = ((index + (0.5 if method == "mse" else 0.0)) * ranges / num_bins).float()
         result.update(zip(names, amax.unbind()))
     return {name: result[name] for name in calibrators}
+
+
+def channel_amax(weight: Tensor) -> Tensor:
+    """The largest magnitude of each output channel, (C, ...) to (C, 1, ...), in float32; NaN where there is one."""
+    return weight.detach().abs().float().amax(dim=tuple(range(1, weight.dim())), keepdim=True)
 
 
 def replace_zeros(amax: Tensor) -> Tensor:

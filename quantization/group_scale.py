@@ -22,7 +22,7 @@ from quantization.calib import (
     make_calibrator,
     squared_errors,
 )
-from quantization.observation import Observation, observe
+from quantization.observation import Observation, largest_magnitudes, observe
 from quantization.output_error import GradientHistogram, best_amax
 
 CHOICES = ("error", "joint", "max")
@@ -76,7 +76,7 @@ def end_batch(calibrators: Collection[GroupCalibrator]) -> None:
     """
     observed = [entry for calibrator in calibrators for entry in calibrator.take_observed()]
     if observed:
-        largest = torch.stack([observation.largest for _, observation in observed]).tolist()
+        largest = largest_magnitudes([observation for _, observation in observed])
         for (calibrator, observation), value in zip(observed, largest):
             calibrator.count(observation, value)
 
@@ -184,7 +184,8 @@ def scale_by_detections(calibrator: GroupCalibrator, own: Sequence[float], choic
 
 def error_at(histogram: HistogramCalibrator, amax: float) -> Tensor:
     """Squared error of a histogram's values at one amax, in squared bins; above zero. Shape ()."""
-    bins = torch.tensor([amax * histogram.num_bins / histogram.range], dtype=torch.float64, device=histogram.counts.device)
+    width = histogram.range / histogram.num_bins
+    bins = torch.full((1,), amax / width, dtype=torch.float64, device=histogram.counts.device)
     return squared_errors(histogram.counts, bins)[0].clamp(min=1e-30)
 
 

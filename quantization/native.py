@@ -131,7 +131,8 @@ class TensorQuantizer(nn.Module):
             zero_point = torch.zeros((), dtype=torch.int32, device=scale.device)
             out = torch.fake_quantize_per_tensor_affine(values, scale.reshape(()), zero_point, -high - 1, high)
         else:
-            zero_point = torch.zeros(scale.numel(), dtype=torch.int32, device=scale.device)
+            # in floats, else torch checks their range, for which it waits for the GPU twice
+            zero_point = torch.zeros(scale.numel(), device=scale.device)
             out = torch.fake_quantize_per_channel_affine(values, scale.reshape(-1), zero_point, self._axis,
                                                          -high - 1, high)
         return out.to(x.dtype)

@@ -72,7 +72,8 @@ class QatQuantizer(nn.Module):
         scale = quantizer.amax.detach().float() / self.high
         self.per_channel = quantizer._axis is not None
         self.register_buffer("scale", scale if self.per_channel else scale.reshape(()))  # (C, 1, ...) or ()
-        self.register_buffer("zero", torch.zeros(scale.numel(), dtype=torch.int32, device=scale.device))
+        # torch checks the range of an integer zero point, for which it waits for the GPU twice in each call
+        self.register_buffer("zero", torch.zeros(scale.numel(), device=scale.device))
         self.number = 0.0 if self.per_channel else float(scale)
         self.log_scale = nn.Parameter(torch.zeros_like(self.scale)) if learn else None
         self.shared = places > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
@@ -175,7 +176,7 @@ def calibrate_model(model: nn.Module, batches: Iterable[Tensor], method: str = "
             LOG.warning("%s saw no tensor in calibration and is left float", path)
             quantizer.disable()
             continue
-        set_amax(quantizer, torch.tensor(scale.amax, device=device))
+        set_amax(quantizer, torch.full((), scale.amax, device=device))  # torch.tensor would wait for the GPU
         advice = scale.advice()
         if advice is not None:
             LOG.warning("Scales: %s", advice)
@@ -203,14 +204,15 @@ def calibrate_weights(model: nn.Module) -> None:
     Raises:
         UserError: a weight holds NaN or infinity.
     """
-    for path, name, module, quantizer in named_quantizers(model):
-        if name == WEIGHT_NAME:
-            weights = calib.MaxCalibrator(axis=0)
-            try:
-                weights.collect(module.weight)
-            except ValueError as error:
-                raise UserError(f"layer {path}: its weight holds NaN or infinity; the checkpoint is damaged") from error
-            set_amax(quantizer, weights.compute_amax())
+    found = [(path, quantizer, calib.channel_amax(module.weight))
+             for path, name, module, quantizer in named_quantizers(model) if name == WEIGHT_NAME]
+    if not found:
+        return
+    sums = torch.stack([amax.sum() for _, _, amax in found]).tolist()  # one wait for the GPU
+    for (path, quantizer, amax), total in zip(found, sums):
+        if not math.isfinite(total):
+            raise UserError(f"layer {path}: its weight holds NaN or infinity; the checkpoint is damaged")
+        set_amax(quantizer, calib.replace_zeros(amax))
 
 
 def quantizers_of(model: nn.Module) -> List[nn.Module]:

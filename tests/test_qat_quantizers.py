@@ -29,6 +29,17 @@ def test_values_are_those_of_the_calibrated_quantizer(axis: "int | None", learn:
     torch.testing.assert_close(QatQuantizer(part, 1, learn)(x), part(x))
 
 
+def test_no_value_of_a_weight_quantizer_is_fetched_from_the_device() -> None:
+    """aten::item is what waits for a GPU; on a CPU it is recorded all the same."""
+    part = calibrated(torch.ones(5, 1, 1, 1), 0)
+    stand_in, x = QatQuantizer(part, 1, False), torch.randn(5, 3, 7, 7, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as record:
+        (part(x) + stand_in(x)).sum().backward()
+    names = {event.key for event in record.key_averages()}
+    assert any("fake_quantize" in name for name in names)
+    assert "aten::item" not in names
+
+
 @pytest.mark.parametrize("axis", [None, 0])
 def test_gradients_are_those_of_lsq(axis: "int | None") -> None:
     """Equation 3 of the paper, with the gradient g coming in; numpy."""
