@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from quantization import fp16, upstream
 from quantization.errors import UserError, atomic_write
 from quantization.evaluate import OnnxPredictor
-from quantization.onnx_cleanup import clean
+from quantization.onnx_cleanup import clean, respell_float_silu
 from quantization.native import ExportQuantizer
 from quantization.quantize import uncalibrated
 from quantization.quantizer import named_quantizers, swapped
@@ -145,6 +145,7 @@ def export_onnx(model: nn.Module, file: str, size: Tuple[int, int], batch: int =
         clean(graph)
         if simplify:
             graph = simplify_graph(graph)
+        respell_float_silu(graph)
         if fp16_remainder:
             graph = fp16.convert_remainder(graph)
         found = sum(node.op_type == "QuantizeLinear" for node in graph.graph.node)

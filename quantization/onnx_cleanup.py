@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
+import numpy as np
 import onnx
-from onnx import NodeProto
+from onnx import NodeProto, helper, numpy_helper
 
 from quantization.graph import OnnxGraph, attribute
 
@@ -49,6 +50,52 @@ def merge_quantization(model: onnx.ModelProto) -> None:
         else:
             first[key] = node.output[0]
     replace(model, sources)
+
+
+def respell_float_silu(model: onnx.ModelProto) -> None:
+    """Write SiLU as h + h * tanh(h) with h = x / 2 where it lies between a float convolution and a Q, in place.
+
+    It is the same function, since sigmoid(x) = (1 + tanh(x / 2)) / 2. In a Q/DQ graph TensorRT 8.6 makes one layer of
+    convolution and x * sigmoid(x), for which it has FP32 kernels alone; these it leaves apart, in FP16 (docs/placement.md).
+    """
+    graph = OnnxGraph(model)
+    nodes: List[NodeProto] = []
+    dropped: List[str] = []  # outputs of the multiplications that are rewritten
+    for node in graph.nodes:
+        product = _silu_before_quantize(graph, node)
+        if product is None:
+            nodes += [node] if node.output[0] not in dropped else []
+            continue
+        x, result = node.input[0], product.output[0]
+        scope = node.name[:-len("Sigmoid")] if node.name.endswith("Sigmoid") else f"{node.name}/"
+        half, tanh, scaled, factor = (f"{result}_{part}" for part in ("half", "tanh", "scaled", "factor"))
+        model.graph.initializer.append(numpy_helper.from_array(np.full((1, 1, 1, 1), 0.5, np.float32), factor))
+        # engine.names knows these names
+        for name, operator, inputs, output in (("SiluHalf", "Mul", [x, factor], half), ("SiluTanh", "Tanh", [half], tanh),
+                                               ("SiluScale", "Mul", [half, tanh], scaled),
+                                               ("SiluAdd", "Add", [scaled, half], result)):
+            nodes.append(helper.make_node(operator, inputs, [output], name=f"{scope}{name}"))
+            nodes[-1].metadata_props.extend(node.metadata_props)
+        dropped.append(result)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _silu_before_quantize(graph: OnnxGraph, sigmoid: NodeProto) -> Optional[NodeProto]:
+    """The product of a SiLU that reads a convolution with a float weight, and that Q nodes alone read; else None."""
+    if sigmoid.op_type != "Sigmoid":
+        return None
+    conv = graph.producer.get(sigmoid.input[0])
+    readers = [node for node, _ in graph.consumers.get(sigmoid.output[0], [])]
+    if conv is None or conv.op_type != "Conv" or not graph.is_constant(conv.input[1]) or len(readers) != 1:
+        return None
+    product = readers[0]
+    after = [node.op_type for node, _ in graph.consumers.get(product.output[0], [])]
+    if product.op_type != "Mul" or set(product.input) != {sigmoid.input[0], sigmoid.output[0]} or \
+            len(graph.consumers[sigmoid.input[0]]) != 2 or set(after) != {"QuantizeLinear"} or \
+            {sigmoid.input[0], sigmoid.output[0], product.output[0]} & graph.outputs:
+        return None
+    return product
 
 
 def replace(model: onnx.ModelProto, sources: Dict[str, str]) -> None:

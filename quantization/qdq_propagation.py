@@ -28,6 +28,7 @@ POOLING = {"AveragePool", "GlobalAveragePool", "ReduceMean"}
 POINTWISE = {"Abs", "Add", "Cast", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish",
              "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Selu",
              "Sigmoid", "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu", "Where"}
+APART = {"Tanh"}  # what a float convolution does not take into its kernel (onnx_cleanup.respell_float_silu)
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,8 @@ class Propagation:
                         pending.append(maker)
                 else:
                     sources.add(-1 if self.form(read) is not None or maker in self.quantized else maker)
-        return len(sources) == 1 and -1 not in sources
+        apart = any(self.graph.nodes[one].op_type in APART for one in seen)
+        return len(sources) == 1 and -1 not in sources and not apart
 
     def _emit(self, tensor: str, position: int, emits_int8: bool) -> None:
         """Settle how a layer's output is stored, and which Q behind it are kernels of their own."""

@@ -127,6 +127,16 @@ def test_names_lead_to_upstream_modules():
     assert title(layer) == "model.2.m.0: Conv + SiLU + Add"
 
 
+def test_a_silu_in_other_terms_keeps_its_names():
+    """As layers of an engine of 8.6.0 for what onnx_cleanup.respell_float_silu writes."""
+    scope = "/model/model.0/act"
+    conv = Layer(0, f"/model/model.0/conv/Conv + {scope}/Mul_output_0_factor + {scope}/SiluHalf", "CaskConvolution", [], [])
+    silu = Layer(1, f"PWN(PWN({scope}/SiluTanh, {scope}/SiluScale), {scope}/SiluAdd)", "PointWiseV2", [], [])
+    assert onnx_nodes(conv) == ("/model.0/conv/Conv",)
+    assert onnx_nodes(silu) == ("/model.0/act/Sigmoid", "/model.0/act/Mul")
+    assert (title(conv), title(silu)) == ("model.0: Conv", "model.0: SiLU")
+
+
 def expect_error(path, *parts, profile=None):
     with pytest.raises(UserError) as caught:
         engine = load_layers(path)

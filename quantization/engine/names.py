@@ -11,7 +11,8 @@ from quantization.engine.records import Layer, clean
 _METADATA_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SEPARATORS = re.compile(r" \+ | \|\| |, |\.\.\.|PWN\(|fc\(|\(|\)|\{ForeignNode\[|\]\}")
 _PLAIN_NODE = re.compile(r"[A-Z][A-Za-z]+_\d+")  # exporters before torch 1.13 name nodes Conv_12
-_NOT_COMPUTING = re.compile(r"(Quantize|Dequantize|Constant|Identity|Shape|Cast)|.*_output_\d+|.*::")
+_NOT_COMPUTING = re.compile(r"(Quantize|Dequantize|Constant|Identity|Shape|Cast|SiluHalf|SiluScale)|.*_output_\d+|.*::")
+_SILU = {"SiluTanh": "Sigmoid", "SiluAdd": "Mul"}  # as the export writes them: onnx_cleanup.respell_float_silu
 _COPY_NODE = re.compile(r"^Reformatting CopyNode for (In|Out)put Tensor (\d+) (?:to|from) ")
 _QUANTIZER = re.compile(r"(/\S+)/_input\d?_quantizer/(Q|De)")
 _MODULE = re.compile(r"model\.\d+")
@@ -27,7 +28,8 @@ def onnx_nodes(layer: Layer) -> Tuple[str, ...]:
 
     The metadata name them from TensorRT 8.6 on; before, the layer's own name does. A Reformat's name only says
     where it stands, so it counts for nothing. The scope ``addop`` of this bundle's QuantAdd is left out and so is
-    everything above ``model.N``: the same upstream node has one name in float, PTQ and QAT engines.
+    everything above ``model.N``, and a SiLU that the export respells keeps upstream's names: the same upstream node
+    has one name in float, PTQ and QAT engines.
     """
     found = metadata_nodes(layer)
     if not found and "reformat" not in layer.type.lower() and layer.type.lower() != "noop":
@@ -38,7 +40,7 @@ def onnx_nodes(layer: Layer) -> Tuple[str, ...]:
         parts = [part for part in name.split("/") if part and part != "addop"]
         start = next((index for index, part in enumerate(parts) if _MODULE.fullmatch(part)), 0)
         if parts and not _NOT_COMPUTING.match(parts[-1]):
-            node = "/" + "/".join(parts[start:])
+            node = "/" + "/".join([*parts[start:-1], _SILU.get(parts[-1], parts[-1])])
             if node not in nodes:
                 nodes.append(node)
     return tuple(nodes)
