@@ -26,6 +26,7 @@ from quantization.errors import UserError, atomic_write, run_main  # noqa: E402
 SCRIPTS = ROOT / "scripts"
 TITLES = {"fp16": "FP16", "ptq": "implicit PTQ", "no-rule": "Q/DQ without rules", "rule": "Q/DQ with rules",
           "groups": "scale groups alone", "stem-int8": "rules, stem in INT8",
+          "plain-silu": "rules, SiLU of the stem as upstream's",
           "head-float": "rules, head's inputs in float", "head-input": "rules, all of the head's inputs in INT8",
           "head-int8": "rules, detect convolutions in INT8",
           "shortcut": "rules, shortcut operand alone", "no-add": "rules, sums unquantized",
