@@ -113,7 +113,11 @@ def train(model: nn.Module, teacher: nn.Module, batches: Iterable[Labelled], opt
             checkpoint.save(options.qat, model, {**info, "amax": checkpoint.amax_table(model), "epoch": epoch + 1,
                                                  "history": list(history)})
         record("qat", best[0], epochs=history)
-        plot(options.summary, picture)
+        try:
+            plot(options.summary, picture)
+        except (ImportError, OSError) as error:  # no picture is worth the epochs that are left
+            LOG.warning("%s could not be drawn (%s): install matplotlib, or look into %s", picture, error,
+                        options.summary)
 
     picture = picture_file(options.summary)
     finetune(model, teacher, batches, finetune_options(options), after_epoch, task)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
 import math
+from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
 import torch
 from torch import nn
 
-from quantization import calib, quantizer
+from quantization import calib, quantizer, training
 from quantization.errors import UserError
+from quantization.evaluate import Metrics
 from quantization.finetune import FinetuneOptions, finetune, learning_rate, take
 from quantization.losses import TaskLoss
 from quantization.modules import QuantConv2d
@@ -112,6 +116,28 @@ def test_what_is_evaluated_is_the_average_and_training_goes_on_from_the_weights(
              lambda *_: seen.append(model.model[0][0].weight.detach().clone()))
     start, end = (part.model[0][0].weight.detach() for part in (teacher, model))
     assert 0 < float((seen[0] - start).norm()) < float((end - start).norm())
+
+
+def test_a_curve_that_cannot_be_drawn_stops_nothing(images: List[torch.Tensor], tmp_path: Path,
+                                                    caplog: pytest.LogCaptureFixture,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    summary, figures = tmp_path / "summary.json", []
+    summary.with_suffix(".png").mkdir()  # in the picture's way
+    options = argparse.Namespace(epochs=2, iters=2, lr=1e-4, supervision_stride=1, loss="normalised", head_weight=0.0,
+                                 schedule="cosine", learn_scales=False, ema=0.0, amp="fp16", qat="qat.pt",
+                                 summary=str(summary))
+
+    def record(key: str, metrics: Metrics, epochs: List[Dict[str, float]]) -> None:
+        figures.append(len(epochs))
+        summary.write_text(json.dumps({"figures": {key: {"map": metrics.map, "epochs": epochs}}}))
+
+    monkeypatch.setattr(training.checkpoint, "save", lambda *_: None)
+    torch.manual_seed(0)
+    teacher = Small()
+    training.train(quantized(teacher, images), teacher, labelled(images), options,
+                   lambda _: Metrics(0.5, 0.6, 1, {}), {}, record)
+    assert figures == [1, 2]
+    assert sum("summary.png could not be drawn" in message for message in caplog.messages) == 2
 
 
 def test_nan_and_growth_stop_with_the_remedy(images: List[torch.Tensor]) -> None:
