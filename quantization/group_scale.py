@@ -7,9 +7,8 @@ counts as often as it is read, and large tensors outweigh small ones.
 from __future__ import annotations
 
 import math
-import weakref
 from dataclasses import dataclass
-from typing import Any, Collection, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Collection, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from quantization.calib import (
 )
 from quantization.observation import Observation, largest_magnitudes, observe
 from quantization.output_error import GradientHistogram, best_amax
+from quantization.tensor_memo import TensorMemo
 
 CHOICES = ("error", "joint", "max")
 WARN_RATIO = 4.0  # two of eight bits
@@ -46,14 +46,15 @@ class GroupCalibrator:
         self.tensors: List[Union[HistogramCalibrator, MaxCalibrator]] = []
         self.readers: List[List[str]] = []
         self.gradients: List[Optional[GradientHistogram]] = []
-        self._seen: List[Any] = []  # weak references to the tensors of this forward pass
+        self._seen = TensorMemo()  # index in tensors
         self._observed: List[Tuple[int, Observation]] = []  # index in tensors
 
     def collect(self, x: Tensor, place: str) -> None:
         """Observe ``x`` unless it came by in this forward pass already; ``end_batch`` counts it."""
-        index = next((number for number, reference in enumerate(self._seen) if reference() is x), len(self._seen))
-        if index == len(self._seen):
-            self._seen.append(weakref.ref(x))
+        index = self._seen.find(x)
+        if index is None:
+            index = len(self._seen)
+            self._seen.add(x, index)
             if index == len(self.tensors):
                 self.tensors.append(make_calibrator(self.method))
                 self.readers.append([])
@@ -64,7 +65,8 @@ class GroupCalibrator:
     def take_observed(self) -> List[Tuple[Union[HistogramCalibrator, MaxCalibrator], Observation]]:
         """What this forward pass showed, with the calibrator that is to count it; the next pass starts afresh."""
         observed = [(self.tensors[index], observation) for index, observation in self._observed]
-        self._seen, self._observed = [], []
+        self._seen.clear()
+        self._observed = []
         return observed
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import weakref
 from functools import lru_cache
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 import torch
 from torch import Tensor, nn
 
 from quantization.quantizer import named_quantizers, set_amax, swapped
+from quantization.tensor_memo import TensorMemo
 
 LOG = logging.getLogger("quantization")
 
@@ -77,21 +77,20 @@ class QatQuantizer(nn.Module):
         self.number = 0.0 if self.per_channel else float(scale)
         self.log_scale = nn.Parameter(torch.zeros_like(self.scale)) if learn else None
         self.shared = places > 1
-        self._seen: List[Tuple[Any, int, Tensor]] = []  # of this forward pass: weak reference, version, its result
+        self._seen = TensorMemo()  # the quantized tensors of this forward pass
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.shared:
             return self.fake_quantize(x)
-        for reference, version, result in self._seen:
-            if reference() is x and version == x._version:
-                return result
-        result = self.fake_quantize(x)
-        self._seen.append((weakref.ref(x), x._version, result))
+        result = self._seen.find(x)
+        if result is None:
+            result = self.fake_quantize(x)
+            self._seen.add(x, result)
         return result
 
     def forget(self) -> None:
         """Drop the results of this forward pass, which hold its graph."""
-        self._seen = []
+        self._seen.clear()
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Quantize and dequantize ``x``, any shape and floating type; the result has its shape and type."""

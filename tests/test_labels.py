@@ -11,7 +11,7 @@ import pytest
 from conftest import run_task
 
 from quantization.data import Loader
-from quantization.labels import any_labels, batch_targets, label_file
+from quantization.labels import any_labels, batch_targets
 
 
 @pytest.fixture
