@@ -89,6 +89,21 @@ def test_int8_stem_is_named_after_the_image_and_avoidable_if_strided():
     assert not whole.avoidable and "--stem" not in whole.advice
 
 
+@pytest.mark.parametrize("activation, advice", [("Sigmoid /model.0/act/Mul", "tanh"), ("LeakyRelu", "--stem int8")])
+def test_float_stem_in_fp32_is_blamed_where_fp16_is_allowed(activation, advice):
+    """As TensorRT 8.6 builds yolov5s where x * sigmoid(x) lies between a float stem and a Q."""
+    layers = [("CaskConvolution", f"/model.0/conv/Conv /model.0/act/{activation}", "images FP32 linear 1x3x8x8",
+               "s FP32 linear 1x32x4x4", 833),
+              ("Reformat", "QDQ", "s FP32 linear 1x32x4x4", "t Int8 NC/32HW32 1x32x4x4", 107),
+              ("CaskConvolution", NEXT, "t Int8 NC/32HW32 1x32x4x4", "u FP16 NHWC8 1x8x4x4", 10),
+              ("CaskConvolution", "/model.2/conv/Conv", "u FP16 NHWC8 1x8x4x4", "outputs FP32 linear 1x8x4x4", 10)]
+    finding, = (finding for finding in find_problems(write("fp32", *layers)) if finding.cause == "fp32")
+    assert finding.avoidable and finding.layers == (0, 1) and finding.cost_ms == pytest.approx(0.94)
+    assert advice in finding.advice and "model.0: computes in FP32" in finding.text
+    layers[2:] = [("CaskConvolution", NEXT, "t Int8 NC/32HW32 1x32x4x4", "outputs FP32 linear 1x8x4x4", 10)]
+    assert [finding.cause for finding in find_problems(write("no FP16 at all", *layers))] == ["float producer"]
+
+
 def test_float_head_is_to_get_an_int8_input():
     graph = load("yolov5s-no-rule")
     found = by_key(find_problems(graph))["float reader", "model.17.cv3"]

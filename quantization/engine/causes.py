@@ -40,6 +40,8 @@ CAUSES: Dict[str, Cause] = {
     "float layer": Cause("a layer that computes in float reads what others read in INT8"),
     "float weights": Cause("a convolution computes in float from an INT8 tensor"),
     "float producer": Cause("a convolution computes in float, its readers in INT8"),
+    "fp32": Cause("a float convolution runs in FP32 although the engine has FP16 layers: TensorRT 8.6 fuses convolution and "
+                  "activation in front of a Q, for which it has no FP16 kernels"),
     "quantize": Cause("a float tensor is quantized by a layer of its own"),
     "dequantize": Cause("an INT8 tensor is turned into float"),
     "split": Cause("an INT8 convolution is not fused with its activation"),

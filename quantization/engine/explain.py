@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import List, Tuple
 
 from quantization.engine.causes import Finding, make_finding
-from quantization.engine.classify import computes_in_float, is_reformat, kind, type_change
+from quantization.engine.classify import computes_in_float, is_reformat, kind, precision, type_change
 from quantization.engine.names import common_module, onnx_nodes, operations, title
 from quantization.engine.records import Layer, Tensor
 from quantization.engine.topology import EngineGraph
@@ -60,6 +60,11 @@ def quantize(graph: EngineGraph, layers: List[Layer]) -> Finding:
         cause, advice, avoidable = _float_readers(floats)
         return make_finding((cause, name), text, advice, layers + split + _conversions_for(graph, sources, floats),
                             avoidable)
+    if in_float and precision(in_float) == "FP32" and any(precision(layer) == "FP16" for layer in graph.layers):
+        silu = "SiLU" in operations(onnx_nodes(in_float))
+        advice = ("export it again with quant-tools, which writes that SiLU with tanh: the convolution then runs in FP16"
+                  if silu else f"quantize {name} as well, if accuracy allows (quant-tools, for a stem: --stem int8)")
+        return make_finding(("fp32", name), text, advice, [in_float, *layers])
     if in_float:
         stays = is_strided(in_float) and bool(network_input(graph, in_float))
         advice = ("it reads the image with a stride, which is faster in float" if stays

@@ -13,6 +13,8 @@
 |                | that compute in float                                | in float                                     |
 | float producer | one float-to-Int8 Reformat behind a convolution that | quantize that convolution; a strided one     |
 |                | computes in float                                    | that reads the image stays                   |
+| fp32           | the same, but the convolution is in FP32 and the     | export its SiLU with tanh, as quant-tools    |
+|                | engine has FP16 layers                               | does                                         |
 | quantize       | any other float-to-Int8 Reformat                     | Int8 inputs for the producer                 |
 | dequantize     | any other Int8-to-float Reformat                     | quantize every input of the reader           |
 | split          | any other Int8 convolution not fused with its        | quantize what reads it                       |
