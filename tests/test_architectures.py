@@ -155,7 +155,7 @@ def test_onnx_equals_torch_and_every_conv_but_stem_and_head_is_quantized(rows: D
         assert row["float_convs_outside_head"] == ["model.0.conv"], name  # reads the image, with a stride of 2
         assert row["unused"] == 0, name
         assert row["failures"] == 0, name
-        assert row["separate_q"] == "0+1+0", name  # behind the stem
+        assert row["separate_q"] == "0+0+0", name  # the SiLU behind the float stem emits INT8
         assert [check for _, check, _ in row["findings"] if check == "float-weight"] == \
             ["float-weight"] * {"yolov5n6": 3}.get(name, 2), name  # detect convolutions on tensors that others read
         assert row["seconds"] > row["group_seconds"] > 0, name
