@@ -80,9 +80,22 @@ def _explain_image(subject: Subject, tensor: str, conversions: List[Conversion])
 
 def _explain_float_producer(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
     readers = subject.names(position for item in conversions for position in item.readers)
-    return Finding("float-producer", "known",
-                   f"{subject.graph.source(tensor)} works in float and {some(readers)} reads it in INT8: a Q kernel",
-                   "none needed", readers)
+    line = f"{subject.graph.source(tensor)} works in float and {some(readers)} reads it in INT8: a Q kernel"
+    if _is_silu(subject, tensor):
+        return Finding("float-producer", "warn", f"{line}, and TensorRT 8.6 runs its convolution in FP32, fused with SiLU",
+                       "export it with quant-tools, which writes that SiLU with tanh: FP16, and no Q kernel", readers)
+    return Finding("float-producer", "known", line, "none needed", readers)
+
+
+def _is_silu(subject: Subject, tensor: str) -> bool:
+    """Whether a tensor is x * sigmoid(x)."""
+    graph = subject.graph
+    product = graph.producer[tensor]
+    factors = {read.tensor for read in graph.reads[product]}
+    gates = [graph.producer[name] for name in factors if name in graph.producer
+             and graph.nodes[graph.producer[name]].op_type == "Sigmoid"]
+    return graph.nodes[product].op_type == "Mul" and \
+        any(read.tensor in factors for gate in gates for read in graph.reads[gate])
 
 
 def _explain_sum(subject: Subject, tensor: str, conversions: List[Conversion]) -> Finding:
