@@ -108,8 +108,10 @@ def test_a_sample_stands_for_a_large_tensor(layout: str) -> None:
         values = observe(x).values
         assert SAMPLES / 2 < len(values) <= SAMPLES < x.numel() / 4
         for share in (0.1, 0.5, 0.9, 0.999):
-            assert np.quantile(values.numpy(), share) == pytest.approx(np.quantile(whole[-1], share), rel=0.03)
+            assert np.quantile(values.numpy(), share) == pytest.approx(np.quantile(whole[-1], share), rel=0.02)
         calibrator.collect(x)
+        if len(whole) == 1:
+            assert calibrator.range == whole[0].max()
         for part in x.flatten().split(100_000):
             exact.collect(part)
     everything = np.concatenate(whole)
