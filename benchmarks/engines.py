@@ -83,20 +83,22 @@ def table(net: Path) -> str:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Tables to engines.md, and a drawing of every engine and of PTQ against the others."""
+    """Tables to engines.md, a drawing of every engine, and a page that compares each Q/DQ engine with implicit PTQ."""
     options.out.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.out / "engines.md") as temporary:
         Path(temporary).write_text("\n\n".join(table(net) for net in options.nets) + "\n")
     for net in options.nets:
         for name in ORDER:
-            layer, profile = net / f"{name}-layer.json", net / f"{name}-profile.json"
-            if layer.is_file():
-                draw = [sys.executable, str(SCRIPTS / "draw-engine.py"), f"--layer={layer}", f"--profile={profile}"]
-                subprocess.run([*draw, f"--output={options.out / f'{net.name}-{name}.svg'}"], check=True)
-                if name not in ("ptq", "fp16") and (net / "ptq-layer.json").is_file():
-                    subprocess.run([*draw, f"--compare={net / 'ptq-layer.json'}", "--names", name, "ptq",
-                                    f"--compare-profile={net / 'ptq-profile.json'}",
-                                    f"--output={options.out / f'{net.name}-{name}-ptq.html'}"], check=True)
+            if not (net / f"{name}-layer.json").is_file():
+                continue
+            draw = [sys.executable, str(SCRIPTS / "draw-engine.py")]
+            subprocess.run([*draw, f"--layer={net / f'{name}-layer.json'}", f"--profile={net / f'{name}-profile.json'}",
+                            f"--output={options.out / f'{net.name}-{name}.svg'}"], check=True)
+            if name not in ("ptq", "fp16") and (net / "ptq-layer.json").is_file():
+                subprocess.run([*draw, f"--layer={net / 'ptq-layer.json'}", f"--profile={net / 'ptq-profile.json'}",
+                                f"--compare={net / f'{name}-layer.json'}", "--names", "ptq", name,
+                                f"--compare-profile={net / f'{name}-profile.json'}",
+                                f"--output={options.out / f'{net.name}-ptq-{name}.html'}"], check=True)
     return 0
 
 
