@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from quantization.engine import bench_cli  # noqa: E402
+from quantization.engine.records import read_json  # noqa: E402
 from quantization.engine.timing_cache import TimingCache  # noqa: E402
 from quantization.errors import UserError, atomic_write, run_main  # noqa: E402
 
@@ -65,9 +65,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(net: Path) -> str:
-    """One net's figures as a Markdown table."""
-    content: Dict[str, Any] = json.loads((net / "bench.json").read_text())
-    models = json.loads((net / "models.json").read_text())
+    """One net's figures as a Markdown table.
+
+    Raises:
+        UserError: the folder lacks bench.json or models.json.
+    """
+    for file, maker in (("models.json", "benchmarks/engine_models.py"), ("bench.json", "the run command")):
+        if not (net / file).is_file():
+            raise UserError(f"{net} has no {file}: {maker} writes it")
+    content: Dict[str, Any] = read_json(net / "bench.json")
+    models = read_json(net / "models.json")
     figures = {engine["name"]: engine for engine in content["engines"] if "qps" in engine}
     fp16 = figures.get("fp16")
     lines = [f"{models['net']}, {models['weights']} weights, {models['size']} x {models['size']}, batch "

@@ -46,3 +46,6 @@ def test_report_writes_ratios_drawings_and_comparisons_with_ptq(tmp_path: Path) 
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"float\.onnx.*engine_models\.py"):
         engines.engines(tmp_path, None)
+    with pytest.raises(UserError, match=r"models\.json.*engine_models\.py"):
+        engines.main(["report", str(tmp_path), "--out", str(tmp_path / "imgs")])
+    assert not list((tmp_path / "imgs").iterdir())
