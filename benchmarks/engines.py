@@ -13,7 +13,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -34,10 +34,16 @@ TITLES = {"fp16": "FP16", "ptq": "implicit PTQ", "no-rule": "Q/DQ without rules"
 ORDER = tuple(TITLES)
 
 
+def needed(net: Path, file: str, maker: str = "benchmarks/engine_models.py") -> Path:
+    """A file of a net's folder; a UserError that names its maker if it is missing."""
+    if not (net / file).is_file():
+        raise UserError(f"{net} has no {file}: {maker} writes it")
+    return net / file
+
+
 def engines(net: Path, only: Optional[Sequence[str]]) -> Dict[str, str]:
     """Engine name to bench-engine.py's NAME=MODE:FILE, for the ONNX files that the folder has, in the order asked."""
-    if not (net / "float.onnx").is_file():
-        raise UserError(f"{net} has no float.onnx: make it with benchmarks/engine_models.py")
+    needed(net, "float.onnx")
     found = {}
     for name in only or ORDER:
         file = net / ("float.onnx" if name in ("fp16", "ptq") else f"{name}.onnx")
@@ -65,16 +71,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(net: Path) -> str:
-    """One net's figures as a Markdown table.
-
-    Raises:
-        UserError: the folder lacks bench.json or models.json.
-    """
-    for file, maker in (("models.json", "benchmarks/engine_models.py"), ("bench.json", "the run command")):
-        if not (net / file).is_file():
-            raise UserError(f"{net} has no {file}: {maker} writes it")
-    content: Dict[str, Any] = read_json(net / "bench.json")
-    models = read_json(net / "models.json")
+    """One net's figures as a Markdown table."""
+    models = read_json(needed(net, "models.json"))
+    content: Dict[str, Any] = read_json(needed(net, "bench.json", "the run command"))
     figures = {engine["name"]: engine for engine in content["engines"] if "qps" in engine}
     fp16 = figures.get("fp16")
     lines = [f"{models['net']}, {models['weights']} weights, {models['size']} x {models['size']}, batch "
@@ -89,23 +88,30 @@ def table(net: Path) -> str:
     return "\n".join(lines)
 
 
+def draw_net(net: Path, out: Path) -> None:
+    """A drawing of each engine of a net, and a page that compares each Q/DQ engine with implicit PTQ."""
+
+    def draw(output: str, *flags: str) -> None:
+        subprocess.run([sys.executable, str(SCRIPTS / "draw-engine.py"), *flags,
+                        f"--output={out / f'{net.name}-{output}'}"], check=True)
+
+    def files(name: str, layer: str = "layer", profile: str = "profile") -> List[str]:
+        return [f"--{layer}={net / f'{name}-layer.json'}", f"--{profile}={net / f'{name}-profile.json'}"]
+
+    drawn = [name for name in ORDER if (net / f"{name}-layer.json").is_file()]
+    for name in drawn:
+        draw(f"{name}.svg", *files(name))
+        if name not in ("ptq", "fp16") and "ptq" in drawn:
+            draw(f"ptq-{name}.html", *files("ptq"), *files(name, "compare", "compare-profile"), "--names", "ptq", name)
+
+
 def report(options: argparse.Namespace) -> int:
-    """Tables to engines.md, a drawing of every engine, and a page that compares each Q/DQ engine with implicit PTQ."""
+    """Tables to engines.md, then drawings and comparisons of every net."""
     options.out.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.out / "engines.md") as temporary:
         Path(temporary).write_text("\n\n".join(table(net) for net in options.nets) + "\n")
     for net in options.nets:
-        for name in ORDER:
-            if not (net / f"{name}-layer.json").is_file():
-                continue
-            draw = [sys.executable, str(SCRIPTS / "draw-engine.py")]
-            subprocess.run([*draw, f"--layer={net / f'{name}-layer.json'}", f"--profile={net / f'{name}-profile.json'}",
-                            f"--output={options.out / f'{net.name}-{name}.svg'}"], check=True)
-            if name not in ("ptq", "fp16") and (net / "ptq-layer.json").is_file():
-                subprocess.run([*draw, f"--layer={net / 'ptq-layer.json'}", f"--profile={net / 'ptq-profile.json'}",
-                                f"--compare={net / f'{name}-layer.json'}", "--names", "ptq", name,
-                                f"--compare-profile={net / f'{name}-profile.json'}",
-                                f"--output={options.out / f'{net.name}-ptq-{name}.html'}"], check=True)
+        draw_net(net, options.out)
     return 0
 
 
