@@ -1,0 +1,93 @@
+"""Whether a quantized net loses mAP by its boxes or by its scores: mAP of mixtures with the float net's.
+
+    python benchmarks/box_errors.py --upstream yolov5 --checkout path/to/yolov5 --weight float.pt --ptq ptq.pt -- \\
+        --cocodir path/to/data --imgsz 320 --square --nmsthres 0.65
+
+``ptq.pt`` is what quantize made of ``float.pt``; what follows ``--`` are options of the command test. Both nets see the
+same images, and each line takes some of the decoded columns from the quantized one and the others from the float one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Callable, Dict, Optional, Sequence, Tuple
+
+import numpy as np
+
+BUNDLE = Path(__file__).resolve().parents[1]
+
+# name to the columns x, y, width, height, scores ... that the quantized net gives
+MIXTURES: Dict[str, Tuple[int, Optional[int]]] = {"float": (0, 0), "quantized": (0, None), "quantized boxes": (0, 4),
+                                                 "quantized centres": (0, 2), "quantized sides": (2, 4),
+                                                 "quantized scores": (4, None)}
+
+
+def mixture(float_net: Callable[[np.ndarray], np.ndarray], quantized: Callable[[np.ndarray], np.ndarray],
+            columns: Tuple[int, Optional[int]]) -> Callable[[np.ndarray], np.ndarray]:
+    """A predictor (B, 3, H, W) to (B, boxes, 5 + classes) with some columns of one net and the others of another."""
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        output = float_net(images).copy()
+        part = slice(*columns)
+        output[..., part] = quantized(images)[..., part]
+        return output
+
+    return predict
+
+
+def compare(options: argparse.Namespace, settings: argparse.Namespace) -> None:
+    """Evaluate every mixture and print what it loses."""
+    from quantization import checkpoint, upstream
+    from quantization.commands import make_evaluator, pick_device, torch_predictor
+    from quantization.data import open_dataset
+
+    device = pick_device(settings.device)
+    nets = []
+    for file in (options.weight, options.ptq):
+        with contextlib.redirect_stdout(io.StringIO()):  # upstream reports its fusing
+            model, _ = checkpoint.load(str(file), device, options.upstream)
+        nets.append(model)
+    evaluator = make_evaluator(options.upstream, settings, open_dataset(settings.cocodir, settings.data),
+                               upstream.class_count(nets[0]), int(nets[0].stride.max()))
+    whole = None
+    for name, columns in MIXTURES.items():
+        metrics = evaluator(mixture(torch_predictor(nets[0]), torch_predictor(nets[1]), columns), name, quiet=True)
+        whole = whole or metrics
+        print(f"{name:18s} mAP@0.5:0.95 {100 * metrics.map:.2f}, lost {100 * (whole.map - metrics.map):.2f}; mAP@0.5 "
+              f"{100 * metrics.map50:.2f}, lost {100 * (whole.map50 - metrics.map50):.2f}", flush=True)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", choices=("yolov5", "yolov7"), required=True)
+    parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")
+    parser.add_argument("--weight", type=Path, required=True, help="the float checkpoint")
+    parser.add_argument("--ptq", type=Path, required=True, help="what quantize made of it")
+    parser.add_argument("rest", nargs="+", metavar="-- ARGUMENT", help="options of the command test")
+    options = parser.parse_args(arguments)
+    sys.path.insert(0, str(BUNDLE))
+    from quantization import cli
+    from quantization.errors import UserError
+    from quantization.upstream import enter_checkout
+
+    for file in (options.weight, options.ptq):
+        if not file.is_file():
+            raise UserError(f"{file} does not exist")
+    options.weight, options.ptq = options.weight.resolve(), options.ptq.resolve()
+    rest = [os.path.abspath(word) if os.path.exists(word) else word for word in options.rest]
+    settings = cli.build_parser(options.upstream).parse_args(["test", str(options.ptq), *rest])
+    enter_checkout(options.upstream, options.checkout.resolve())
+    compare(options, settings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(BUNDLE))
+    from quantization.errors import run_main
+
+    run_main(main)
