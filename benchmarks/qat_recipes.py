@@ -56,6 +56,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
     def points(model: Any) -> float:
         return 100 * float(evaluator(commands.torch_predictor(model), "", quiet=True).map)
 
+    commands.equalize_channels(teacher, dataset, settings)
     ptq = copy.deepcopy(teacher)
     commands.insert_and_calibrate(ptq, dataset, settings)
     for _, _, _, quantizer in named_quantizers(ptq):

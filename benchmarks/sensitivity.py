@@ -59,6 +59,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
     dataset = open_dataset(settings.cocodir, settings.data)
     model, _ = checkpoint.load(settings.weight, device, options.upstream)
     if not have_quantizers(model):
+        commands.equalize_channels(model, dataset, settings)
         commands.insert_and_calibrate(model, dataset, settings)
     for _, _, _, quantizer in named_quantizers(model):
         quantizer._num_bits = options.bits

@@ -83,6 +83,9 @@ def _add_quantization(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--group-scale", choices=group_scale.CHOICES, default="error",
                        help="how tensors that share a scale agree on it: least error of all together, one joint "
                             "histogram, or the largest amax")
+    group.add_argument("--no-equalize", action="store_true",
+                       help="leave the weights as they are; else the channels behind ReLU and LeakyReLU are brought to "
+                            "like ranges, which changes nothing of what the float network computes")
     group.add_argument("--calib-batches", type=positive, default=25, help="batches of training images to calibrate on")
 
 

@@ -22,6 +22,7 @@ from quantization import export as onnx_export
 from quantization import quantize as passes
 from quantization import sensitivity as sensitivity_analysis
 from quantization.data import Dataset, Loader, open_dataset
+from quantization.equalize import BATCHES, equalize
 from quantization.errors import UserError, atomic_write, check_writable
 from quantization.evaluate import Evaluator, Metrics, OnnxPredictor, Predictor
 from quantization.group_scale import GroupScale
@@ -99,6 +100,16 @@ def training_sample(dataset: Dataset, options: argparse.Namespace, count: int = 
     return Loader(files, (options.imgsz, options.imgsz), options.batch_size, options.workers)
 
 
+def equalize_channels(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> None:
+    """Equalize a float model in place, unless the command line says no; before a copy of it becomes QAT's teacher."""
+    if options.no_equalize:
+        return
+    loader = training_sample(dataset, options, BATCHES * options.batch_size)
+    count = equalize(model, TensorLoader(loader, next(model.parameters()).device))
+    if count:
+        LOG.info("Equalized the ranges of %d channels", count)
+
+
 def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> List[GroupScale]:
     """Quantize a float model in place, with the command line's options; returns the scales that tensors share."""
     LOG.info("Quantizer backend: %s", passes.initialize(options.backend))
@@ -167,6 +178,7 @@ def quantize(name: str, options: argparse.Namespace) -> None:
 
     if options.eval_origin or options.max_drop is not None:
         record("float", evaluator(torch_predictor(model), "float"))
+    equalize_channels(model, dataset, options)
     teacher = copy.deepcopy(model) if options.qat else None
     scales = insert_and_calibrate(model, dataset, options)
     info = {"groups": [list(group.names) for group in rules.shared_groups(model)], "calib_method": options.calib_method,
@@ -239,6 +251,7 @@ def sensitive(name: str, options: argparse.Namespace) -> None:
     if passes.have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:
+        equalize_channels(model, dataset, options)
         insert_and_calibrate(model, dataset, options)
     if options.metric == "map":
         predict = torch_predictor(model)

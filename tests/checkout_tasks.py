@@ -49,6 +49,23 @@ def suppression(seed: str) -> Any:
     return {"counts": counts, "difference": max(differences)}
 
 
+def equalized(name: str, file: str) -> Any:
+    """How many channels equalization scales, and what it changes of the outputs."""
+    from quantization import checkpoint
+    from quantization.equalize import equalize
+
+    model, _ = checkpoint.load(file, torch.device("cpu"), name)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(images)[0].clone()
+        scaled = equalize(model, [images])
+        after = model(images)[0]
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    return {"scaled": scaled, "difference": float((after - before).abs().max()), "largest": float(before.abs().max()),
+            "channels": sum(module.out_channels for module in convolutions),
+            "head": sum(module.out_channels for module in model.model[-1].m)}
+
+
 def fuse_twice(file: str) -> Any:
     """Difference of outputs: unfused, fused, fused by upstream once more."""
     model = torch.load(file, weights_only=False)["model"].float().eval()
@@ -136,7 +153,7 @@ def damage(file: str, output: str, kind: str) -> None:
 
 
 def main(arguments: List[str]) -> None:
-    tasks = (make_random, suppression, fuse_twice, grids_after_load, labels_and_loss, checkpoint_facts, damage)
+    tasks = (make_random, suppression, equalized, fuse_twice, grids_after_load, labels_and_loss, checkpoint_facts, damage)
     result = {task.__name__: task for task in tasks}[arguments[0]](*arguments[1:])
     print("\n" + json.dumps(result))
 
