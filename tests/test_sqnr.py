@@ -17,7 +17,7 @@ from quantization.calib import MaxCalibrator
 from quantization.errors import UserError
 from quantization.modules import QuantAdd, QuantBottleneck, QuantConv2d, QuantUpsample
 from quantization.quantize import disable_quantization
-from quantization.head_outputs import flatten, raw_outputs, weigh
+from quantization.head_outputs import BOX_WEIGHT, flatten, raw_outputs, weigh
 from quantization.sqnr import LEAST_ENERGY, Unit, UnitError, find_units, measure
 
 
@@ -244,7 +244,7 @@ def test_weighted_outputs_are_scores_and_relative_moves_of_boxes() -> None:
     after = decoded([part + small * change for part, change in zip(maps, step)], anchors)
     change = np.concatenate(((after - before)[..., :2] / before[..., 2:4],
                              np.log(after[..., 2:4] / before[..., 2:4])), -1) / small
-    np.testing.assert_allclose(moved.numpy(), (weight * change).reshape(2, -1), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(moved.numpy() / BOX_WEIGHT ** 0.5, (weight * change).reshape(2, -1), rtol=1e-2, atol=1e-3)
     assert other.shape == (2, 1)
 
 
