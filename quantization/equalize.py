@@ -140,6 +140,8 @@ def equalize(model: nn.Module, batches: Iterable[Tensor]) -> int:
     finally:
         for handle in handles:
             handle.remove()
+    if not bool(torch.isfinite(ranges).all()):
+        return 0  # a damaged checkpoint: calibration names the layer
     scales = (ranges / ranges[channels.free].max().clamp(min=1e-30)).clamp(min=LEAST) ** POWER
     scales[~channels.free] = 1.0
     for module, begin in channels.first.items():

@@ -105,6 +105,12 @@ def test_nothing_to_do(net: Net) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
+def test_a_damaged_net_is_left_alone(net: Net) -> None:
+    net.down.bias.data[0] = float("nan")
+    before = net.stem.weight.clone()
+    assert equalize(net, [torch.rand(1, 3, 32, 32)]) == 0 and torch.equal(net.stem.weight, before)
+
+
 def test_relu6_and_softplus_are_not_scaled(net: Net) -> None:
     for activation in (nn.ReLU6(), nn.Softplus(), nn.Mish(), nn.Hardswish(), nn.GELU()):
         net.leaky, net.relu = activation, activation

@@ -164,6 +164,7 @@ class TestYolov7:
         done = run_python(checkout, script, "quantize", random_yolov7_tiny, "--ptq", "ptq.pt", "--qat", "qat.pt",
                           "--eval-origin", "--eval-ptq", "--epochs", 2, "--iters", 2, "--calib-batches", 2, *data)
         assert "Rules: model.4.conv, model.5.conv match to model.7.conv" in done.stdout
+        assert "Equalized the ranges of" in done.stdout
         summary = json.loads((checkout / "summary.json").read_text())
         assert set(summary["figures"]) == {"float", "ptq", "qat"}
         assert len(summary["figures"]["qat"]["epochs"]) == 2
@@ -172,7 +173,9 @@ class TestYolov7:
         assert len(model.graph.output) == 1
         assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:] == [3, 64, 96]
         run_python(checkout, script, "test", "ptq.pt", *data)
-        run_python(checkout, script, "sensitive", random_yolov7_tiny, "--num-image", 2, "--calib-batches", 1, *data)
+        done = run_python(checkout, script, "sensitive", random_yolov7_tiny, "--num-image", 2, "--calib-batches", 1,
+                          "--no-equalize", *data)
+        assert "Equalized" not in done.stdout
         done = run_python(checkout, "-m", "quantization.upstream", "test.py", "--weights", "qat.pt", "--data",
                           few / "data.yaml", "--img-size", 64, "--batch-size", 4, "--device", "cpu", "--no-trace",
                           "--conf-thres", 0.05, "--name", "qat", "--exist-ok")
