@@ -38,6 +38,7 @@ VARIANTS = {
     "stem-int8": "as rule, with the stem in INT8",
     "plain-silu": "as rule, with SiLU behind the float stem as upstream has it",
     "head-float": "as rule, with the head's inputs in float",
+    "head-largest": "as rule, with the largest of the head's shared inputs alone in INT8",
     "head-input": "as rule, with all of the head's inputs in INT8",
     "head-int8": "as rule, with the detect convolutions in INT8",
     "shortcut": "as rule, with the shortcut operand of the sums alone",
@@ -50,7 +51,7 @@ CLASSES = 80  # as COCO
 
 def place(model: nn.Module, variant: str) -> None:
     """Insert quantizers in one of ``VARIANTS``."""
-    head = {"groups": "float", "head-float": "float", "head-input": "input", "head-int8": "int8"}.get(variant, "auto")
+    head = "float" if variant == "groups" else variant[5:] if variant.startswith("head-") else "auto"
     stem = "int8" if variant in ("groups", "stem-int8") else "auto"
     rules = variant != "no-rule"
     quantize.replace_to_quantization_module(model, choose_placement(model, (), head, stem, rules))

@@ -27,7 +27,8 @@ SCRIPTS = ROOT / "scripts"
 TITLES = {"fp16": "FP16", "ptq": "implicit PTQ", "no-rule": "Q/DQ without rules", "rule": "Q/DQ with rules",
           "groups": "scale groups alone", "stem-int8": "rules, stem in INT8",
           "plain-silu": "rules, SiLU of the stem as upstream's",
-          "head-float": "rules, head's inputs in float", "head-input": "rules, all of the head's inputs in INT8",
+          "head-float": "rules, head's inputs in float",
+          "head-largest": "rules, largest shared input of the head in INT8", "head-input": "rules, all of the head's inputs in INT8",
           "head-int8": "rules, detect convolutions in INT8",
           "shortcut": "rules, shortcut operand alone", "no-add": "rules, sums unquantized",
           "no-upsample": "rules, Upsamples unquantized"}

@@ -109,7 +109,7 @@ def head_policy(model: Any) -> List[str]:
 
 
 def shared_detect_convs(model: Any) -> List[str]:
-    """Patterns for the detect convolutions whose input another layer of the network reads too."""
+    """Patterns for the detect convolutions whose input another layer of the network reads too, from the largest map on."""
     path = head_path(model)
     head = model.get_submodule(path)
     sources = [head.f] if isinstance(head.f, int) else head.f

@@ -33,6 +33,20 @@ for line in sys.argv[2:]:
         model, lambda part, file: export.export_graph(part, file, (64, 64), exporter=exporter))
     print("\\nRESULT" + json.dumps([list(group.names) for group in groups]))
 """
+# prints which quantizers each detect convolution has, for every choice of --head
+HEADS = ENTER + """
+from random_net import random_net
+from quantization import quantize, upstream
+from quantization.placement import HEAD_CHOICES, choose_placement
+quantize.initialize("native")
+found = {}
+for choice in HEAD_CHOICES:
+    model = upstream.fuse(random_net(sys.argv[2], 80))
+    quantize.replace_to_quantization_module(model, choose_placement(model, head=choice))
+    found[choice] = ["".join(kind[0] for kind in ("input", "weight") if hasattr(convolution, f"_{kind}_quantizer"))
+                     for convolution in model.model[-1].m]
+print("\\nRESULT" + json.dumps(found))
+"""
 # runs nets through quantize, calibrate and export, and prints their rows
 MEASURE = ENTER + """
 from architectures import measure
@@ -167,6 +181,12 @@ def test_detect_convs_take_their_inputs_in_the_scale_of_the_other_readers(rows: 
         groups = [short(group) for group in rows[name]["shared_groups"]]
         assert sum("24.m.0" in group or "24.m.1" in group for group in groups) == 2
         assert [line for line in rows[name]["notes"] if "also feeds" in line] == []
+
+
+def test_head_choices(yolov5: Path) -> None:
+    assert run(HEADS, yolov5, "models/yolov5n.yaml") == [{
+        "auto": ["i", "i", ""], "largest": ["i", "", ""], "float": ["", "", ""], "input": ["i", "i", "i"],
+        "int8": ["iw", "iw", "iw"]}]
 
 
 def test_p6_net_has_groups_on_four_levels(rows: Dict[str, Dict[str, Any]]) -> None:
