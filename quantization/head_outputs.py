@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 Outputs = Callable[[Tensor], Sequence[Tensor]]
 LEAST_ENERGY = 1e-30  # of outputs, and of an error in parts of theirs: none is reported above 300 dB
-# what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
-# yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
-BOX_WEIGHT = 100.0
 LEAST = 1e-4  # of a sigmoid and of a box's side in cells: below, a relative error means nothing
 
 
@@ -45,19 +42,23 @@ def flatten(outputs: Any) -> List[Tensor]:
     return [tensor for part in outputs for tensor in flatten(part)] if isinstance(outputs, (list, tuple)) else []
 
 
-def weighted_outputs(model: nn.Module) -> Outputs:
+def weighted_outputs(model: nn.Module, box_weight: float = 1.0) -> Outputs:
     """Scores, and boxes weighted by score, of a detection network; raw maps of any other, see ``raw_outputs``.
 
     An error in a raw map counts alike in all its cells, but mAP hardly looks at the many cells without an object.
+
+    Args:
+        model: as for ``raw_outputs``.
+        box_weight: of the energy of an error in the boxes, that in the scores having 1.
     """
     head = model.model[-1]
     forward = raw_outputs(model)
     if not hasattr(head, "anchors") or hasattr(head, "bin_count"):  # yolov7's IBin codes boxes in another way
         return forward
-    return lambda images: weigh(forward(images), head.anchors, int(head.nc))
+    return lambda images: weigh(forward(images), head.anchors, int(head.nc), box_weight)
 
 
-def weigh(maps: Sequence[Tensor], anchors: Tensor, classes: int) -> List[Tensor]:
+def weigh(maps: Sequence[Tensor], anchors: Tensor, classes: int, box_weight: float = 1.0) -> List[Tensor]:
     """What mAP sees of raw maps.
 
     With the sigmoids s of a prediction, both upstreams' heads decode the score s_object * s_class, the centre
@@ -67,11 +68,12 @@ def weigh(maps: Sequence[Tensor], anchors: Tensor, classes: int) -> List[Tensor]
         maps: one a level, (B, A, H, W, 5 + classes or more), A anchors a cell; maps of other shapes are passed on.
         anchors: (levels, A, 2) in cells.
         classes: number of classes.
+        box_weight: see ``weighted_outputs``.
 
     Returns:
         Scores (B, predictions * classes); boxes (B, predictions * 4): the value of each is the prediction's highest
         score, and its change is that score times the change of the centre, in parts of the sides, or of a side's
-        logarithm, times the root of ``BOX_WEIGHT``; then the other maps.
+        logarithm, times the root of ``box_weight``; then the other maps.
     """
     scores, boxes, others = [], [], []
     for level, part in enumerate(maps):
@@ -85,7 +87,7 @@ def weigh(maps: Sequence[Tensor], anchors: Tensor, classes: int) -> List[Tensor]
         box = torch.cat((2 * sigmoids[..., :2] / sides.clamp(min=LEAST),
                          2 * sigmoids[..., 2:4].clamp(min=LEAST).log()), -1)
         scores.append(score.flatten(1))
-        boxes.append((weight * (1 + math.sqrt(BOX_WEIGHT) * (box - box.detach()))).flatten(1))
+        boxes.append((weight * (1 + math.sqrt(box_weight) * (box - box.detach()))).flatten(1))
     return [torch.cat(scores, 1), torch.cat(boxes, 1), *others]
 
 

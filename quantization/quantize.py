@@ -18,7 +18,7 @@ from quantization.group_scale import Collector, GroupCalibrator, GroupScale, end
 from quantization.head_outputs import weighted_outputs
 from quantization.modules import (ATTENTION, ATTENTION_REASON, SHORTCUTS, QuantAdd, QuantConv2d, QuantInputConv2d,
                                   ShortcutBlock, quantized_type)
-from quantization.output_error import GroupProbe, fill
+from quantization.output_error import BOX_WEIGHT, GroupProbe, fill
 from quantization.placement import Placement, choose_placement
 from quantization.quantizer import WEIGHT_NAME, is_quantizer, named_quantizers, select_backend, set_amax, swapped
 
@@ -193,7 +193,7 @@ def probe_gradients(model: nn.Module, groups: Dict[str, GroupCalibrator], batche
     """
     probes = {key: GroupProbe([tensor.range for tensor in group.tensors]) for key, group in groups.items()}
     with swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity())):
-        fill(probes.values(), model, weighted_outputs(model), batches)
+        fill(probes.values(), model, weighted_outputs(model, BOX_WEIGHT), batches)
     for key, probe in probes.items():
         groups[key].gradients = probe.found()
 

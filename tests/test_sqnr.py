@@ -17,7 +17,7 @@ from quantization.calib import MaxCalibrator
 from quantization.errors import UserError
 from quantization.modules import QuantAdd, QuantBottleneck, QuantConv2d, QuantUpsample
 from quantization.quantize import disable_quantization
-from quantization.head_outputs import BOX_WEIGHT, flatten, raw_outputs, weigh
+from quantization.head_outputs import flatten, raw_outputs, weigh
 from quantization.sqnr import LEAST_ENERGY, Unit, UnitError, find_units, measure
 
 
@@ -238,13 +238,13 @@ def test_weighted_outputs_are_scores_and_relative_moves_of_boxes() -> None:
                                rtol=1e-5)
     # the derivative along `step`, against differences of decoded boxes
     _, moved = torch.autograd.functional.jvp(
-        lambda *levels: weigh(levels, torch.tensor(anchors), 2)[1], tuple(part.detach() for part in parts),
+        lambda *levels: weigh(levels, torch.tensor(anchors), 2, 100.0)[1], tuple(part.detach() for part in parts),
         tuple(torch.tensor(part) for part in step))
     small = 1e-5
     after = decoded([part + small * change for part, change in zip(maps, step)], anchors)
     change = np.concatenate(((after - before)[..., :2] / before[..., 2:4],
                              np.log(after[..., 2:4] / before[..., 2:4])), -1) / small
-    np.testing.assert_allclose(moved.numpy() / BOX_WEIGHT ** 0.5, (weight * change).reshape(2, -1), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(moved.numpy() / 10, (weight * change).reshape(2, -1), rtol=1e-2, atol=1e-3)
     assert other.shape == (2, 1)
 
 
