@@ -27,8 +27,7 @@ BINS = 4096  # 32 a level at the widest range
 IMAGES = 256  # about as many as calibration takes; of 64, the best range for boxes was missed on one net of two
 CHUNK = 4  # images a backward pass
 # what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
-# yolov5s and 50 on a yolov7-tiny (docs/accuracy.md). At 8 bits: the coarser quantizers that sensitivity is compared at
-# cost scores first
+# yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
 BOX_WEIGHT = 100.0
 CANDIDATES = 256  # ranges, each 1.1 % wider than the one before
 LEAST = 0.0625  # the narrowest, in parts of the largest value
