@@ -12,7 +12,7 @@ each channel, and what arrives unchanged at another convolution, through Concats
 from __future__ import annotations
 
 import itertools
-from typing import Dict, Iterable, List, NamedTuple
+from typing import Dict, Iterable, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -120,13 +120,14 @@ def equalize(model: nn.Module, batches: Iterable[Tensor]) -> int:
     Returns:
         How many channels were scaled.
     """
-    images: List[Tensor] = list(itertools.islice(batches, BATCHES))
-    if not images:
+    images = itertools.islice(batches, BATCHES)
+    first = next(images, None)
+    if first is None:
         return 0
-    channels = find_channels(model, images[0][:1])
+    channels = find_channels(model, first[:1])
     if not bool(channels.free.any()):
-        return 0
-    ranges = torch.zeros(len(channels.free), device=images[0].device)
+        return 0  # most nets: no more images are read
+    ranges = torch.zeros(len(channels.free), device=first.device)
 
     def look(module: nn.Module, arguments: "tuple[Tensor, ...]") -> None:
         numbers = channels.read[module]
@@ -135,7 +136,7 @@ def equalize(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
     handles = [module.register_forward_pre_hook(look) for module in channels.read]
     try:
-        for batch in images:
+        for batch in itertools.chain([first], images):
             model(batch)
     finally:
         for handle in handles:
