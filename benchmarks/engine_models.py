@@ -32,13 +32,13 @@ from quantization.modules import QuantUpsample
 from quantization.placement import choose_placement
 
 VARIANTS = {
-    "rule": "the default: scale groups, both operands of sums, Upsample inputs, the head's shared inputs; strided stem float",
+    "rule": "the default: scale groups, both operands of sums, Upsample inputs, the head's largest shared input; stem float",
     "no-rule": "every convolution but the head's, each with a scale of its own",
     "groups": "as rule, with the head's inputs in float and the stem in INT8",
     "stem-int8": "as rule, with the stem in INT8",
     "plain-silu": "as rule, with SiLU behind the float stem as upstream has it",
     "head-float": "as rule, with the head's inputs in float",
-    "head-largest": "as rule, with the largest of the head's shared inputs alone in INT8",
+    "head-shared": "as rule, with all of the head's shared inputs in INT8",
     "head-input": "as rule, with all of the head's inputs in INT8",
     "head-int8": "as rule, with the detect convolutions in INT8",
     "shortcut": "as rule, with the shortcut operand of the sums alone",

@@ -28,7 +28,8 @@ TITLES = {"fp16": "FP16", "ptq": "implicit PTQ", "no-rule": "Q/DQ without rules"
           "groups": "scale groups alone", "stem-int8": "rules, stem in INT8",
           "plain-silu": "rules, SiLU of the stem as upstream's",
           "head-float": "rules, head's inputs in float",
-          "head-largest": "rules, largest shared input of the head in INT8", "head-input": "rules, all of the head's inputs in INT8",
+          "head-shared": "rules, all shared inputs of the head in INT8",
+          "head-input": "rules, all of the head's inputs in INT8",
           "head-int8": "rules, detect convolutions in INT8",
           "shortcut": "rules, shortcut operand alone", "no-add": "rules, sums unquantized",
           "no-upsample": "rules, Upsamples unquantized"}

@@ -68,8 +68,8 @@ def _add_quantization(parser: argparse.ArgumentParser) -> None:
                             r"e.g. 'model\.2\..*'")
     group.add_argument("--head", choices=placement.HEAD_CHOICES, default="auto",
                        help="the detect head's convolutions: float; input: they compute in float on INT8 inputs, so that "
-                            "the layers before them emit INT8 (faster, less accurate); int8; auto: input for tensors that "
-                            "other layers read in INT8 anyway, float for the others; largest: input for the largest of "
+                            "the layers before them emit INT8 (faster, less accurate); int8; shared: input for tensors that "
+                            "other layers read in INT8 anyway, float for the others; auto: input for the largest of "
                             "those tensors alone")
     group.add_argument("--stem", choices=placement.STEM_CHOICES, default="auto",
                        help="the convolution that reads the image; auto: float if it has a stride, where INT8 is slower")

@@ -10,7 +10,7 @@ from torch import nn
 
 from quantization import upstream
 
-HEAD_CHOICES = ("auto", "largest", "float", "input", "int8")
+HEAD_CHOICES = ("auto", "shared", "float", "input", "int8")
 STEM_CHOICES = ("auto", "float", "int8")
 IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
 
@@ -37,9 +37,9 @@ def choose_placement(model: nn.Module, ignore: Sequence[str] = (), head: str = "
     Args:
         model: a fused model of an upstream, float or quantized.
         ignore: regular expressions of ``--ignore-policy``.
-        head: the network's last convolutions: "float", "input" (INT8 input, float weight), "int8", or "auto": "input"
-            where other layers read the same tensor in INT8, "float" where it is theirs alone; "largest": as "auto", but
-            of the shared tensors only the largest one, where float costs the most time.
+        head: the network's last convolutions: "float", "input" (INT8 input, float weight), "int8"; "shared": "input" for
+            those whose tensor other layers read in INT8 too, "float" for the others; "auto": "input" for the largest of
+            the shared tensors alone, where float costs the most time.
         stem: the convolution that reads the image: "float", "int8", or "auto": float if it has a stride.
         rules: False: the placement without rules: every weighted layer but the head.
     """
@@ -50,8 +50,8 @@ def choose_placement(model: nn.Module, ignore: Sequence[str] = (), head: str = "
     if stem != "int8":
         left += stem_policy(model, only_strided=stem == "auto")
     shared = upstream.shared_detect_convs(model)
-    inputs = {"auto": shared, "largest": shared[:1], "input": last}.get(head, [])
-    if head in ("auto", "largest", "float"):
+    inputs = {"auto": shared[:1], "shared": shared, "input": last}.get(head, [])
+    if head in ("auto", "shared", "float"):
         left += without(model, last, inputs)
     return Placement(tuple(left), tuple(inputs))
 

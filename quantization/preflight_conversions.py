@@ -57,7 +57,7 @@ def _explain_mixed_readers(subject: Subject, tensor: str, conversions: List[Conv
             "in float, and a Q kernel follows")
     if all(position in subject.tail or position in subject.allowed for position in ends):
         return Finding("mixed-readers", "known", line, f"none needed; quantizing the input of {some(names)} too would save "
-                       "it, also if its weight stays float", quantized + names)
+                       "it, also if its weight stays float (of a detect convolution: --head shared)", quantized + names)
     sums = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Add"]
     concats = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Concat"]
     change = f"quantize both operands of {some(subject.names(sums))}, the other one with a quantizer of its own" if sums \

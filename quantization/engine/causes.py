@@ -36,7 +36,7 @@ CAUSES: Dict[str, Cause] = {
         "a float convolution reads a tensor as float, so that the INT8 convolution that makes it emits float and is "
         "not fused with its activation",
         "quantize the input of that reader too, its weights may stay float: one Int8-to-float Reformat is all that "
-        "remains (quant-tools, for a detect head: --head input)"),
+        "remains (quant-tools, for a detect head: --head shared where INT8 layers read it too, else --head input)"),
     "float layer": Cause("a layer that computes in float reads what others read in INT8"),
     "float weights": Cause("a convolution computes in float from an INT8 tensor"),
     "float producer": Cause("a convolution computes in float, its readers in INT8"),
