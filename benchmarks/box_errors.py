@@ -12,14 +12,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import sys
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
-BUNDLE = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from quantization import checkpoint, cli, upstream  # noqa: E402
+from quantization.commands import make_evaluator, pick_device, torch_predictor  # noqa: E402
+from quantization.data import open_dataset  # noqa: E402
+from quantization.errors import UserError, run_main  # noqa: E402
 
 # name to the columns x, y, width, height, scores ... that the quantized net gives
 MIXTURES: Dict[str, Tuple[int, Optional[int]]] = {"float": (0, 0), "quantized": (0, None), "quantized boxes": (0, 4),
@@ -42,10 +47,6 @@ def mixture(float_net: Callable[[np.ndarray], np.ndarray], quantized: Callable[[
 
 def compare(options: argparse.Namespace, settings: argparse.Namespace) -> None:
     """Evaluate every mixture and print what it loses."""
-    from quantization import checkpoint, upstream
-    from quantization.commands import make_evaluator, pick_device, torch_predictor
-    from quantization.data import open_dataset
-
     device = pick_device(settings.device)
     nets = []
     for file in (options.weight, options.ptq):
@@ -70,24 +71,14 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--ptq", type=Path, required=True, help="what quantize made of it")
     parser.add_argument("rest", nargs="+", metavar="-- ARGUMENT", help="options of the command test")
     options = parser.parse_args(arguments)
-    sys.path.insert(0, str(BUNDLE))
-    from quantization import cli
-    from quantization.errors import UserError
-    from quantization.upstream import enter_checkout
-
     for file in (options.weight, options.ptq):
         if not file.is_file():
             raise UserError(f"{file} does not exist")
-    options.weight, options.ptq = options.weight.resolve(), options.ptq.resolve()
-    rest = [os.path.abspath(word) if os.path.exists(word) else word for word in options.rest]
-    settings = cli.build_parser(options.upstream).parse_args(["test", str(options.ptq), *rest])
-    enter_checkout(options.upstream, options.checkout.resolve())
+    settings = cli.build_parser(options.upstream).parse_args(["test", str(options.ptq), *options.rest])
+    upstream.enter_checkout(options.upstream, options.checkout.resolve())
     compare(options, settings)
     return 0
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(BUNDLE))
-    from quantization.errors import run_main
-
     run_main(main)

@@ -40,7 +40,7 @@ class Channels(NamedTuple):
     free: Tensor
 
 
-def tagged_inputs(model: nn.Module, image: Tensor, first: Dict[nn.Conv2d, int], tags: Tensor) -> Dict[nn.Conv2d, Tensor]:
+def tagged_inputs(model: nn.Module, image: Tensor, first: Dict[nn.Conv2d, int], tags: Tensor) -> Dict[nn.Module, Tensor]:
     """The inputs (C,) of each convolution at the middle of its map, where every convolution's outputs are its tags.
 
     Args:
@@ -132,7 +132,8 @@ def equalize(model: nn.Module, batches: Iterable[Tensor]) -> int:
     def look(module: nn.Module, arguments: "tuple[Tensor, ...]") -> None:
         numbers = channels.read[module]
         largest = arguments[0].abs().amax((0, 2, 3))
-        ranges[numbers[numbers >= 0]] = torch.maximum(ranges[numbers[numbers >= 0]], largest[numbers >= 0])
+        known = numbers >= 0
+        ranges.scatter_reduce_(0, numbers[known], largest[known], "amax")  # a channel can arrive twice: pools of it, in a Concat
 
     handles = [module.register_forward_pre_hook(look) for module in channels.read]
     try:
