@@ -39,21 +39,34 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Sequence
 
 from accuracy_jobs import ROOT, StepFailed, Workshop, read_json, write_json
 from accuracy_plan import MODELS, Experiment, Run, make_checkouts, make_data, make_mosaics, runs
 from accuracy_report import machine, report
 
-from quantization.calib import METHODS
+from quantization.calibration.histograms import METHODS
 from quantization.errors import UserError, run_main
 
 STAGES = ("train", "quantize", "engines", "report")
-SETTINGS = ("images", "val_images", "test_images", "imgsz", "draw_size", "classes", "objects", "difficulty", "largest",
-            "epochs", "batch_size", "lr", "mosaic")  # they decide on data and training
+SETTINGS = (
+    "images",
+    "val_images",
+    "test_images",
+    "imgsz",
+    "draw_size",
+    "classes",
+    "objects",
+    "difficulty",
+    "largest",
+    "epochs",
+    "batch_size",
+    "lr",
+    "mosaic",
+)  # they decide on data and training
 
 
-def named(text: str) -> Tuple[str, str]:
+def named(text: str) -> tuple[str, str]:
     """argparse type: NAME=TEXT, the name fit for a file."""
     name, equals, value = text.partition("=")
     if not equals or not name.replace("-", "").replace("_", "").isalnum():
@@ -64,8 +77,13 @@ def named(text: str) -> Tuple[str, str]:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="data, checkouts, models, figures")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES),
-                        help="default: all; engines needs --tensorrt-python")
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        choices=STAGES,
+        default=list(STAGES),
+        help="default: all; engines needs --tensorrt-python",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "accuracy", metavar="DIR")
     parser.add_argument("--name", default="accuracy", help="of the report's files (default: %(default)s)")
     parser.add_argument("--device", help="cpu, 0 ...; default: each script's own choice")
@@ -81,37 +99,76 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--classes", type=int, default=30, help="(default: %(default)s)")
     group.add_argument("--objects", type=int, default=10, help="mean objects an image (default: %(default)s)")
     group.add_argument("--difficulty", type=float, default=0.7, help="0 to 1 (default: %(default)s)")
-    group.add_argument("--largest", type=float, default=0.35,
-                       help="diameter of the largest objects, of the image (default: %(default)s)")
+    group.add_argument(
+        "--largest",
+        type=float,
+        default=0.35,
+        help="diameter of the largest objects, of the image (default: %(default)s)",
+    )
     group.add_argument("--epochs", type=int, default=30, help="2 or more (default: %(default)s)")
     group.add_argument("--batch-size", type=int, default=64, help="of the training (default: %(default)s)")
     group.add_argument("--lr", type=float, default=0.004, help="highest learning rate (default: %(default)s)")
     group.add_argument("--mosaic", type=float, default=0.0, help="share of mosaics in training (default: %(default)s)")
     group.add_argument("--loader-workers", type=int, default=4, help="of train.py (default: %(default)s)")
     group = parser.add_argument_group("quantization")
-    group.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS),
-                       help="calibrators; the first one is QAT's too (default: all)")
-    group.add_argument("--mosaic-images", type=int, default=500,
-                       help="augmented images to choose calibration images from; 0: none (default: %(default)s)")
+    group.add_argument(
+        "--methods",
+        nargs="+",
+        choices=METHODS,
+        default=list(METHODS),
+        help="calibrators; the first one is QAT's too (default: all)",
+    )
+    group.add_argument(
+        "--mosaic-images",
+        type=int,
+        default=500,
+        help="augmented images to choose calibration images from; 0: none (default: %(default)s)",
+    )
     group.add_argument("--quantize-options", default="", metavar="TEXT", help="more options of every quantize")
     group.add_argument("--qat-epochs", type=int, default=5, help="0: no QAT (default: %(default)s)")
     group.add_argument("--qat-iters", type=int, default=100, help="steps an epoch (default: %(default)s)")
     group.add_argument("--qat-options", default="", metavar="TEXT", help="more options of every QAT")
-    group.add_argument("--variant", action="append", type=named, default=[], metavar="NAME=TEXT",
-                       help="a further QAT with these options; can be repeated")
-    group.add_argument("--runtimes", nargs="+", choices=("torch", "onnxruntime"), default=["torch", "onnxruntime"],
-                       help="where the stage quantize evaluates (default: both)")
+    group.add_argument(
+        "--variant",
+        action="append",
+        type=named,
+        default=[],
+        metavar="NAME=TEXT",
+        help="a further QAT with these options; can be repeated",
+    )
+    group.add_argument(
+        "--runtimes",
+        nargs="+",
+        choices=("torch", "onnxruntime"),
+        default=["torch", "onnxruntime"],
+        help="where the stage quantize evaluates (default: both)",
+    )
     group.add_argument("--test-batch", type=int, default=32, help="images a batch in evaluation (default: %(default)s)")
     group = parser.add_argument_group("other bundles")
-    group.add_argument("--bundle", action="append", default=[], metavar="[NAME=]DIR",
-                       help="folder with quantization/ and scripts/, run by the published commands; can be repeated")
-    group.add_argument("--bundle-options", action="append", type=named, default=[], metavar="NAME=TEXT",
-                       help="more options of that bundle's quantize")
+    group.add_argument(
+        "--bundle",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="folder with quantization/ and scripts/, run by the published commands; can be repeated",
+    )
+    group.add_argument(
+        "--bundle-options",
+        action="append",
+        type=named,
+        default=[],
+        metavar="NAME=TEXT",
+        help="more options of that bundle's quantize",
+    )
     group = parser.add_argument_group("TensorRT")
     group.add_argument("--tensorrt-python", metavar="PYTHON", help="a Python that has TensorRT; it needs no torch")
     group.add_argument("--tensorrt-options", default="", metavar="TEXT", help="more options of bench-engine.py")
-    group.add_argument("--tensorrt-runs", nargs="+", metavar="RUN",
-                       help="default: float, the first calibrator, qat and its variants, other bundles")
+    group.add_argument(
+        "--tensorrt-runs",
+        nargs="+",
+        metavar="RUN",
+        help="default: float, the first calibrator, qat and its variants, other bundles",
+    )
     group.add_argument("--tensorrt-batch", type=int, default=16, help="of the engines (default: %(default)s)")
     return parser
 
@@ -126,9 +183,9 @@ def check(options: argparse.Namespace) -> None:
     options.draw_size = options.draw_size or options.imgsz * 5 // 4
     if options.epochs < 2 or options.jobs < 1 or options.imgsz % 32 or options.qat_epochs < 0:
         raise UserError("--epochs must be at least 2, --jobs 1, --qat-epochs 0, and --imgsz a multiple of 32")
-    bundles: Dict[str, Path] = {}
+    bundles: dict[str, Path] = {}
     for text in options.bundle:
-        name, equals, folder = text.rpartition("=")
+        name, _equals, folder = text.rpartition("=")
         path = Path(folder).resolve()
         name = name or path.name
         if not (path / "quantization").is_dir() or not (path / "scripts").is_dir():
@@ -151,7 +208,7 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"--tensorrt-runs {unknown[0]} is none of {', '.join(names)}")
 
 
-def check_settings(options: argparse.Namespace) -> Dict[str, object]:
+def check_settings(options: argparse.Namespace) -> dict[str, object]:
     """What data and training depend on; the same in every call for a work folder.
 
     Raises:
@@ -161,21 +218,27 @@ def check_settings(options: argparse.Namespace) -> Dict[str, object]:
     before = read_json(options.work / "settings.json", settings)
     for name, value in settings.items():
         if before.get(name) != value:
-            raise UserError(f"{options.work} was made with --{name.replace('_', '-')} {before.get(name)}, not {value}: "
-                            "use that, or another --work")
+            raise UserError(
+                f"{options.work} was made with --{name.replace('_', '-')} {before.get(name)}, not {value}: "
+                "use that, or another --work"
+            )
     write_json(options.work / "settings.json", settings)
     return settings
 
 
-def engine_runs(options: argparse.Namespace) -> List[Run]:
+def engine_runs(options: argparse.Namespace) -> list[Run]:
     """The runs that engines are built of."""
-    others = [run for run in runs(options) if not run.bundle and not run.qat and run.name not in (
-        "float", options.methods[0])]
-    return [run for run in runs(options)
-            if (run.name in options.tensorrt_runs if options.tensorrt_runs else run not in others)]
+    others = [
+        run for run in runs(options) if not run.bundle and not run.qat and run.name not in ("float", options.methods[0])
+    ]
+    return [
+        run
+        for run in runs(options)
+        if (run.name in options.tensorrt_runs if options.tensorrt_runs else run not in others)
+    ]
 
 
-def build_engines(options: argparse.Namespace, experiments: Sequence[Experiment], shop: Workshop) -> List[str]:
+def build_engines(options: argparse.Namespace, experiments: Sequence[Experiment], shop: Workshop) -> list[str]:
     """Build engines, one after another, and evaluate them.
 
     All engines of one bundle are built in one process: it loads TensorRT's kernels once and shares a timing cache, and
@@ -184,20 +247,33 @@ def build_engines(options: argparse.Namespace, experiments: Sequence[Experiment]
     Returns:
         Names of those that failed.
     """
-    failed: List[str] = []
+    failed: list[str] = []
     plans = options.work / "plans"
     for bundle in ("", *options.bundle):
-        group = [(one, run, one.job(run)) for run in engine_runs(options) if run.bundle == bundle
-                 for one in experiments]
+        group = [
+            (one, run, one.job(run)) for run in engine_runs(options) if run.bundle == bundle for one in experiments
+        ]
         failed += shop.side_by_side({job.name: lambda job=job: shop.run_job(job, {"export"}) for _, _, job in group})
-        group = [(one, run, job) for one, run, job in group
-                 if job.name not in failed and shop.steps_to_run(job, {"tensorrt"})]
+        group = [
+            (one, run, job)
+            for one, run, job in group
+            if job.name not in failed and shop.steps_to_run(job, {"tensorrt"})
+        ]
         if not group:
             continue
         name = bundle or "own"
-        words = [options.tensorrt_python, str(ROOT / "scripts" / "bench-engine.py"), "--build-only", "--save-engine",
-                 str(plans), "--batch", str(options.tensorrt_batch), "--json", str(plans / f"{name}.json"),
-                 *shlex.split(options.tensorrt_options)]
+        words = [
+            options.tensorrt_python,
+            str(ROOT / "scripts" / "bench-engine.py"),
+            "--build-only",
+            "--save-engine",
+            str(plans),
+            "--batch",
+            str(options.tensorrt_batch),
+            "--json",
+            str(plans / f"{name}.json"),
+            *shlex.split(options.tensorrt_options),
+        ]
         for one, run, _ in group:
             mode = "fp16" if run.name == "float" else "qat"
             words += ["--engine", f"{one.name}-{run.name}={mode}:{one.folder / run.name / 'model.onnx'}"]
@@ -210,19 +286,22 @@ def build_engines(options: argparse.Namespace, experiments: Sequence[Experiment]
     return failed
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the stages; the exit code: 1 where something failed (the report says what)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = build_parser().parse_args(arguments)
     check(options)
     experiments = [Experiment(options, model, seed) for model in options.models for seed in options.seeds]
-    failed: List[str] = []
+    failed: list[str] = []
     with Workshop(options.work, options.jobs, max(1, len(os.sched_getaffinity(0)) // options.jobs)) as shop:
         settings = check_settings(options)
         calls = read_json(options.work / "calls.json", [])
         command = shlex.join(["python", "benchmarks/accuracy.py", *arguments])
-        write_json(options.work / "calls.json", [call for call in calls if call["command"] != command] + [
-            {"command": command, "date": time.strftime("%Y-%m-%d"), "machine": machine()}])
+        write_json(
+            options.work / "calls.json",
+            [call for call in calls if call["command"] != command]
+            + [{"command": command, "date": time.strftime("%Y-%m-%d"), "machine": machine()}],
+        )
         if set(options.stages) & {"train", "quantize"}:
             make_data(options, options.seeds)
         if set(options.stages) - {"report"}:

@@ -19,12 +19,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Callable, NamedTuple, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from quantization.errors import UserError, atomic_write  # noqa: E402
+from quantization.errors import UserError
+from quantization.files import atomic_write
 
 ORDER = ("quantize", "torch", "export", "onnxruntime", "tensorrt")  # of a job's steps
 MAKERS = ("quantize", "export")  # all later steps depend on these; the others are evaluations
@@ -38,7 +39,7 @@ class Step(NamedTuple):
     """One command."""
 
     name: str  # one of ORDER
-    words: List[str]
+    words: list[str]
     output: Path
 
 
@@ -49,8 +50,8 @@ class Job(NamedTuple):
     folder: Path  # results: small files that are worth keeping
     log: Path  # what the commands print
     cwd: Path
-    steps: List[Step]
-    prepare: Optional[Callable[[], None]] = None  # called before the first command
+    steps: list[Step]
+    prepare: Callable[[], None] | None = None  # called before the first command
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -82,7 +83,7 @@ class Workshop:
 
     def __init__(self, work: Path, jobs: int, threads: int) -> None:
         self.work, self.jobs, self.stopped = work.resolve(), jobs, False
-        self.running: List["subprocess.Popen[bytes]"] = []
+        self.running: list[subprocess.Popen[bytes]] = []
         work.mkdir(parents=True, exist_ok=True)
         # every command inherits the descriptor: the lock lasts until the last of them has ended
         self.lock = os.open(str(work / "lock"), os.O_RDWR | os.O_CREAT, 0o644)
@@ -90,12 +91,18 @@ class Workshop:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self.lock)
-            raise UserError(f"{work} is in use by another call, or by a command that outlived one: wait for it, or end "
-                            "it") from error
-        self.environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **os.environ,
-                            "YOLOv5_AUTOINSTALL": "false", "WANDB_MODE": "disabled"}
+            raise UserError(
+                f"{work} is in use by another call, or by a command that outlived one: wait for it, or end it"
+            ) from error
+        self.environment = {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            **os.environ,
+            "YOLOv5_AUTOINSTALL": "false",
+            "WANDB_MODE": "disabled",
+        }
 
-    def __enter__(self) -> "Workshop":
+    def __enter__(self) -> Workshop:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -130,9 +137,16 @@ class Workshop:
             output.write(f"\n$ {' '.join(words)}\n".encode())
             output.flush()
             begin = output.tell()
-            process = subprocess.Popen(words, cwd=str(cwd), env=self.environment, stdin=subprocess.DEVNULL,
-                                       stdout=output, stderr=subprocess.STDOUT, pass_fds=(self.lock,),
-                                       start_new_session=True)  # stop() then ends its children too
+            process = subprocess.Popen(
+                words,
+                cwd=str(cwd),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(self.lock,),
+                start_new_session=True,
+            )  # stop() then ends its children too
             self.running.append(process)
             if self.stopped:  # stop() came before this process was in the list
                 self.stop()
@@ -145,12 +159,12 @@ class Workshop:
             raise StepFailed("stopped" if self.stopped else f"exit code {code}: {line}")
         return time.time() - start
 
-    def plain(self, words: Sequence[str]) -> List[str]:
+    def plain(self, words: Sequence[str]) -> list[str]:
         """A command without this machine's places: what it did is the same wherever the folders lie."""
         places = ((str(self.work), "WORK"), (str(ROOT), "."), (sys.executable, "python"))
         return [functools.reduce(lambda text, place: text.replace(*place), places, word) for word in words]
 
-    def steps_to_run(self, job: Job, wanted: Set[str]) -> List[Step]:
+    def steps_to_run(self, job: Job, wanted: set[str]) -> list[Step]:
         """The steps that are missing for the ``wanted`` outputs, and those that depend on one that is run again."""
         record = read_json(job.folder / "steps.json", {})
         last = max((number for number, step in enumerate(job.steps) if step.name in wanted), default=-1)
@@ -158,12 +172,12 @@ class Workshop:
         for number in range(last, -1, -1):
             step = job.steps[number]
             changed = record.get(step.name, {}).get("command") != self.plain(step.words)
-            needed = step.name in wanted or step.name in MAKERS and first <= last
-            if needed and not step.output.is_file() or changed and (needed or step.name in MAKERS):
+            needed = step.name in wanted or (step.name in MAKERS and first <= last)
+            if (needed and not step.output.is_file()) or (changed and (needed or step.name in MAKERS)):
                 first = number
-        return [step for step in job.steps[first:last + 1] if step.name in wanted or step.name in MAKERS]
+        return [step for step in job.steps[first : last + 1] if step.name in wanted or step.name in MAKERS]
 
-    def run_job(self, job: Job, wanted: Set[str]) -> None:
+    def run_job(self, job: Job, wanted: set[str]) -> None:
         """Run what is missing of a job.
 
         Raises:
@@ -180,10 +194,13 @@ class Workshop:
             if job.prepare is not None:
                 job.prepare()
             for step in steps:
-                record: Dict[str, Any] = {name: content for name, content in read_json(file, {}).items()
-                                          if ORDER.index(name) < ORDER.index(step.name)}
+                record: dict[str, Any] = {
+                    name: content
+                    for name, content in read_json(file, {}).items()
+                    if ORDER.index(name) < ORDER.index(step.name)
+                }
                 write_json(file, record)  # before the command: its old output counts no more
-                stale = job.steps[job.steps.index(step):] if step.name in MAKERS else [step]
+                stale = job.steps[job.steps.index(step) :] if step.name in MAKERS else [step]
                 for output in [other.output for other in stale if other.output.is_file()]:
                     output.unlink()
                 step.output.parent.mkdir(parents=True, exist_ok=True)
@@ -198,13 +215,13 @@ class Workshop:
                 write_json(failed, {"step": step.name, "message": self.plain([str(error)])[0]})
             raise
 
-    def side_by_side(self, work: Dict[str, Callable[[], None]]) -> List[str]:
+    def side_by_side(self, work: dict[str, Callable[[], None]]) -> list[str]:
         """Run callables, some at a time; those that fail do not stop the others.
 
         Returns:
             Names of those that failed.
         """
-        failed: List[str] = []
+        failed: list[str] = []
 
         def attempt(name: str, call: Callable[[], None]) -> None:
             try:
@@ -212,10 +229,9 @@ class Workshop:
             except StepFailed as error:
                 failed.append(name)
                 if not self.stopped:
-                    print(f"{time.strftime('%H:%M:%S')} {name} failed: {error}", file=sys.stderr,
-                          flush=True)
+                    print(f"{time.strftime('%H:%M:%S')} {name} failed: {error}", file=sys.stderr, flush=True)
 
-        def interrupt(number: int, frame: Optional[FrameType]) -> None:
+        def interrupt(number: int, frame: FrameType | None) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends two
             raise KeyboardInterrupt
 

@@ -18,10 +18,22 @@ from pathlib import Path
 
 sys.path.insert(0, os.getcwd())
 
-AUGMENTATION = dict(hsv_h=0.015, hsv_s=0.7, hsv_v=0.4, degrees=0.0, shear=0.0, perspective=0.0, flipud=0.0, fliplr=0.5,
-                    mosaic=1.0, copy_paste=0.0)
-HYP = {"yolov5": dict(AUGMENTATION, translate=0.1, scale=0.5, mixup=0.0),
-       "yolov7": dict(AUGMENTATION, translate=0.2, scale=0.9, mixup=0.15, paste_in=0.0)}
+AUGMENTATION = dict(
+    hsv_h=0.015,
+    hsv_s=0.7,
+    hsv_v=0.4,
+    degrees=0.0,
+    shear=0.0,
+    perspective=0.0,
+    flipud=0.0,
+    fliplr=0.5,
+    mosaic=1.0,
+    copy_paste=0.0,
+)
+HYP = {
+    "yolov5": dict(AUGMENTATION, translate=0.1, scale=0.5, mixup=0.0),
+    "yolov7": dict(AUGMENTATION, translate=0.2, scale=0.9, mixup=0.15, paste_in=0.0),
+}
 
 
 def main() -> None:
@@ -34,7 +46,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     options = parser.parse_args()
 
-    from quantization.upstream import enter_checkout
+    from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(options.upstream, Path.cwd())
     import cv2
@@ -56,7 +68,7 @@ def main() -> None:
     loader = LoadImagesAndLabels(str(source), options.imgsz, augment=True, hyp=HYP[options.upstream])
     loader.albumentations = lambda image, labels: (image, labels)  # used by yolov5 where that package is installed
     names = []
-    for number, index in enumerate(np.random.permutation(len(loader))[:options.count]):
+    for number, index in enumerate(np.random.permutation(len(loader))[: options.count]):
         image = loader[int(index)][0].numpy()  # (3, IMGSZ, IMGSZ) uint8, RGB
         names.append(f"./images/{number:06d}.png\n")
         if not cv2.imwrite(str(images / f"{number:06d}.png"), image[::-1].transpose(1, 2, 0)):

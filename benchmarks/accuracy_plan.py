@@ -10,17 +10,20 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 import yaml
 from accuracy_jobs import ROOT, Job, Step, StepFailed, Workshop, read_json, write_json
+
 from checkouts import HYP, install_bundle, make_checkout
 from shapes import draw_dataset
 
 NMS_THRESHOLD = 0.65  # for every evaluation: what both upstreams take for COCO figures
 TEST_SEEDS = 1000  # the test images of seed 3 are drawn with seed 1003
-MODELS = {**{f"yolov5{size}": ("yolov5", f"models/yolov5{size}.yaml") for size in "nsmlx"},
-          **{name: ("yolov7", f"cfg/training/{name}.yaml") for name in ("yolov7-tiny", "yolov7", "yolov7x")}}
+MODELS = {
+    **{f"yolov5{size}": ("yolov5", f"models/yolov5{size}.yaml") for size in "nsmlx"},
+    **{name: ("yolov7", f"cfg/training/{name}.yaml") for name in ("yolov7-tiny", "yolov7", "yolov7x")},
+}
 
 
 class Run(NamedTuple):
@@ -35,7 +38,7 @@ class Run(NamedTuple):
     bundle: str = ""  # another bundle's name
 
 
-def runs(options: argparse.Namespace) -> List[Run]:
+def runs(options: argparse.Namespace) -> list[Run]:
     """All runs that the command line asks for; float comes first."""
     first = options.methods[0]
     found = [Run("float", "float")]
@@ -50,8 +53,15 @@ def runs(options: argparse.Namespace) -> List[Run]:
     for name in options.bundle:
         for qat in (False, True):
             kind = "qat" if qat else "ptq"
-            found.append(Run(f"{name}-{kind}", f"bundle {name}: {kind.upper()}", qat=qat, bundle=name,
-                             options=options.bundle_options.get(name, "")))
+            found.append(
+                Run(
+                    f"{name}-{kind}",
+                    f"bundle {name}: {kind.upper()}",
+                    qat=qat,
+                    bundle=name,
+                    options=options.bundle_options.get(name, ""),
+                )
+            )
     return found
 
 
@@ -75,11 +85,11 @@ class Experiment:
         self.training, self.folder, self.results = (work / part / self.name for part in ("train", "runs", "results"))
         self.weights = self.training / "float.pt"
 
-    def script(self, *words: object) -> List[str]:
+    def script(self, *words: object) -> list[str]:
         device = ["--device", self.options.device] if self.options.device else []
         return [sys.executable, f"scripts/qat-{self.upstream}.py", *map(str, words), *device]
 
-    def evaluation(self, output: Path) -> List[object]:
+    def evaluation(self, output: Path) -> list[object]:
         return ["--cocodir", self.test_data, "--nmsthres", NMS_THRESHOLD, "--save-json", output]
 
     def plan_file(self, run: Run) -> Path:
@@ -92,25 +102,61 @@ class Experiment:
         checkpoint = self.weights if run.name == "float" else folder / ("qat.pt" if run.qat else "ptq.pt")
         onnx = folder / "model.onnx"
         size = ["--imgsz", options.imgsz, "--square", "--batch-size", options.test_batch]
-        files: List[object] = ["--ptq", folder / "ptq.pt", *(["--qat", folder / "qat.pt"] if run.qat else [])]
+        files: list[object] = ["--ptq", folder / "ptq.pt", *(["--qat", folder / "qat.pt"] if run.qat else [])]
         steps = []
         if run.bundle:  # the published commands; figures come from our evaluator
             view = functools.partial(link_dataset, self.data, folder / "coco", self.data / "train2017.txt")
-            steps.append(Step("quantize", self.script("quantize", self.weights, "--cocodir", folder / "coco", *files,
-                                                      "--eval-origin", "--eval-ptq", *shlex.split(run.options)),
-                              checkpoint))
+            steps.append(
+                Step(
+                    "quantize",
+                    self.script(
+                        "quantize",
+                        self.weights,
+                        "--cocodir",
+                        folder / "coco",
+                        *files,
+                        "--eval-origin",
+                        "--eval-ptq",
+                        *shlex.split(run.options),
+                    ),
+                    checkpoint,
+                )
+            )
         else:
             view = None
             if run.method:
                 data = self.mosaics if run.mosaics else self.data
-                steps.append(Step("quantize", self.script(
-                    "quantize", self.weights, "--cocodir", data, *files, "--summary", folder / "summary.json",
-                    "--calib-method", run.method, "--imgsz", options.imgsz, "--square", "--seed", self.seed,
-                    *shlex.split(options.quantize_options), *shlex.split(run.options)), checkpoint))
+                steps.append(
+                    Step(
+                        "quantize",
+                        self.script(
+                            "quantize",
+                            self.weights,
+                            "--cocodir",
+                            data,
+                            *files,
+                            "--summary",
+                            folder / "summary.json",
+                            "--calib-method",
+                            run.method,
+                            "--imgsz",
+                            options.imgsz,
+                            "--square",
+                            "--seed",
+                            self.seed,
+                            *shlex.split(options.quantize_options),
+                            *shlex.split(run.options),
+                        ),
+                        checkpoint,
+                    )
+                )
             output = results / "torch.json"
             steps.append(Step("torch", self.script("test", checkpoint, *self.evaluation(output), *size), output))
-        steps.append(Step("export", self.script("export", checkpoint, "--size", options.imgsz, "--save", onnx,
-                                                "--dynamic"), onnx))
+        steps.append(
+            Step(
+                "export", self.script("export", checkpoint, "--size", options.imgsz, "--save", onnx, "--dynamic"), onnx
+            )
+        )
         output = results / "onnxruntime.json"
         test = self.script("test", onnx, *self.evaluation(output), *size)
         if run.bundle:
@@ -118,9 +164,23 @@ class Experiment:
         steps.append(Step("onnxruntime", test, output))
         if options.tensorrt_python:
             output = results / "tensorrt.json"
-            steps.append(Step("tensorrt", [str(word) for word in (
-                options.tensorrt_python, ROOT / "scripts" / "eval-engine.py", self.plan_file(run),
-                *self.evaluation(output), "--batch-size", options.test_batch)], output))
+            steps.append(
+                Step(
+                    "tensorrt",
+                    [
+                        str(word)
+                        for word in (
+                            options.tensorrt_python,
+                            ROOT / "scripts" / "eval-engine.py",
+                            self.plan_file(run),
+                            *self.evaluation(output),
+                            "--batch-size",
+                            options.test_batch,
+                        )
+                    ],
+                    output,
+                )
+            )
         checkout = folder / "checkout" if run.bundle else self.checkout
 
         def prepare() -> None:
@@ -156,8 +216,16 @@ class Experiment:
         data.write_text(yaml.safe_dump({**lists, "nc": drawn["nc"], "names": drawn["names"]}))
         weights = self.training / "run" / "weights"
         # the shell renames, so that a training that outlives this process is finished all the same
-        launcher = ["sh", "-c", '"$@" && mv -f "$0/run/weights/best.pt" "$0/float.pt"', str(self.training),
-                    sys.executable, "-m", "quantization.upstream", "train.py"]
+        launcher = [
+            "sh",
+            "-c",
+            '"$@" && mv -f "$0/run/weights/best.pt" "$0/float.pt"',
+            str(self.training),
+            sys.executable,
+            "-m",
+            "quantization.upstream",
+            "train.py",
+        ]
         try:
             if (weights / "last.pt").is_file():
                 try:
@@ -173,11 +241,13 @@ class Experiment:
             if not shop.stopped:
                 write_json(failed, {"step": "train", "message": shop.plain([str(error)])[0]})
             raise
-        write_json(self.results / "train" / "train.json", {"command": shop.plain(self.train_options(data)),
-                                                           "seconds of the last call": round(seconds, 1)})
+        write_json(
+            self.results / "train" / "train.json",
+            {"command": shop.plain(self.train_options(data)), "seconds of the last call": round(seconds, 1)},
+        )
         print(f"{time.strftime('%H:%M:%S')} {self.name}: trained, {seconds:.0f} s", flush=True)
 
-    def train_options(self, data: Path) -> List[str]:
+    def train_options(self, data: Path) -> list[str]:
         """Options of train.py; writes the file of hyper-parameters.
 
         The warm-up is ten times the run, as hyp-shapes.yaml explains: a step per batch, whatever its size, and with a
@@ -188,11 +258,31 @@ class Experiment:
         hyp.update(lr0=40 * options.lr, warmup_epochs=10.0 * options.epochs, mosaic=options.mosaic)
         file = self.training / "hyp.yaml"
         file.write_text(yaml.safe_dump(hyp))
-        words: List[object] = [
-            "--data", data, "--cfg", self.cfg, "--weights", "", "--hyp", file, "--epochs", options.epochs,
-            "--batch-size", options.batch_size, "--img-size", options.imgsz, "--noautoanchor", "--workers",
-            options.loader_workers, "--project", self.training, "--name", "run", "--exist-ok",
-            *(["--device", options.device] if options.device else [])]
+        words: list[object] = [
+            "--data",
+            data,
+            "--cfg",
+            self.cfg,
+            "--weights",
+            "",
+            "--hyp",
+            file,
+            "--epochs",
+            options.epochs,
+            "--batch-size",
+            options.batch_size,
+            "--img-size",
+            options.imgsz,
+            "--noautoanchor",
+            "--workers",
+            options.loader_workers,
+            "--project",
+            self.training,
+            "--name",
+            "run",
+            "--exist-ok",
+            *(["--device", options.device] if options.device else []),
+        ]
         if self.upstream == "yolov5":
             words += ["--optimizer", "AdamW", "--seed", self.seed, "--noval", "--noplots", "--cache", "ram"]
         else:
@@ -217,15 +307,26 @@ def make_data(options: argparse.Namespace, seeds: Sequence[int]) -> None:
     """Draw every seed's data: to train on (with images that QAT chooses its best epoch by), and to test on."""
     done_file = options.work / "data" / "done.json"
     for seed in seeds:
-        for name, train, val, drawn_with in ((str(seed), options.images, options.val_images, seed),
-                                             (f"{seed}-test", 1, options.test_images, TEST_SEEDS + seed)):
-            done: Dict[str, str] = read_json(done_file, {})
+        for name, train, val, drawn_with in (
+            (str(seed), options.images, options.val_images, seed),
+            (f"{seed}-test", 1, options.test_images, TEST_SEEDS + seed),
+        ):
+            done: dict[str, str] = read_json(done_file, {})
             folder = options.work / "data" / name
             if name in done and folder.is_dir():
                 continue
             shutil.rmtree(folder, ignore_errors=True)
-            draw_dataset(folder, train, val, options.draw_size, options.classes, options.objects, drawn_with,
-                         options.difficulty, largest=options.largest)
+            draw_dataset(
+                folder,
+                train,
+                val,
+                options.draw_size,
+                options.classes,
+                options.objects,
+                drawn_with,
+                options.difficulty,
+                largest=options.largest,
+            )
             write_json(done_file, {**done, name: str(folder)})
             print(f"drawn: {folder}", flush=True)
 
@@ -238,21 +339,38 @@ def make_checkouts(options: argparse.Namespace, experiments: Sequence[Experiment
         install_bundle(checkout, ROOT)
 
 
-def make_mosaics(experiments: Sequence[Experiment], shop: Workshop) -> List[str]:
+def make_mosaics(experiments: Sequence[Experiment], shop: Workshop) -> list[str]:
     """Augmented images of each upstream and seed, and the data folder that has them to calibrate on.
 
     Returns:
         Names of those that failed.
     """
+
     def draw(experiment: Experiment) -> None:
         options, folder = experiment.options, experiment.mosaics
         drawn = folder.with_name(folder.name + "-images")
-        shop.command([sys.executable, str(ROOT / "benchmarks" / "accuracy_mosaics.py"), experiment.upstream,
-                      str(experiment.data / "train2017.txt"), str(drawn), "--imgsz", str(options.imgsz), "--count",
-                      str(options.mosaic_images), "--seed", str(experiment.seed)],
-                     experiment.checkout, folder.with_name(folder.name + ".log"))
+        shop.command(
+            [
+                sys.executable,
+                str(ROOT / "benchmarks" / "accuracy_mosaics.py"),
+                experiment.upstream,
+                str(experiment.data / "train2017.txt"),
+                str(drawn),
+                "--imgsz",
+                str(options.imgsz),
+                "--count",
+                str(options.mosaic_images),
+                "--seed",
+                str(experiment.seed),
+            ],
+            experiment.checkout,
+            folder.with_name(folder.name + ".log"),
+        )
         link_dataset(experiment.data, folder, drawn / "train2017.txt")
 
-    missing = {experiment.mosaics: experiment for experiment in experiments
-               if not (experiment.mosaics / "val2017.txt").is_file()}
+    missing = {
+        experiment.mosaics: experiment
+        for experiment in experiments
+        if not (experiment.mosaics / "val2017.txt").is_file()
+    }
     return shop.side_by_side({path.name: functools.partial(draw, experiment) for path, experiment in missing.items()})

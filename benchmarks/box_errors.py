@@ -14,26 +14,38 @@ import contextlib
 import io
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Optional, Sequence, Tuple
+from typing import Callable, Sequence
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from quantization import checkpoint, cli, upstream  # noqa: E402
-from quantization.commands import make_evaluator, pick_device, torch_predictor  # noqa: E402
-from quantization.data import open_dataset  # noqa: E402
-from quantization.errors import UserError, run_main  # noqa: E402
+from quantization.cli import parser as cli
+from quantization.cli.commands import make_evaluator, pick_device
+from quantization.data.images import open_dataset
+from quantization.errors import UserError, run_main
+from quantization.upstream import checkpoint
+from quantization.upstream import model as upstream
+from quantization.upstream.checkout import enter_checkout
+from quantization.upstream.predictor import torch_predictor
 
 # name to the columns x, y, width, height, scores ... that the quantized net gives
-MIXTURES: Dict[str, Tuple[int, Optional[int]]] = {"float": (0, 0), "quantized": (0, None), "quantized boxes": (0, 4),
-                                                 "quantized centres": (0, 2), "quantized sides": (2, 4),
-                                                 "quantized scores": (4, None)}
+MIXTURES: dict[str, tuple[int, int | None]] = {
+    "float": (0, 0),
+    "quantized": (0, None),
+    "quantized boxes": (0, 4),
+    "quantized centres": (0, 2),
+    "quantized sides": (2, 4),
+    "quantized scores": (4, None),
+}
 
 
-def mixture(float_net: Callable[[np.ndarray], np.ndarray], quantized: Callable[[np.ndarray], np.ndarray],
-            columns: Tuple[int, Optional[int]]) -> Callable[[np.ndarray], np.ndarray]:
+def mixture(
+    float_net: Callable[[np.ndarray], np.ndarray],
+    quantized: Callable[[np.ndarray], np.ndarray],
+    columns: tuple[int, int | None],
+) -> Callable[[np.ndarray], np.ndarray]:
     """A predictor (B, 3, H, W) to (B, boxes, 5 + classes) with some columns of one net and the others of another."""
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -53,17 +65,25 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # upstream reports its fusing
             model, _ = checkpoint.load(str(file), device, options.upstream)
         nets.append(model)
-    evaluator = make_evaluator(options.upstream, settings, open_dataset(settings.cocodir, settings.data),
-                               upstream.class_count(nets[0]), int(nets[0].stride.max()))
+    evaluator = make_evaluator(
+        options.upstream,
+        settings,
+        open_dataset(settings.cocodir, settings.data),
+        upstream.class_count(nets[0]),
+        int(nets[0].stride.max()),
+    )
     whole = None
     for name, columns in MIXTURES.items():
         metrics = evaluator(mixture(torch_predictor(nets[0]), torch_predictor(nets[1]), columns), name, quiet=True)
         whole = whole or metrics
-        print(f"{name:18s} mAP@0.5:0.95 {100 * metrics.map:.2f}, lost {100 * (whole.map - metrics.map):.2f}; mAP@0.5 "
-              f"{100 * metrics.map50:.2f}, lost {100 * (whole.map50 - metrics.map50):.2f}", flush=True)
+        print(
+            f"{name:18s} mAP@0.5:0.95 {100 * metrics.map:.2f}, lost {100 * (whole.map - metrics.map):.2f}; mAP@0.5 "
+            f"{100 * metrics.map50:.2f}, lost {100 * (whole.map50 - metrics.map50):.2f}",
+            flush=True,
+        )
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=("yolov5", "yolov7"), required=True)
     parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")
@@ -75,7 +95,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         if not file.is_file():
             raise UserError(f"{file} does not exist")
     settings = cli.build_parser(options.upstream).parse_args(["test", str(options.ptq), *options.rest])
-    upstream.enter_checkout(options.upstream, options.checkout.resolve())
+    enter_checkout(options.upstream, options.checkout.resolve())
     compare(options, settings)
     return 0
 

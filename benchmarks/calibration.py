@@ -21,18 +21,20 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any, List
+from typing import Any
 from unittest import mock
 
-from architectures import BUNDLE, CLASSES, CONFIGURATIONS
+from architectures import CLASSES, CONFIGURATIONS
 from random_net import quantized_copy, random_net
 from turns import machine, take_turns
 
-sys.path.insert(0, str(BUNDLE))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from quantization.calib import FIRST_CANDIDATE, NUM_BINS, HistogramCalibrator, compute_amax_all
+from quantization.calibration.calibrate import calibrate_model
+from quantization.calibration.histograms import HistogramCalibrator, compute_amax_all
+from quantization.calibration.range_search import FIRST_CANDIDATE, NUM_BINS
 
 
 def loop_index(counts: torch.Tensor) -> int:
@@ -61,8 +63,9 @@ def search(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     index = {name: loop_index(calibrator.counts) for name, calibrator in calibrators.items()}
     loop = time.perf_counter() - start
-    equal = sum(abs(float(amax[name]) - (index[name] + 0.5) * calibrators[name].range / NUM_BINS) < 1e-6
-                for name in calibrators)
+    equal = sum(
+        abs(float(amax[name]) - (index[name] + 0.5) * calibrators[name].range / NUM_BINS) < 1e-6 for name in calibrators
+    )
     print(f"torch {torch.__version__}, {options.device}, {options.histograms} histograms of {NUM_BINS} bins")
     print(f"vectorised {vectorised:.3f} s, loop {loop:.2f} s: ratio {loop / vectorised:.0f}; equal amax: {equal}")
 
@@ -70,16 +73,17 @@ def search(options: argparse.Namespace) -> None:
 def collection(options: argparse.Namespace) -> None:
     """The second form."""
     os.chdir(options.checkout)
-    from quantization.upstream import enter_checkout
+    from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(options.upstream, Path.cwd())
-    from quantization import quantize, upstream
+    from quantization import quantize
+    from quantization.upstream import model as upstream
 
     model = upstream.fuse(random_net(options.net, CLASSES)).to(options.device).eval()
     student = quantized_copy(model)
     shape = (options.batch_size, 3, options.imgsz, options.imgsz)
     batches = [torch.rand(shape, device=options.device) for _ in range(options.batches)]
-    choices: List[float] = []
+    choices: list[float] = []
     choose = quantize.group_scales
 
     def timed_choice(*arguments: Any) -> Any:
@@ -94,16 +98,19 @@ def collection(options: argparse.Namespace) -> None:
                 model(images)
 
     with mock.patch.object(quantize, "group_scales", timed_choice):
-        timings = take_turns({"float": forward, "calibration": lambda: quantize.calibrate_model(student, batches)},
-                             options.rounds)
-    timings.update(take_turns({"sqnr": lambda: quantize.calibrate_model(student, batches, "sqnr")}, options.rounds))
+        timings = take_turns(
+            {"float": forward, "calibration": lambda: calibrate_model(student, batches)}, options.rounds
+        )
+    timings.update(take_turns({"sqnr": lambda: calibrate_model(student, batches, "sqnr")}, options.rounds))
     ranges = statistics.median(choices[1:])
     collecting = timings["calibration"].seconds - ranges
-    print(f"{machine()}, {options.net}, random weights, {options.batches} batches of {options.batch_size}, "
-          f"{options.imgsz} px, fp32, {options.rounds} rounds\n"
-          f"float forward {timings['float']}\ncalibration   {timings['calibration']}, of which all ranges by MSE "
-          f"{1000 * ranges:.0f} ms\ncollection {collecting / timings['float'].seconds:.2f} times the float forward\n"
-          f"by SQNR       {timings['sqnr']}")
+    print(
+        f"{machine()}, {options.net}, random weights, {options.batches} batches of {options.batch_size}, "
+        f"{options.imgsz} px, fp32, {options.rounds} rounds\n"
+        f"float forward {timings['float']}\ncalibration   {timings['calibration']}, of which all ranges by MSE "
+        f"{1000 * ranges:.0f} ms\ncollection {collecting / timings['float'].seconds:.2f} times the float forward\n"
+        f"by SQNR       {timings['sqnr']}"
+    )
 
 
 def main() -> None:

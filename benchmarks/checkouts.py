@@ -13,11 +13,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 import yaml
 from matplotlib import font_manager
-
 from yolov7_cfg import yolov7, yolov7_tiny
 
 BUNDLE = Path(__file__).resolve().parents[1]
@@ -29,7 +28,7 @@ class Package(NamedTuple):
 
     requirement: str
     root: str  # folder of the import package in the unpacked archive
-    not_upstream: Tuple[str, ...]  # what the packagers added
+    not_upstream: tuple[str, ...]  # what the packagers added
 
 
 PACKAGES = {
@@ -38,7 +37,7 @@ PACKAGES = {
 }
 
 
-def make_checkout(upstream: str, folder: "str | Path") -> Path:
+def make_checkout(upstream: str, folder: str | Path) -> Path:
     """Make an upstream checkout as a user has it before copying the bundle.
 
     Args:
@@ -76,8 +75,9 @@ def make_checkout(upstream: str, folder: "str | Path") -> Path:
 def install_bundle(checkout: Path, bundle: Path = BUNDLE) -> None:
     """What ``cp -r quantization scripts CHECKOUT`` does in this bundle's folder, or in another one's."""
     for name in ("quantization", "scripts"):
-        shutil.copytree(bundle / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"),
-                        dirs_exist_ok=True)
+        shutil.copytree(
+            bundle / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+        )
 
 
 def strip_prefix(source: str, package: str) -> str:
@@ -100,8 +100,18 @@ def _unpacked(package: Package) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=str(target.parent)) as temporary:
         download, unpacked = Path(temporary) / "download", Path(temporary) / "unpacked"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation",
-                   "--dest", str(download), package.requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--dest",
+            str(download),
+            package.requirement,
+        ]
         subprocess.run(command, check=True, stdout=sys.stderr)
         archive = next(download.iterdir())
         shutil.unpack_archive(str(archive), str(unpacked), "zip" if archive.suffix == ".whl" else "gztar")

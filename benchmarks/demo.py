@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import Dict, List, Tuple
 
 from checkouts import BUNDLE, HYP, install_bundle, make_checkout
 from shapes import draw_dataset
@@ -25,8 +24,12 @@ IMAGE_SIZE = 160
 EPOCHS = 12  # hyp-shapes.yaml is made for it
 
 # waiting OpenMP threads would otherwise spin and take the core from those that have work
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1), "OMP_WAIT_POLICY": "PASSIVE",
-               "YOLOv5_AUTOINSTALL": "false"}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "YOLOv5_AUTOINSTALL": "false",
+}
 
 
 def run(*arguments: object) -> None:
@@ -55,10 +58,40 @@ def train() -> None:
     data = draw_dataset(DATA, train=1000, val=200, size=192, classes=6, objects=5, difficulty=0.3)
     print(data)
     step("Train yolov5n from random weights with upstream's train.py: some minutes")
-    run("-m", "quantization.upstream", "train.py", "--data", data, "--cfg", "models/yolov5n.yaml", "--weights", "",
-        "--hyp", HYP, "--img", IMAGE_SIZE, "--epochs", EPOCHS, "--batch-size", 16, "--optimizer", "AdamW",
-        "--noautoanchor", "--noval", "--noplots", "--cache", "--workers", 2, "--device", "cpu",
-        "--project", DEMO / "train", "--name", "run", "--exist-ok")
+    run(
+        "-m",
+        "quantization.upstream",
+        "train.py",
+        "--data",
+        data,
+        "--cfg",
+        "models/yolov5n.yaml",
+        "--weights",
+        "",
+        "--hyp",
+        HYP,
+        "--img",
+        IMAGE_SIZE,
+        "--epochs",
+        EPOCHS,
+        "--batch-size",
+        16,
+        "--optimizer",
+        "AdamW",
+        "--noautoanchor",
+        "--noval",
+        "--noplots",
+        "--cache",
+        "--workers",
+        2,
+        "--device",
+        "cpu",
+        "--project",
+        DEMO / "train",
+        "--name",
+        "run",
+        "--exist-ok",
+    )
     shutil.copyfile(DEMO / "train" / "run" / "weights" / "best.pt", WEIGHTS)
 
 
@@ -67,18 +100,37 @@ def quantize() -> None:
     script = "scripts/qat-yolov5.py"
     common = ["--data", DATA / "data.yaml", "--imgsz", IMAGE_SIZE, "--square", "--device", "cpu", "--workers", 2]
     step("Quantize: calibrate (PTQ), then fine-tune (QAT)")
-    run(script, "quantize", WEIGHTS, "--ptq", DEMO / "ptq.pt", "--qat", DEMO / "qat.pt", "--eval-origin", "--eval-ptq",
-        "--summary", DEMO / "summary.json", "--batch-size", 16, "--calib-batches", 16, "--epochs", 2, "--iters", 30,
-        *common)
+    run(
+        script,
+        "quantize",
+        WEIGHTS,
+        "--ptq",
+        DEMO / "ptq.pt",
+        "--qat",
+        DEMO / "qat.pt",
+        "--eval-origin",
+        "--eval-ptq",
+        "--summary",
+        DEMO / "summary.json",
+        "--batch-size",
+        16,
+        "--calib-batches",
+        16,
+        "--epochs",
+        2,
+        "--iters",
+        30,
+        *common,
+    )
     step("Export to ONNX with QuantizeLinear and DequantizeLinear")
     run(script, "export", DEMO / "qat.pt", "--size", IMAGE_SIZE, "--save", DEMO / "qat.onnx", "--dynamic")
     step("Evaluate the ONNX with ONNX Runtime")
     run(script, "test", DEMO / "qat.onnx", "--save-json", DEMO / "onnx.json", "--batch-size", 16, *common)
 
 
-def results() -> List[Tuple[str, float, float]]:
+def results() -> list[tuple[str, float, float]]:
     """Rows of the table: name, mAP@0.5:0.95, mAP@0.5."""
-    figures: Dict[str, Dict[str, float]] = json.loads((DEMO / "summary.json").read_text())["figures"]
+    figures: dict[str, dict[str, float]] = json.loads((DEMO / "summary.json").read_text())["figures"]
     figures["onnx"] = json.loads((DEMO / "onnx.json").read_text())
     titles = {"float": "float", "ptq": "PTQ", "qat": "QAT", "onnx": "QAT in ONNX Runtime"}
     return [(title, figures[key]["map"], figures[key]["map50"]) for key, title in titles.items()]
@@ -98,9 +150,15 @@ def main() -> None:
     print(f"\n{'':22}{'mAP@0.5:0.95':>14}{'mAP@0.5':>10}")
     for title, map95, map50 in results():
         print(f"{title:22}{map95:14.4f}{map50:10.4f}")
-    files = {"yolov5/": "the checkout, with quantization/ and scripts/ in it", "shapes/": "the data set",
-             "float.pt": "the trained model", "ptq.pt": "calibrated", "qat.pt": "fine-tuned",
-             "qat.onnx": "what TensorRT builds from", "summary.json": "every figure, option, scale and scale group"}
+    files = {
+        "yolov5/": "the checkout, with quantization/ and scripts/ in it",
+        "shapes/": "the data set",
+        "float.pt": "the trained model",
+        "ptq.pt": "calibrated",
+        "qat.pt": "fine-tuned",
+        "qat.onnx": "what TensorRT builds from",
+        "summary.json": "every figure, option, scale and scale group",
+    }
     print(f"\nIn {DEMO}:")
     for name, what in files.items():
         print(f"  {name:14}{what}")

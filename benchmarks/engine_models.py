@@ -12,24 +12,29 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Dict
 from unittest import mock
 
 sys.path.insert(0, ".")
 
 import numpy as np
 import torch
+from random_net import random_net
 from torch import nn
 
-from random_net import random_net
-
-from quantization import checkpoint, quantize, upstream
-from quantization.commands import TensorLoader, pick_device
-from quantization.data import Loader, open_dataset
+from quantization import quantize
+from quantization.calibration.calibrate import calibrate_model
+from quantization.cli.commands import pick_device
+from quantization.data.images import Loader, open_dataset
+from quantization.data.tensors import TensorLoader
 from quantization.errors import UserError, log_to_stdout, run_main
-from quantization.export import export_graph, export_onnx
-from quantization.modules import QuantUpsample
-from quantization.placement import choose_placement
+from quantization.export.export import export_graph, export_onnx
+from quantization.placement.insert import replace_to_quantization_module
+from quantization.placement.policy import choose_placement
+from quantization.quantizers.modules import QuantUpsample
+from quantization.quantizers.switches import shortcut_sums
+from quantization.upstream import checkpoint
+from quantization.upstream import model as upstream
+from quantization.upstream.checkout import UPSTREAMS, enter_checkout
 
 VARIANTS = {
     "rule": "the default: scale groups, both operands of sums, Upsample inputs, the head's largest shared input; stem float",
@@ -54,7 +59,7 @@ def place(model: nn.Module, variant: str) -> None:
     head = "float" if variant == "groups" else variant[5:] if variant.startswith("head-") else "auto"
     stem = "int8" if variant in ("groups", "stem-int8") else "auto"
     rules = variant != "no-rule"
-    quantize.replace_to_quantization_module(model, choose_placement(model, (), head, stem, rules))
+    replace_to_quantization_module(model, choose_placement(model, (), head, stem, rules))
     if rules:
         size = 2 * int(model.stride.max())
         quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export_graph(part, file, (size, size)))
@@ -62,7 +67,7 @@ def place(model: nn.Module, variant: str) -> None:
 
 def leave_out(model: nn.Module, variant: str) -> None:
     """Take the quantizers out again that a variant does without; in place of a shared one, it alone goes."""
-    for path in quantize.shortcut_sums(model):
+    for path in shortcut_sums(model):
         addition = model.get_submodule(path)
         if variant in ("shortcut", "no-add"):
             addition._input1_quantizer.disable()
@@ -75,11 +80,11 @@ def leave_out(model: nn.Module, variant: str) -> None:
             module._input_quantizer.disable()
 
 
-def main(arguments: "list[str] | None" = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cfg", help="net with random weights")
     parser.add_argument("--weight", help="trained checkpoint instead of --cfg")
-    parser.add_argument("--name", required=True, choices=sorted(upstream.UPSTREAMS), help="the upstream")
+    parser.add_argument("--name", required=True, choices=sorted(UPSTREAMS), help="the upstream")
     parser.add_argument("--cocodir", required=True, help="data to calibrate on, COCO layout (benchmarks/shapes.py)")
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
     parser.add_argument("--size", type=int, default=640)
@@ -91,7 +96,7 @@ def main(arguments: "list[str] | None" = None) -> int:
         raise UserError("give either --cfg or --weight")
     log_to_stdout()
     logging.getLogger("quantization").setLevel(logging.WARNING)
-    upstream.enter_checkout(options.name, Path.cwd())
+    enter_checkout(options.name, Path.cwd())
     quantize.initialize("native")
     device = pick_device(options.device)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -106,17 +111,25 @@ def main(arguments: "list[str] | None" = None) -> int:
     for variant in options.variants:
         model = copy.deepcopy(base)
         place(model, variant)
-        quantize.calibrate_model(model, TensorLoader(loader, device), "mse", len(loader))
+        calibrate_model(model, TensorLoader(loader, device), "mse", len(loader))
         leave_out(model, variant)
         file = str(options.out / f"{variant}.onnx")
-        respelled = mock.patch("quantization.export.respell_float_silu") if variant == "plain-silu" else \
-            contextlib.nullcontext()
+        respelled = (
+            mock.patch("quantization.export.respell_float_silu")
+            if variant == "plain-silu"
+            else contextlib.nullcontext()
+        )
         with respelled:
             differences[variant] = export_onnx(model, file, size, options.batch).largest
         print(f"{file}: ONNX Runtime differs from torch by {differences[variant]:.3g}", flush=True)
-    facts: Dict[str, object] = {"net": options.cfg or options.weight, "weights": "trained" if options.weight else "random",
-                                "size": options.size, "batch": options.batch, "torch": torch.__version__,
-                                "onnxruntime_difference": differences}
+    facts: dict[str, object] = {
+        "net": options.cfg or options.weight,
+        "weights": "trained" if options.weight else "random",
+        "size": options.size,
+        "batch": options.batch,
+        "torch": torch.__version__,
+        "onnxruntime_difference": differences,
+    }
     (options.out / "models.json").write_text(json.dumps(facts, indent=2))
     return 0
 

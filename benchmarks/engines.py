@@ -13,26 +13,34 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from quantization.engine import bench_cli  # noqa: E402
-from quantization.engine.records import read_json  # noqa: E402
-from quantization.engine.timing_cache import TimingCache  # noqa: E402
-from quantization.errors import UserError, atomic_write, run_main  # noqa: E402
+from quantization.engine import cli as bench_cli
+from quantization.engine.timing_cache import TimingCache
+from quantization.errors import UserError, run_main
+from quantization.files import atomic_write
+from quantization.inspector.layers import read_json
 
 SCRIPTS = ROOT / "scripts"
-TITLES = {"fp16": "FP16", "ptq": "implicit PTQ", "no-rule": "Q/DQ without rules", "rule": "Q/DQ with rules",
-          "groups": "scale groups alone", "stem-int8": "rules, stem in INT8",
-          "plain-silu": "rules, SiLU of the stem as upstream's",
-          "head-float": "rules, head's inputs in float",
-          "head-shared": "rules, all shared inputs of the head in INT8",
-          "head-input": "rules, all of the head's inputs in INT8",
-          "head-int8": "rules, detect convolutions in INT8",
-          "shortcut": "rules, shortcut operand alone", "no-add": "rules, sums unquantized",
-          "no-upsample": "rules, Upsamples unquantized"}
+TITLES = {
+    "fp16": "FP16",
+    "ptq": "implicit PTQ",
+    "no-rule": "Q/DQ without rules",
+    "rule": "Q/DQ with rules",
+    "groups": "scale groups alone",
+    "stem-int8": "rules, stem in INT8",
+    "plain-silu": "rules, SiLU of the stem as upstream's",
+    "head-float": "rules, head's inputs in float",
+    "head-shared": "rules, all shared inputs of the head in INT8",
+    "head-input": "rules, all of the head's inputs in INT8",
+    "head-int8": "rules, detect convolutions in INT8",
+    "shortcut": "rules, shortcut operand alone",
+    "no-add": "rules, sums unquantized",
+    "no-upsample": "rules, Upsamples unquantized",
+}
 ORDER = tuple(TITLES)
 
 
@@ -43,7 +51,7 @@ def needed(net: Path, file: str, maker: str = "benchmarks/engine_models.py") -> 
     return net / file
 
 
-def engines(net: Path, only: Optional[Sequence[str]]) -> Dict[str, str]:
+def engines(net: Path, only: Sequence[str] | None) -> dict[str, str]:
     """Engine name to bench-engine.py's NAME=MODE:FILE, for the ONNX files that the folder has, in the order asked."""
     needed(net, "float.onnx")
     found = {}
@@ -58,12 +66,27 @@ def run(options: argparse.Namespace) -> int:
     """Net by net, builds and then the timing, in this process: it loads TensorRT's kernels once. Plans are reused."""
     timings = TimingCache()
     for net in options.nets:
-        command = ["--save-engine", str(net / "plans"),
-                   "--calib-images", str(net / "calib.npy"), "--calib-cache", str(net / "float.calib"),
-                   "--opt-level", str(options.opt_level), "--no-tf32", "--rounds", str(options.rounds),
-                   "--duration", str(options.duration), "--json", str(net / "bench.json"),
-                   "--export-layer-info", str(net / "{name}-layer.json"),
-                   "--export-profile", str(net / "{name}-profile.json")]
+        command = [
+            "--save-engine",
+            str(net / "plans"),
+            "--calib-images",
+            str(net / "calib.npy"),
+            "--calib-cache",
+            str(net / "float.calib"),
+            "--opt-level",
+            str(options.opt_level),
+            "--no-tf32",
+            "--rounds",
+            str(options.rounds),
+            "--duration",
+            str(options.duration),
+            "--json",
+            str(net / "bench.json"),
+            "--export-layer-info",
+            str(net / "{name}-layer.json"),
+            "--export-profile",
+            str(net / "{name}-profile.json"),
+        ]
         command += ["--build-only"] if options.build_only else []
         command += ["--tactics", options.tactics] if options.tactics else []
         for text in engines(net, options.engines).values():
@@ -75,18 +98,24 @@ def run(options: argparse.Namespace) -> int:
 def table(net: Path) -> str:
     """One net's figures as a Markdown table."""
     models = read_json(needed(net, "models.json"))
-    content: Dict[str, Any] = read_json(needed(net, "bench.json", "the run command"))
+    content: dict[str, Any] = read_json(needed(net, "bench.json", "the run command"))
     figures = {engine["name"]: engine for engine in content["engines"] if "qps" in engine}
     fp16 = figures.get("fp16")
-    lines = [f"{models['net']}, {models['weights']} weights, {models['size']} x {models['size']}, batch "
-             f"{content['batch']}, {content['gpu']}, TensorRT {content['versions']['tensorrt']}, "
-             f"{content['timing']['rounds']} interleaved rounds of {content['timing']['duration']:g} s", "",
-             f"| engine | images/s | min-max | x {TITLES[content['reference']]} | x FP16 |", "|---|---:|---:|---:|---:|"]
+    lines = [
+        f"{models['net']}, {models['weights']} weights, {models['size']} x {models['size']}, batch "
+        f"{content['batch']}, {content['gpu']}, TensorRT {content['versions']['tensorrt']}, "
+        f"{content['timing']['rounds']} interleaved rounds of {content['timing']['duration']:g} s",
+        "",
+        f"| engine | images/s | min-max | x {TITLES[content['reference']]} | x FP16 |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for name, engine in sorted(figures.items(), key=lambda item: ORDER.index(item[0])):
         images = engine["images_per_s"]
         against = f"{images['median'] / fp16['images_per_s']['median']:.3f}" if fp16 else "-"
-        lines.append(f"| {TITLES[name]} | {images['median']:.0f} | {images['min']:.0f}-{images['max']:.0f} | "
-                     f"{engine['ratio']['median']:.3f} | {against} |")
+        lines.append(
+            f"| {TITLES[name]} | {images['median']:.0f} | {images['min']:.0f}-{images['max']:.0f} | "
+            f"{engine['ratio']['median']:.3f} | {against} |"
+        )
     return "\n".join(lines)
 
 
@@ -94,10 +123,12 @@ def draw_net(net: Path, out: Path) -> None:
     """A drawing of each engine of a net, and a page that compares each Q/DQ engine with implicit PTQ."""
 
     def draw(output: str, *flags: str) -> None:
-        subprocess.run([sys.executable, str(SCRIPTS / "draw-engine.py"), *flags,
-                        f"--output={out / f'{net.name}-{output}'}"], check=True)
+        subprocess.run(
+            [sys.executable, str(SCRIPTS / "draw-engine.py"), *flags, f"--output={out / f'{net.name}-{output}'}"],
+            check=True,
+        )
 
-    def files(name: str, layer: str = "layer", profile: str = "profile") -> List[str]:
+    def files(name: str, layer: str = "layer", profile: str = "profile") -> list[str]:
         return [f"--{layer}={net / f'{name}-layer.json'}", f"--{profile}={net / f'{name}-profile.json'}"]
 
     drawn = [name for name in ORDER if (net / f"{name}-layer.json").is_file()]
@@ -117,7 +148,7 @@ def report(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True

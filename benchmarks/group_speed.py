@@ -16,10 +16,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, List, Sequence, Tuple
+from typing import Any, Callable, Sequence
 
-from architectures import BUNDLE, CLASSES, CONFIGURATIONS
+from architectures import CLASSES, CONFIGURATIONS
 from random_net import random_net
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from quantization.calibration.calibrate import calibrate_model
+from quantization.placement.insert import replace_to_quantization_module
 
 
 class Scanner:
@@ -35,12 +40,12 @@ class Scanner:
                 return node
         return None
 
-    def consumers(self, name: str) -> List[Any]:
+    def consumers(self, name: str) -> list[Any]:
         self.visits += len(self.nodes)
         return [node for node in self.nodes if name in node.input]
 
 
-def quantizing_convs(scanner: Scanner, tensor: str) -> List[str]:
+def quantizing_convs(scanner: Scanner, tensor: str) -> list[str]:
     """Weight names of the convolutions that quantize ``tensor``: Q, DQ, Conv, and back by the weight's DQ and Q."""
     names = []
     for quantize in scanner.consumers(tensor):
@@ -55,7 +60,7 @@ def quantizing_convs(scanner: Scanner, tensor: str) -> List[str]:
     return names
 
 
-def scan_pairs(scanner: Scanner) -> List[Tuple[str, str]]:
+def scan_pairs(scanner: Scanner) -> list[tuple[str, str]]:
     """Pairs of convolutions on either side of a Concat or MaxPool."""
     pairs = []
     for node in scanner.nodes:
@@ -82,19 +87,22 @@ def main() -> None:
     parser.add_argument("--net", required=True, help="configuration file, relative to the checkout")
     options = parser.parse_args()
     os.chdir(options.checkout)
-    sys.path.insert(0, str(BUNDLE))
-    from quantization.upstream import enter_checkout
+    from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(options.upstream, Path.cwd())
     import onnx
     import torch
-    from quantization import export, quantize, rules, upstream
-    from quantization.graph import OnnxGraph
+
+    from quantization import quantize
+    from quantization.export import export
+    from quantization.onnx_graph.graph import OnnxGraph
+    from quantization.placement import scale_groups as rules
+    from quantization.upstream import model as upstream
 
     model = upstream.fuse(random_net(options.net, CLASSES))
     size = 2 * int(model.stride.max())
     quantize.initialize("native")
-    quantize.replace_to_quantization_module(model)
+    replace_to_quantization_module(model)
     with tempfile.TemporaryDirectory() as folder:
         marked_file, quantized_file = os.path.join(folder, "marked.onnx"), os.path.join(folder, "quantized.onnx")
 
@@ -103,7 +111,7 @@ def main() -> None:
             shutil.copyfile(file, marked_file)
 
         rules.find_scale_groups(model, write)
-        quantize.calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
+        calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
         export.export_onnx(model, quantized_file, (size, size))
         reading = median_seconds(lambda: onnx.load(marked_file), 3)
         marked, quantized = onnx.load(marked_file), onnx.load(quantized_file)
@@ -113,10 +121,12 @@ def main() -> None:
     visits = scanner.visits
     finding = median_seconds(lambda: rules.find_marked_classes(OnnxGraph(marked)))
     scanning = median_seconds(lambda: scan_pairs(Scanner(quantized.graph.node)), 3)
-    print(f"\n{options.net}: marked graph of {len(marked.graph.node)} nodes, Q/DQ graph of {len(quantized.graph.node)}\n"
-          f"reading the marked ONNX {reading:.3f} s (weights included), finding {len(groups)} groups {finding:.4f} s\n"
-          f"scanning matcher {scanning:.3f} s for {len(pairs)} pairs, {visits} nodes looked at\n"
-          f"ratio {scanning / finding:.0f}")
+    print(
+        f"\n{options.net}: marked graph of {len(marked.graph.node)} nodes, Q/DQ graph of {len(quantized.graph.node)}\n"
+        f"reading the marked ONNX {reading:.3f} s (weights included), finding {len(groups)} groups {finding:.4f} s\n"
+        f"scanning matcher {scanning:.3f} s for {len(pairs)} pairs, {visits} nodes looked at\n"
+        f"ratio {scanning / finding:.0f}"
+    )
 
 
 if __name__ == "__main__":

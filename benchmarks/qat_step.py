@@ -15,11 +15,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Tuple
 
-from architectures import BUNDLE, CLASSES, CONFIGURATIONS
+from architectures import CLASSES, CONFIGURATIONS
 from random_net import quantized_copy, random_net
 from turns import Timing, machine, take_turns
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from quantization.calibration.calibrate import calibrate_model
+from quantization.upstream.loss import detection_loss
 
 HYPERPARAMETERS = {"yolov5": "data/hyps/hyp.scratch-low.yaml", "yolov7": "data/hyp.scratch.p5.yaml"}
 OBJECTS = 8  # per image, in the float training's labels
@@ -33,8 +38,9 @@ def float_training(options: argparse.Namespace, net: Any, images: Any) -> Side:
 
     import torch
     import yaml
-    from quantization.finetune import AMP_TYPES, make_optimizer, make_scaler
     from utils.loss import ComputeLoss
+
+    from quantization.qat.trainer import AMP_TYPES, make_optimizer, make_scaler
 
     device = images.device
     model = net.to(device).train()
@@ -73,23 +79,35 @@ def random_labels(images: Any) -> Any:
 
 def qat(options: argparse.Namespace, net: Any, images: Any) -> Side:
     """The step of the quantize command."""
-    from quantization import quantize, upstream
-    from quantization.finetune import FinetuneOptions, Trainer
-    from quantization.losses import TaskLoss
+    from quantization.qat.losses import TaskLoss
+    from quantization.qat.trainer import FinetuneOptions, Trainer
+    from quantization.upstream import model as upstream
 
     teacher = upstream.fuse(net).to(images.device).eval()
     student = quantized_copy(teacher)
-    quantize.calibrate_model(student, [images[:2]], "max")
-    task = TaskLoss(student.model[-1], upstream.detection_loss(options.upstream, student, options.imgsz),
-                    options.task_weight) if options.task_weight else None
-    trainer = Trainer(student, teacher, FinetuneOptions(
-        amp=options.amp, loss=options.loss, head_weight=options.head_weight, learn_scales=options.learn_scales,
-        ema=options.ema), task)
+    calibrate_model(student, [images[:2]], "max")
+    task = (
+        TaskLoss(student.model[-1], detection_loss(options.upstream, student, options.imgsz), options.task_weight)
+        if options.task_weight
+        else None
+    )
+    trainer = Trainer(
+        student,
+        teacher,
+        FinetuneOptions(
+            amp=options.amp,
+            loss=options.loss,
+            head_weight=options.head_weight,
+            learn_scales=options.learn_scales,
+            ema=options.ema,
+        ),
+        task,
+    )
     labels = random_labels(images)
     return lambda: trainer.step(images, 1e-6, labels), trainer.training
 
 
-def measure(options: argparse.Namespace, sides: Tuple[str, ...]) -> Dict[str, Timing]:
+def measure(options: argparse.Namespace, sides: tuple[str, ...]) -> dict[str, Timing]:
     """Time these sides in turns."""
     import torch
 
@@ -104,8 +122,12 @@ def measure(options: argparse.Namespace, sides: Tuple[str, ...]) -> Dict[str, Ti
 
 def peak_memory(side: str) -> float:
     """MiB that one side takes alone: this program, run for that side only."""
-    done = subprocess.run([sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--only", side, "--rounds", "1"],
-                          stdout=subprocess.PIPE, universal_newlines=True, check=True)
+    done = subprocess.run(
+        [sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--only", side, "--rounds", "1"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return float(json.loads(done.stdout.splitlines()[-1])[side])
 
 
@@ -119,32 +141,40 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--repeats", type=int, default=5, help="steps in a turn")
-    for flag, kind, default in (("--amp", str, "fp16"), ("--loss", str, "normalised"), ("--head-weight", float, 0.0),
-                                ("--ema", float, 0.0), ("--task-weight", float, 1.0)):
+    for flag, kind, default in (
+        ("--amp", str, "fp16"),
+        ("--loss", str, "normalised"),
+        ("--head-weight", float, 0.0),
+        ("--ema", float, 0.0),
+        ("--task-weight", float, 1.0),
+    ):
         parser.add_argument(flag, type=kind, default=default, help="as for quantize")
     parser.add_argument("--learn-scales", action="store_true", help="as for quantize")
     parser.add_argument("--only", choices=SIDES, help="one side alone; prints its peak memory as JSON")
     options = parser.parse_args()
     start = Path.cwd()
     os.chdir(options.checkout)
-    sys.path.insert(0, str(BUNDLE))
-    from quantization.upstream import enter_checkout
+    from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(options.upstream, Path.cwd())
     result = measure(options, (options.only,) if options.only else SIDES)
     if options.only:
         print(json.dumps({options.only: result[options.only].memory_mib}))
         return
-    print(f"{machine()}, {options.net}, random weights, batch {options.batch_size}, {options.imgsz} px, "
-          f"{options.amp if options.device != 'cpu' else 'fp32'}, {options.rounds} rounds of {options.repeats} steps")
+    print(
+        f"{machine()}, {options.net}, random weights, batch {options.batch_size}, {options.imgsz} px, "
+        f"{options.amp if options.device != 'cpu' else 'fp32'}, {options.rounds} rounds of {options.repeats} steps"
+    )
     for name in SIDES:
         print(f"{name:15s} {result[name]._replace(memory_mib=0)}")
     print(f"{'time ratio':15s} {result['QAT'].seconds / result['float training'].seconds:.2f}")
     if options.device != "cpu":
         os.chdir(start)
         memory = {name: peak_memory(name) for name in SIDES}
-        print(f"{'memory':15s} {memory['float training']:.0f} and {memory['QAT']:.0f} MiB, "
-              f"ratio {memory['QAT'] / memory['float training']:.2f}")
+        print(
+            f"{'memory':15s} {memory['float training']:.0f} and {memory['QAT']:.0f} MiB, "
+            f"ratio {memory['QAT'] / memory['float training']:.2f}"
+        )
 
 
 if __name__ == "__main__":

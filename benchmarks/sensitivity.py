@@ -20,14 +20,18 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, List, Sequence
+from typing import Any, Callable, Sequence
 
-from architectures import BUNDLE
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from quantization.data.tensors import TensorLoader
+from quantization.quantize import equalize_channels, insert_and_calibrate
+from quantization.upstream.predictor import torch_predictor
 
 
-def sweep(model: Any, units: Sequence[Any], evaluate: Callable[[], Any], alone: bool) -> List[float]:
+def sweep(model: Any, units: Sequence[Any], evaluate: Callable[[], Any], alone: bool) -> list[float]:
     """Points of mAP@0.5:0.95 that each unit costs."""
-    from quantization.quantize import disable_quantization
+    from quantization.quantizers.switches import disable_quantization
 
     def with_state(changed: Sequence[Any], others: Sequence[Any]) -> float:
         for unit in others:
@@ -49,34 +53,39 @@ def sweep(model: Any, units: Sequence[Any], evaluate: Callable[[], Any], alone: 
 
 def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
     """Measure both; a dictionary of the figures."""
-    from quantization import checkpoint, commands, sqnr, upstream
-    from quantization.data import Loader, open_dataset
-    from quantization.quantize import have_quantizers
-    from quantization.quantizer import named_quantizers
     from scipy.stats import spearmanr
+
+    from quantization.cli import commands
+    from quantization.data.images import Loader, open_dataset
+    from quantization.quantizers.backend import named_quantizers
+    from quantization.quantizers.switches import have_quantizers
+    from quantization.sensitivity import first_order as sqnr
+    from quantization.upstream import checkpoint
+    from quantization.upstream import model as upstream
 
     device = commands.pick_device(settings.device)
     dataset = open_dataset(settings.cocodir, settings.data)
     model, _ = checkpoint.load(settings.weight, device, options.upstream)
     if not have_quantizers(model):
-        commands.equalize_channels(model, dataset, settings)
-        commands.insert_and_calibrate(model, dataset, settings)
+        equalize_channels(model, dataset, settings)
+        insert_and_calibrate(model, dataset, settings)
     for _, _, _, quantizer in named_quantizers(model):
         quantizer._num_bits = options.bits
-    files = dataset.val[:settings.num_image]
+    files = dataset.val[: settings.num_image]
     units = sqnr.find_units(model)
 
-    def evaluator(part: List[str]) -> Callable[[], Any]:
+    def evaluator(part: list[str]) -> Callable[[], Any]:
         dataset.val = part
-        made = commands.make_evaluator(options.upstream, settings, dataset, upstream.class_count(model),
-                                       int(model.stride.max()))
-        return lambda: made(commands.torch_predictor(model), "", quiet=True)
+        made = commands.make_evaluator(
+            options.upstream, settings, dataset, upstream.class_count(model), int(model.stride.max())
+        )
+        return lambda: made(torch_predictor(model), "", quiet=True)
 
     loader = Loader(files, (settings.imgsz, settings.imgsz), settings.batch_size, settings.workers)
-    warm_up = Loader(files[:settings.batch_size], loader.size, settings.batch_size)
-    sqnr.measure(model, units, commands.TensorLoader(warm_up, device))
+    warm_up = Loader(files[: settings.batch_size], loader.size, settings.batch_size)
+    sqnr.measure(model, units, TensorLoader(warm_up, device))
     started = time.perf_counter()
-    errors = sqnr.measure(model, units, commands.TensorLoader(loader, device), None, options.probes, settings.seed)
+    errors = sqnr.measure(model, units, TensorLoader(loader, device), None, options.probes, settings.seed)
     sqnr_seconds = time.perf_counter() - started
     energies = {id(error.unit): error.energy for error in errors}
     energy = [energies[id(unit)] for unit in units]
@@ -87,14 +96,24 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
     costs = sweep(model, units, evaluate, options.sweep == "alone")
     sweep_seconds = time.perf_counter() - started
     result = {
-        "units": len(units), "images": len(files), "bits": options.bits, "sweep": options.sweep,
-        "probes": options.probes, "sqnr_seconds": sqnr_seconds, "sweep_seconds": sweep_seconds,
-        "ratio": sweep_seconds / sqnr_seconds, "spearman": float(spearmanr(energy, costs).statistic),
-        "table": [{"modules": list(unit.modules), "sqnr_db": sqnr.decibels(value), "points": cost}
-                  for unit, value, cost in zip(units, energy, costs)]}
+        "units": len(units),
+        "images": len(files),
+        "bits": options.bits,
+        "sweep": options.sweep,
+        "probes": options.probes,
+        "sqnr_seconds": sqnr_seconds,
+        "sweep_seconds": sweep_seconds,
+        "ratio": sweep_seconds / sqnr_seconds,
+        "spearman": float(spearmanr(energy, costs).statistic),
+        "table": [
+            {"modules": list(unit.modules), "sqnr_db": sqnr.decibels(value), "points": cost}
+            for unit, value, cost in zip(units, energy, costs)
+        ],
+    }
     if options.halves:
-        first, second = (sweep(model, units, evaluator(part), options.sweep == "alone")
-                         for part in (files[::2], files[1::2]))
+        first, second = (
+            sweep(model, units, evaluator(part), options.sweep == "alone") for part in (files[::2], files[1::2])
+        )
         result["spearman_of_halves"] = float(spearmanr(first, second).statistic)
     return result
 
@@ -110,9 +129,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures and the table here")
     parser.add_argument("rest", nargs="+", metavar="-- ARGUMENT", help="arguments of the command sensitive")
     options = parser.parse_args()
-    sys.path.insert(0, str(BUNDLE))
-    from quantization import cli
-    from quantization.upstream import enter_checkout
+    from quantization.cli import parser as cli
+    from quantization.upstream.checkout import enter_checkout
 
     settings = cli.build_parser(options.upstream).parse_args(["sensitive", *options.rest])
     settings.weight = os.path.abspath(settings.weight)

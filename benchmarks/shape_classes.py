@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import List, Tuple
-
 import numpy as np
 
 SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "arrow", "bar")
@@ -11,12 +9,12 @@ TEXTURES = ("striped", "checked", "dotted", "plain", "grid", "speckled", "zigzag
 MAX_CLASSES = len(SHAPES) * len(TEXTURES)
 
 
-def shape_and_texture(cls: int) -> Tuple[str, str]:
+def shape_and_texture(cls: int) -> tuple[str, str]:
     """Shape and texture of class ``cls``: neighbours differ in both, and all 80 pairs occur once."""
     return SHAPES[cls % 10], TEXTURES[(cls + cls // 10) % 8]
 
 
-def class_names(classes: int) -> List[str]:
+def class_names(classes: int) -> list[str]:
     """Names of the first ``classes`` classes, such as ``striped-disc``."""
     return ["{1}-{0}".format(*shape_and_texture(cls)) for cls in range(classes)]
 
@@ -38,8 +36,9 @@ def _unit_outline(shape: str) -> np.ndarray:
         return _regular(10) * np.where(np.arange(10) % 2, 0.42, 1.0)[:, None]
     if shape == "cross":
         a, b = 0.3, 0.95
-        return np.array([(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a),
-                         (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)])
+        return np.array(
+            [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        )
     if shape == "heart":
         t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
         y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
@@ -53,12 +52,13 @@ def _unit_outline(shape: str) -> np.ndarray:
         inner = np.stack([tip[0] - 0.95 * (1 - (s / tip[1]) ** 2), s], axis=1)
         return np.concatenate([outer, inner])
     if shape == "arrow":
-        return np.array([(-0.95, -0.28), (0.05, -0.28), (0.05, -0.75), (0.95, 0.0),
-                         (0.05, 0.75), (0.05, 0.28), (-0.95, 0.28)])
+        return np.array(
+            [(-0.95, -0.28), (0.05, -0.28), (0.05, -0.75), (0.95, 0.0), (0.05, 0.75), (0.05, 0.28), (-0.95, 0.28)]
+        )
     return np.array([(-0.95, -0.3), (0.95, -0.3), (0.95, 0.3), (-0.95, 0.3)])  # bar
 
 
-def outline(cls: int, radius: float, degrees: float, rng: np.random.Generator) -> Tuple[np.ndarray, float]:
+def outline(cls: int, radius: float, degrees: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """A class's outline around the origin.
 
     Args:

@@ -23,11 +23,10 @@ import json
 import multiprocessing
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Sequence
 
 import cv2
 import numpy as np
-
 from shape_classes import MAX_CLASSES, class_names, outline, texture
 
 SPLITS = ("train2017", "val2017")
@@ -53,7 +52,7 @@ class Labelled(NamedTuple):
     """One object: class index, visible box (x, y, w, h) in pixels, visible pixels."""
 
     cls: int
-    box: Tuple[int, int, int, int]
+    box: tuple[int, int, int, int]
     area: int
 
 
@@ -76,12 +75,13 @@ def background(rng: np.random.Generator, height: int, width: int, difficulty: fl
     return image
 
 
-def two_colours(rng: np.random.Generator, behind: np.ndarray, difficulty: float) -> Tuple[np.ndarray, np.ndarray]:
+def two_colours(rng: np.random.Generator, behind: np.ndarray, difficulty: float) -> tuple[np.ndarray, np.ndarray]:
     """A texture's two colours: apart from each other, and the first one apart from the mean colour behind it."""
     apart = 110 - 50 * difficulty
     candidates = rng.uniform(0, 255, (20, 2, 3)).astype(np.float32)
-    contrast = np.minimum(np.abs(candidates[:, 0] - behind).mean(axis=1) / 0.8,
-                          np.abs(candidates[:, 0] - candidates[:, 1]).mean(axis=1))
+    contrast = np.minimum(
+        np.abs(candidates[:, 0] - behind).mean(axis=1) / 0.8, np.abs(candidates[:, 0] - candidates[:, 1]).mean(axis=1)
+    )
     enough = np.flatnonzero(contrast >= apart)
     first, second = candidates[enough[0] if len(enough) else contrast.argmax()]
     return first, second
@@ -99,8 +99,8 @@ class Canvas:
         self.min_visible = 0.85 - 0.4 * settings.difficulty  # fraction of its pixels that each object keeps
         self.image = background(rng, self.height, self.width, settings.difficulty)
         self.owner = np.zeros((self.height, self.width), np.int16)
-        self.classes: List[int] = []
-        self.pixels: List[int] = [0]  # of each whole object, by its number in `owner`
+        self.classes: list[int] = []
+        self.pixels: list[int] = [0]  # of each whole object, by its number in `owner`
 
     def add(self) -> None:
         """Draw one object where it leaves every other one visible enough; give up after some attempts."""
@@ -142,7 +142,7 @@ class Canvas:
         self.classes.append(cls)
         self.owner[here][solid[part]] = len(self.classes)
 
-    def _leaves_others_visible(self, here: Tuple[slice, slice], solid: np.ndarray) -> bool:
+    def _leaves_others_visible(self, here: tuple[slice, slice], solid: np.ndarray) -> bool:
         covered = np.bincount(self.owner[here][solid], minlength=len(self.pixels))
         for number in np.flatnonzero(covered[1:]) + 1:
             left_over = np.count_nonzero(self.owner == number) - covered[number]
@@ -150,7 +150,7 @@ class Canvas:
                 return False
         return True
 
-    def finish(self) -> Tuple[np.ndarray, List[Labelled]]:
+    def finish(self) -> tuple[np.ndarray, list[Labelled]]:
         """Add sensor noise. Returns the uint8 BGR image and its labels."""
         sigma = 1 + 7 * self.settings.difficulty
         self.image += self.rng.standard_normal((self.height, self.width, 1), dtype=np.float32) * np.float32(sigma)
@@ -161,7 +161,7 @@ class Canvas:
         return np.clip(self.image, 0, 255, out=self.image).astype(np.uint8), labels
 
 
-def draw_image(settings: Settings, split: str, index: int) -> Tuple[Dict[str, object], List[Labelled]]:
+def draw_image(settings: Settings, split: str, index: int) -> tuple[dict[str, object], list[Labelled]]:
     """Draw and write one image and its label file.
 
     Returns:
@@ -186,21 +186,39 @@ def draw_image(settings: Settings, split: str, index: int) -> Tuple[Dict[str, ob
     return {"id": number, "file_name": f"{name}.jpg", "width": width, "height": height}, labels
 
 
-def coco_annotations(drawn: Sequence[Tuple[Dict[str, object], List[Labelled]]], names: Sequence[str]) -> Dict:
+def coco_annotations(drawn: Sequence[tuple[dict[str, object], list[Labelled]]], names: Sequence[str]) -> dict:
     """COCO's ``instances`` dictionary. Category ids are class indices, as upstream's --save-json writes them."""
     annotations = []
     for entry, labels in drawn:
         for cls, box, area in labels:
             # ids start at 1: pycocotools reads annotation id 0 as "no match"
-            annotations.append({"id": len(annotations) + 1, "image_id": entry["id"], "category_id": cls,
-                                "bbox": list(box), "area": area, "iscrowd": 0, "segmentation": []})
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": entry["id"],
+                    "category_id": cls,
+                    "bbox": list(box),
+                    "area": area,
+                    "iscrowd": 0,
+                    "segmentation": [],
+                }
+            )
     categories = [{"id": index, "name": name} for index, name in enumerate(names)]
     return {"images": [entry for entry, _ in drawn], "annotations": annotations, "categories": categories}
 
 
-def draw_dataset(out: "str | Path", train: int = 200, val: int = 60, size: int = 320, classes: int = 6,
-                 objects: int = 6, seed: int = 0, difficulty: float = 0.5, workers: Optional[int] = None,
-                 largest: float = 0.5) -> Path:
+def draw_dataset(
+    out: str | Path,
+    train: int = 200,
+    val: int = 60,
+    size: int = 320,
+    classes: int = 6,
+    objects: int = 6,
+    seed: int = 0,
+    difficulty: float = 0.5,
+    workers: int | None = None,
+    largest: float = 0.5,
+) -> Path:
     """Draw a data set.
 
     Args:
@@ -244,14 +262,19 @@ def draw_dataset(out: "str | Path", train: int = 200, val: int = 60, size: int =
     annotations = coco_annotations(drawn, names)  # of the last split, val2017
     (out / "annotations" / "instances_val2017.json").write_text(json.dumps(annotations))
     # yolov5 joins path and train, yolov7 takes train as it is: absolute paths suit both; JSON strings are YAML strings
-    entries = {"path": str(out), "train": str(out / "train2017.txt"), "val": str(out / "val2017.txt"),
-               "nc": classes, "names": names}
+    entries = {
+        "path": str(out),
+        "train": str(out / "train2017.txt"),
+        "val": str(out / "val2017.txt"),
+        "nc": classes,
+        "names": names,
+    }
     data = out / "data.yaml"
     data.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in entries.items()))
     return data
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and draw. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", metavar="OUT", help="folder to write to; new or empty")
@@ -261,10 +284,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("--classes", type=int, default=6, help=f"1 to {MAX_CLASSES} (default: %(default)s)")
     parser.add_argument("--objects", type=int, default=6, help="mean objects per image (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--difficulty", type=float, default=0.5, help="0 to 1: clutter, noise, rotation, occlusion, "
-                        "small objects, low contrast (default: %(default)s)")
-    parser.add_argument("--largest", type=float, default=0.5, help="diameter of the largest objects, of --size "
-                        "(default: %(default)s)")
+    parser.add_argument(
+        "--difficulty",
+        type=float,
+        default=0.5,
+        help="0 to 1: clutter, noise, rotation, occlusion, small objects, low contrast (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--largest", type=float, default=0.5, help="diameter of the largest objects, of --size (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
     try:
         print(draw_dataset(**vars(parser.parse_args(argv))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from typing import Any, Callable, Dict, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
 
 
 class Timing(NamedTuple):
@@ -28,8 +28,12 @@ class Timing(NamedTuple):
         return f"{1000 * self.seconds:.2f} ms ({1000 * self.least:.2f} to {1000 * self.most:.2f}){memory}"
 
 
-def take_turns(actions: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1,
-               contexts: Mapping[str, Callable[[], Any]] = {}) -> Dict[str, Timing]:
+def take_turns(
+    actions: Mapping[str, Callable[[], object]],
+    rounds: int,
+    repeats: int = 1,
+    contexts: Mapping[str, Callable[[], Any]] = {},
+) -> dict[str, Timing]:
     """Time actions in turns, after one round that is not counted.
 
     Args:
@@ -41,8 +45,8 @@ def take_turns(actions: Mapping[str, Callable[[], object]], rounds: int, repeats
     import torch
 
     cuda = torch.cuda.is_available()
-    times: Dict[str, Any] = {name: [] for name in actions}
-    peaks: Dict[str, Any] = {name: [0] for name in actions}
+    times: dict[str, Any] = {name: [] for name in actions}
+    peaks: dict[str, Any] = {name: [0] for name in actions}
     for number in range(rounds + 1):
         for name, action in actions.items():
             with contexts.get(name, contextlib.nullcontext)():
@@ -57,8 +61,10 @@ def take_turns(actions: Mapping[str, Callable[[], object]], rounds: int, repeats
                 if number:
                     times[name].append((time.perf_counter() - begin) / repeats)
                     peaks[name].append(torch.cuda.max_memory_allocated() if cuda else 0)
-    return {name: Timing(statistics.median(times[name]), min(times[name]), max(times[name]), max(peaks[name]) / 2 ** 20)
-            for name in actions}
+    return {
+        name: Timing(statistics.median(times[name]), min(times[name]), max(times[name]), max(peaks[name]) / 2**20)
+        for name in actions
+    }
 
 
 def machine() -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from quantization.engine.bench_cli import main  # noqa: E402
-from quantization.errors import run_main  # noqa: E402
+from quantization.engine.cli import main
+from quantization.errors import run_main
 
 if __name__ == "__main__":
     run_main(main)

@@ -6,29 +6,35 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.draw_onnx import to_dot  # noqa: E402
-from quantization.engine.graph_drawing import render  # noqa: E402
-from quantization.errors import UserError, atomic_write, check_writable, run_main  # noqa: E402
-from quantization.preflight import load_onnx, preflight, report_text  # noqa: E402
+from quantization.errors import UserError, run_main
+from quantization.files import atomic_write, check_writable
+from quantization.inspector.drawing import render
+from quantization.preflight.drawing import to_dot
+from quantization.preflight.report import load_onnx, preflight, report_text
 
 PICTURES = (".svg", ".png")
 
 
-def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("onnx", metavar="FILE.onnx", help="a Q/DQ ONNX, of this bundle or of another tool")
-    parser.add_argument("--ignore", nargs="+", default=[], metavar="REGEX",
-                        help="paths of layers left in float on purpose, as in --ignore-policy; the head always may be")
+    parser.add_argument(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="REGEX",
+        help="paths of layers left in float on purpose, as in --ignore-policy; the head always may be",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw the graph by scale group: .svg or .png")
     return parser.parse_args(arguments)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.draw is not None and options.draw.suffix.lower() not in PICTURES:
         raise UserError(f"--draw {options.draw} ends in none of {', '.join(PICTURES)}: name a picture")

@@ -5,24 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.engine.compare import Comparison, compare  # noqa: E402
-from quantization.engine.graph_drawing import render, to_dot  # noqa: E402
-from quantization.engine.page import comparison_html, page, single_html  # noqa: E402
-from quantization.engine.profile import add_profile  # noqa: E402
-from quantization.engine.records import load_layers  # noqa: E402
-from quantization.engine.report import (comparison_text, marks, notes, sections, single_section,  # noqa: E402
-                                        single_text)
-from quantization.engine.topology import EngineGraph  # noqa: E402
-from quantization.errors import UserError, atomic_write, run_main  # noqa: E402
+from quantization.errors import UserError, run_main
+from quantization.files import atomic_write
+from quantization.inspector.compare import Comparison, compare
+from quantization.inspector.drawing import render, to_dot
+from quantization.inspector.layers import load_layers
+from quantization.inspector.page import comparison_html, page, single_html
+from quantization.inspector.report import comparison_text, marks, notes, sections, single_section, single_text
+from quantization.inspector.times import add_profile
+from quantization.inspector.topology import EngineGraph
 
 FORMATS = ("svg", "png", "html")
 
 
-def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layer", type=Path, required=True, help="trtexec --exportLayerInfo, verbosity detailed")
     parser.add_argument("--profile", type=Path, help="trtexec --exportProfile of the same engine: adds times")
@@ -34,7 +34,7 @@ def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load(layer: Path, profile: Optional[Path], name: str) -> EngineGraph:
+def load(layer: Path, profile: Path | None, name: str) -> EngineGraph:
     engine = load_layers(layer, name)
     if profile is not None:
         add_profile(engine, profile)
@@ -69,11 +69,11 @@ def draw_one(graph: EngineGraph, file_format: str) -> bytes:
     return page(render(to_dot([graph], marks=marks(found)), "svg"), [graph], single_html(graph)).encode("utf-8")
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.compare_profile and not options.compare:
         raise UserError("--compare-profile needs --compare: the layer information of the second engine")
-    names: List[str] = options.names or ["", ""]
+    names: list[str] = options.names or ["", ""]
     if options.names and len(names) != (2 if options.compare else 1):
         raise UserError(f"--names takes one name per engine, {len(names)} given")
     choose_output(options)

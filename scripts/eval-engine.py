@@ -7,18 +7,21 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.data import open_dataset
-from quantization.errors import UserError, atomic_write, check_writable, log_to_stdout, run_main
-from quantization.evaluate import Evaluator, OnnxPredictor, Predictor
+from quantization.data.images import open_dataset
+from quantization.errors import UserError, log_to_stdout, run_main
+from quantization.evaluation.coco import Evaluator, Predictor
+from quantization.evaluation.onnx_predictor import OnnxPredictor
+from quantization.files import atomic_write, check_writable
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="eval-engine.py", description=__doc__,
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="eval-engine.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("engine", metavar="ENGINE", help="plan built on this GPU (bench-engine.py, trtexec), or .onnx")
     parser.add_argument("--cocodir", metavar="DIR", default=None, help="COCO-layout folder")
     parser.add_argument("--data", metavar="YAML", default=None, help="YOLO data.yaml instead of --cocodir")
@@ -27,12 +30,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     parser.add_argument("--confidence", type=float, default=0.001, help="least score of a detection")
     parser.add_argument("--nmsthres", type=float, default=0.65, help="IoU threshold of non-maximum suppression")
-    parser.add_argument("--objectness", action="store_true", help="score one-class models by objectness, as yolov7 does")
+    parser.add_argument(
+        "--objectness", action="store_true", help="score one-class models by objectness, as yolov7 does"
+    )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
     return parser
 
 
-def load_engine(file: str) -> "tuple[Predictor, int, tuple[int, int]]":
+def load_engine(file: str) -> tuple[Predictor, int, tuple[int, int]]:
     """A TensorRT predictor, its number of classes and its input size (H, W).
 
     Raises:
@@ -44,12 +49,14 @@ def load_engine(file: str) -> "tuple[Predictor, int, tuple[int, int]]":
     engine = Engine.load(file, Cuda())
     shape = tuple(engine.context.get_tensor_shape(engine.outputs[0]))
     if len(engine.opt_shape) != 4 or len(shape) != 3 or shape[2] < 6:
-        raise UserError(f"{file} does not take (B, 3, H, W) and give (B, boxes, 5 + classes), but {engine.opt_shape} "
-                        f"and {shape}: build it from the export command's ONNX")
+        raise UserError(
+            f"{file} does not take (B, 3, H, W) and give (B, boxes, 5 + classes), but {engine.opt_shape} "
+            f"and {shape}: build it from the export command's ONNX"
+        )
     return engine, shape[2] - 5, (engine.opt_shape[2], engine.opt_shape[3])
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and print; the exit code."""
     options = build_parser().parse_args(arguments)
     log_to_stdout()
@@ -63,8 +70,17 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         classes, size = predict.classes, predict.image_size((options.imgsz, options.imgsz))
     else:
         predict, classes, size = load_engine(options.engine)
-    evaluator = Evaluator(dataset, classes, size, options.batch_size, options.workers, None, options.confidence,
-                          options.nmsthres, options.objectness)
+    evaluator = Evaluator(
+        dataset,
+        classes,
+        size,
+        options.batch_size,
+        options.workers,
+        None,
+        options.confidence,
+        options.nmsthres,
+        options.objectness,
+    )
     metrics = evaluator(predict, options.engine)
     for name, value in metrics.per_class.items():
         print(f"  {name:20s} {value:.4f}")

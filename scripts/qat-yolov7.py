@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.cli import main  # noqa: E402
+from quantization.cli.parser import main
 
 if __name__ == "__main__":
     main("yolov7")

@@ -5,37 +5,14 @@ Made once a test process: `make test` sends a class or a module to one process a
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Callable
 
 import pytest
+
 from checkouts import HYP, install_bundle, make_checkout
 from shapes import draw_dataset
-
-TASKS = Path(__file__).resolve().parent / "checkout_tasks.py"
-IMAGE_SIZE = 128
-CLASSES = 3
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def run_python(folder: Path, *arguments: object, code: int = 0) -> "subprocess.CompletedProcess[str]":
-    """Run Python with these arguments in ``folder``, as a user would, and check the exit code."""
-    environment = {**os.environ, "YOLOv5_AUTOINSTALL": "false"}
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=str(folder), env=environment,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          universal_newlines=True)
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def run_task(checkout: Path, *arguments: object) -> Any:
-    """The result of a task of ``checkout_tasks.py``, run in a checkout."""
-    return json.loads(run_python(checkout, TASKS, *arguments).stdout.strip().splitlines()[-1])
+from support.workflow import CLASSES, IMAGE_SIZE, TASKS, run_python
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +26,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """``checkouts("yolov5")``: a checkout with the bundle copied into it."""
-    made: Dict[str, Path] = {}
+    made: dict[str, Path] = {}
 
     def get(upstream: str) -> Path:
         if upstream not in made:
@@ -64,10 +41,41 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 def trained_yolov5(checkouts: Callable[[str], Path], shapes: Path) -> Path:
     """yolov5n, trained by upstream's own train.py until it finds most shapes."""
     checkout = checkouts("yolov5")
-    run_python(checkout, "-m", "quantization.upstream", "train.py", "--data", shapes / "data.yaml",
-               "--cfg", "models/yolov5n.yaml", "--weights", "", "--hyp", HYP, "--img", IMAGE_SIZE, "--epochs", 12,
-               "--batch-size", 8, "--optimizer", "AdamW", "--noautoanchor", "--noval", "--noplots", "--cache",
-               "--workers", 0, "--device", "cpu", "--project", "runs/test", "--name", "trained", "--exist-ok")
+    run_python(
+        checkout,
+        "-m",
+        "quantization.upstream",
+        "train.py",
+        "--data",
+        shapes / "data.yaml",
+        "--cfg",
+        "models/yolov5n.yaml",
+        "--weights",
+        "",
+        "--hyp",
+        HYP,
+        "--img",
+        IMAGE_SIZE,
+        "--epochs",
+        12,
+        "--batch-size",
+        8,
+        "--optimizer",
+        "AdamW",
+        "--noautoanchor",
+        "--noval",
+        "--noplots",
+        "--cache",
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+        "--project",
+        "runs/test",
+        "--name",
+        "trained",
+        "--exist-ok",
+    )
     return checkout / "runs" / "test" / "trained" / "weights" / "best.pt"
 
 

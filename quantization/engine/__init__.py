@@ -1,1 +1,1 @@
-"""The TensorRT side: engine JSON, drawings and comparison. Imports no torch; runs on Python 3.8 (JetPack)."""
+"""TensorRT engines built, run and timed; no torch."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from typing import Any, Callable, Iterable
 
 import numpy as np
 
-from quantization.engine import tensorrt_versions as versions
+from quantization.engine import versions
 from quantization.engine.calibrator import CalibrationFeed, entropy_calibrator
 from quantization.engine.cuda import Cuda
 from quantization.engine.options import BuildOptions, Shape, ShapeRange, check_options, resolve_shapes
-from quantization.engine.tensorrt_versions import import_tensorrt, logger
 from quantization.engine.timing_cache import TimingCache
+from quantization.engine.versions import import_tensorrt, logger
 from quantization.errors import UserError
 
 # Takes the (B, 3, H, W) that the network is calibrated at, gives float32 batches of it
@@ -34,13 +34,18 @@ class Built:
 
     plan: bytes
     seconds: float
-    profile: Dict[str, ShapeRange]
+    profile: dict[str, ShapeRange]
     calibration_images: int
 
 
-def build_engine(onnx: str, options: BuildOptions, cuda: Cuda, calibration: Optional[CalibrationBatches] = None,
-                 announce: Optional[Callable[[Dict[str, ShapeRange]], None]] = None,
-                 timings: Optional[TimingCache] = None) -> Built:
+def build_engine(
+    onnx: str,
+    options: BuildOptions,
+    cuda: Cuda,
+    calibration: CalibrationBatches | None = None,
+    announce: Callable[[dict[str, ShapeRange]], None] | None = None,
+    timings: TimingCache | None = None,
+) -> Built:
     """Build an engine.
 
     Args:
@@ -95,8 +100,10 @@ def build_engine(onnx: str, options: BuildOptions, cuda: Cuda, calibration: Opti
             calibrator.finish()
     seconds = time.perf_counter() - start
     if memory is None:
-        raise UserError(f"{onnx}: TensorRT {trt.__version__} could not build the engine ({logger().last_error()}): "
-                        "see its messages above, or run again with --verbose")
+        raise UserError(
+            f"{onnx}: TensorRT {trt.__version__} could not build the engine ({logger().last_error()}): "
+            "see its messages above, or run again with --verbose"
+        )
     timings.save()
     return Built(bytes(memory), seconds, profile, feed.images if feed else 0)
 
@@ -114,8 +121,9 @@ def check_network(trt: Any, network: Any, mode: str, typed: bool, onnx: str) -> 
     if not quantized and mode == "qat":
         raise UserError(f"{onnx} holds no Q/DQ nodes: export a quantized model, or build it with mode fp16 or ptq")
     if typed:
-        half = any(layer.get_output(index).dtype == trt.DataType.HALF
-                   for layer in layers for index in range(layer.num_outputs))
+        half = any(
+            layer.get_output(index).dtype == trt.DataType.HALF for layer in layers for index in range(layer.num_outputs)
+        )
         remedy = "export it with an FP16 remainder (export --fp16-remainder)"
         if not half and mode == "fp16":
             raise UserError(f"{onnx} is all FP32 and a strongly typed network runs as it is written: {remedy}")
@@ -146,7 +154,7 @@ def configure(trt: Any, config: Any, options: BuildOptions, typed: bool) -> None
             raise UserError(f"TensorRT refused --tactics {'|'.join(options.tactics)} ({logger().last_error()})")
 
 
-def _add_profile(builder: Any, config: Any, profile: Dict[str, ShapeRange]) -> None:
+def _add_profile(builder: Any, config: Any, profile: dict[str, ShapeRange]) -> None:
     shapes = builder.create_optimization_profile()
     for name, (low, opt, high) in profile.items():
         shapes.set_shape(name, low, opt, high)
@@ -154,7 +162,7 @@ def _add_profile(builder: Any, config: Any, profile: Dict[str, ShapeRange]) -> N
         raise UserError(f"TensorRT refused the shapes {profile} ({logger().last_error()}): correct --shapes")
 
 
-def _set_calibration_profile(builder: Any, config: Any, profile: Dict[str, ShapeRange]) -> None:
+def _set_calibration_profile(builder: Any, config: Any, profile: dict[str, ShapeRange]) -> None:
     """A dynamic network is calibrated at one shape, the profile's optimum."""
     shapes = builder.create_optimization_profile()
     for name, (_, opt, _) in profile.items():
@@ -163,8 +171,13 @@ def _set_calibration_profile(builder: Any, config: Any, profile: Dict[str, Shape
         raise UserError(f"TensorRT refused the calibration shapes ({logger().last_error()}): correct --shapes")
 
 
-def _calibration_feed(inputs: Dict[str, Tuple[int, ...]], profile: Dict[str, ShapeRange],
-                      calibration: Optional[CalibrationBatches], cache: Optional[str], onnx: str) -> CalibrationFeed:
+def _calibration_feed(
+    inputs: dict[str, tuple[int, ...]],
+    profile: dict[str, ShapeRange],
+    calibration: CalibrationBatches | None,
+    cache: str | None,
+    onnx: str,
+) -> CalibrationFeed:
     if len(inputs) != 1:
         raise UserError(f"{onnx} has {len(inputs)} inputs, calibration feeds one: give a detection network's ONNX")
     name, shape = next(iter(inputs.items()))

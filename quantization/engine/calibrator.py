@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Iterable, Iterator, List, Optional
+from typing import Any, Iterable, Iterator
 
 import numpy as np
 
 from quantization.engine.cuda import Cuda
 from quantization.engine.options import Shape
-from quantization.engine.tensorrt_versions import import_tensorrt
-from quantization.errors import UserError, atomic_write
+from quantization.engine.versions import import_tensorrt
+from quantization.errors import UserError
+from quantization.files import atomic_write
 
 
 class CalibrationFeed:
@@ -25,7 +26,7 @@ class CalibrationFeed:
         UserError: neither images nor a cache file.
     """
 
-    def __init__(self, batches: Optional[Iterable[np.ndarray]], shape: Shape, cache: Optional[str]) -> None:
+    def __init__(self, batches: Iterable[np.ndarray] | None, shape: Shape, cache: str | None) -> None:
         if batches is None and not (cache and os.path.isfile(cache)):
             raise UserError("mode ptq needs images to calibrate with: give --calib-images or an existing --calib-cache")
         self.shape = tuple(shape)
@@ -34,7 +35,7 @@ class CalibrationFeed:
         self._has_images = batches is not None
         self._batches: Iterator[np.ndarray] = iter(batches if batches is not None else ())
 
-    def next_batch(self) -> Optional[np.ndarray]:
+    def next_batch(self) -> np.ndarray | None:
         """The next batch as a C-contiguous float32 array of ``shape``; None at the end.
 
         A short last batch is filled up with its own images again.
@@ -45,17 +46,21 @@ class CalibrationFeed:
         batch = next(self._batches, None)
         if batch is None:
             if self.images == 0:
-                raise UserError("calibration found no images: check --calib-images" if self._has_images else
-                                f"calibration cache {self.cache} was not accepted by this TensorRT: give --calib-images"
-                                " and another --calib-cache")
+                raise UserError(
+                    "calibration found no images: check --calib-images"
+                    if self._has_images
+                    else f"calibration cache {self.cache} was not accepted by this TensorRT: give --calib-images"
+                    " and another --calib-cache"
+                )
             return None
         if batch.shape[1:] != self.shape[1:] or not 0 < len(batch) <= self.shape[0]:
-            raise UserError(f"calibration batch {batch.shape} does not fit the network's {self.shape}: load the images "
-                            "at that size")
+            raise UserError(
+                f"calibration batch {batch.shape} does not fit the network's {self.shape}: load the images at that size"
+            )
         self.images += len(batch)
         return np.ascontiguousarray(np.resize(batch, self.shape), dtype=np.float32)  # np.resize repeats from the start
 
-    def read_cache(self) -> Optional[bytes]:
+    def read_cache(self) -> bytes | None:
         """The cache file's bytes, None if there is none."""
         if not self.cache or not os.path.isfile(self.cache):
             return None
@@ -82,13 +87,13 @@ def entropy_calibrator(feed: CalibrationFeed, cuda: Cuda) -> Any:
     class Calibrator(trt.IInt8EntropyCalibrator2):
         def __init__(self) -> None:
             trt.IInt8EntropyCalibrator2.__init__(self)  # without it the first callback crashes
-            self.error: Optional[Exception] = None
+            self.error: Exception | None = None
             self._buffer = cuda.malloc(4 * int(np.prod(feed.shape)))
 
         def get_batch_size(self) -> int:
             return 1  # not used with explicit batch: the calibration profile's shape counts
 
-        def get_batch(self, names: List[str]) -> Optional[List[int]]:
+        def get_batch(self, names: list[str]) -> list[int] | None:
             try:
                 batch = feed.next_batch()
                 if batch is None:
@@ -99,7 +104,7 @@ def entropy_calibrator(feed: CalibrationFeed, cuda: Cuda) -> Any:
                 self.error = self.error or error
                 return None
 
-        def read_calibration_cache(self) -> Optional[bytes]:
+        def read_calibration_cache(self) -> bytes | None:
             try:
                 return feed.read_cache()
             except Exception as error:  # raised again by finish()

@@ -7,7 +7,7 @@ import glob
 import os
 import sys
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ CAPTURE_THREAD_LOCAL = 1  # calls of other threads do not break the capture
 ATTRIBUTE_MAJOR, ATTRIBUTE_MINOR = 75, 76
 
 _HANDLE = POINTER(c_void_p)
-SIGNATURES: Dict[str, Sequence[Any]] = {
+SIGNATURES: dict[str, Sequence[Any]] = {
     "cudaGetDeviceCount": (POINTER(c_int),),
     "cudaSetDevice": (c_int,),
     "cudaSetDeviceFlags": (c_uint,),
@@ -59,8 +59,9 @@ class CudaError(UserError):
 def library_candidates() -> Iterator[str]:
     """Names and paths to try: LD_LIBRARY_PATH and ld.so.cache, pip's nvidia packages, the toolkit; newest first."""
     yield from SONAMES
-    folders = [os.path.join(path, "nvidia", package, "lib") for path in sys.path
-               for package in ("cu13", "cuda_runtime")]
+    folders = [
+        os.path.join(path, "nvidia", package, "lib") for path in sys.path for package in ("cu13", "cuda_runtime")
+    ]
     folders += sorted(glob.glob("/usr/local/cuda*/lib64"), reverse=True)
     for soname in SONAMES:
         yield from (path for path in (os.path.join(folder, soname) for folder in folders) if os.path.isfile(path))
@@ -72,7 +73,7 @@ def load_library() -> Any:
     Raises:
         CudaError: there is none; the message says what each candidate answered.
     """
-    answers: List[str] = []
+    answers: list[str] = []
     for candidate in library_candidates():
         try:
             library = ctypes.CDLL(candidate)
@@ -86,8 +87,10 @@ def load_library() -> Any:
         answers.append(f"{candidate}: {library.cudaGetErrorName(code).decode()}")
     if answers:
         raise CudaError(f"no usable NVIDIA GPU ({'; '.join(answers)}): check the driver with nvidia-smi")
-    raise CudaError(f"no CUDA runtime library ({', '.join(SONAMES)}) found: pip install nvidia-cuda-runtime-cu12, or "
-                    "put the toolkit's folder in LD_LIBRARY_PATH")
+    raise CudaError(
+        f"no CUDA runtime library ({', '.join(SONAMES)}) found: pip install nvidia-cuda-runtime-cu12, or "
+        "put the toolkit's folder in LD_LIBRARY_PATH"
+    )
 
 
 def bind(library: Any) -> None:
@@ -153,14 +156,14 @@ class Cuda:
         self._call("cudaGetDeviceProperties", ctypes.cast(properties, c_void_p), self.device)
         return properties.raw[:256].split(b"\0")[0].decode()
 
-    def compute_capability(self) -> Tuple[int, int]:
+    def compute_capability(self) -> tuple[int, int]:
         """Major and minor version."""
         values = (c_int(), c_int())
         for value, attribute in zip(values, (ATTRIBUTE_MAJOR, ATTRIBUTE_MINOR)):
             self._call("cudaDeviceGetAttribute", byref(value), attribute, self.device)
         return values[0].value, values[1].value
 
-    def versions(self) -> Dict[str, str]:
+    def versions(self) -> dict[str, str]:
         """Versions of the CUDA runtime library and of the newest CUDA that the driver supports."""
         result = {}
         for key, name in (("cuda_runtime", "cudaRuntimeGetVersion"), ("cuda_driver", "cudaDriverGetVersion")):

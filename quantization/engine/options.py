@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Mapping, Tuple
 
-from quantization.engine import tensorrt_versions as versions
+from quantization.engine import versions
 from quantization.errors import UserError
 
 Shape = Tuple[int, ...]
@@ -37,30 +37,30 @@ class BuildOptions:
     """
 
     mode: str
-    batch: Optional[int] = None
-    shapes: Optional[Mapping[str, Shape]] = None
-    min_shapes: Optional[Mapping[str, Shape]] = None
-    max_shapes: Optional[Mapping[str, Shape]] = None
-    workspace: Optional[int] = None
-    opt_level: Optional[int] = None
-    tactics: Optional[Tuple[str, ...]] = None
+    batch: int | None = None
+    shapes: Mapping[str, Shape] | None = None
+    min_shapes: Mapping[str, Shape] | None = None
+    max_shapes: Mapping[str, Shape] | None = None
+    workspace: int | None = None
+    opt_level: int | None = None
+    tactics: tuple[str, ...] | None = None
     tf32: bool = True
     strongly_typed: bool = False
-    timing_cache: Optional[str] = None
-    calib_cache: Optional[str] = None
+    timing_cache: str | None = None
+    calib_cache: str | None = None
 
     def is_typed(self, version: versions.Version) -> bool:
         """Whether the network is strongly typed: what is not quantized then runs in the ONNX's own type."""
         return self.strongly_typed or versions.is_strongly_typed_only(version)
 
 
-def parse_shapes(text: str, flag: str) -> Dict[str, Shape]:
+def parse_shapes(text: str, flag: str) -> dict[str, Shape]:
     """Read trtexec's notation, ``images:16x3x640x640`` and further inputs after a comma.
 
     Raises:
         UserError: the text is not of that form.
     """
-    shapes: Dict[str, Shape] = {}
+    shapes: dict[str, Shape] = {}
     for part in text.split(","):
         match = re.match(r"(.+):(\d+(?:x\d+)*)$", part)
         if match is None or match.group(1) in shapes:
@@ -74,7 +74,7 @@ def format_shapes(shapes: Mapping[str, Shape]) -> str:
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
 
 
-def parse_tactics(text: str) -> Tuple[str, ...]:
+def parse_tactics(text: str) -> tuple[str, ...]:
     """Read ``EDGE_MASK_CONVOLUTIONS|JIT_CONVOLUTIONS`` (a comma does as well)."""
     return tuple(name.strip().upper() for name in re.split(r"[|,]", text) if name.strip())
 
@@ -89,8 +89,10 @@ def check_options(options: BuildOptions, version: versions.Version) -> None:
     if options.mode not in MODES:
         raise UserError(f"mode {options.mode!r} is unknown: choose from {', '.join(MODES)}")
     if options.mode == "ptq" and not versions.has_implicit_ptq(version):
-        raise UserError(f"TensorRT {text} has no implicit INT8 calibration (removed in 11.0): build ptq with TensorRT "
-                        "10 or older, or a Q/DQ ONNX with mode qat")
+        raise UserError(
+            f"TensorRT {text} has no implicit INT8 calibration (removed in 11.0): build ptq with TensorRT "
+            "10 or older, or a Q/DQ ONNX with mode qat"
+        )
     if options.mode == "ptq" and options.strongly_typed:
         raise UserError("a strongly typed network cannot be calibrated: drop --strongly-typed for mode ptq")
     if options.strongly_typed and not versions.has_strong_typing(version):
@@ -105,7 +107,7 @@ def check_options(options: BuildOptions, version: versions.Version) -> None:
             raise UserError(f"TensorRT {text} has no tactic source {name}: --tactics takes {'|'.join(known)}")
 
 
-def resolve_shapes(inputs: Mapping[str, Shape], options: BuildOptions, model: str) -> Dict[str, ShapeRange]:
+def resolve_shapes(inputs: Mapping[str, Shape], options: BuildOptions, model: str) -> dict[str, ShapeRange]:
     """The optimization profile for a network's inputs.
 
     Args:
@@ -119,11 +121,11 @@ def resolve_shapes(inputs: Mapping[str, Shape], options: BuildOptions, model: st
     Raises:
         UserError: a shape is missing, does not fit the network, or names no input.
     """
-    asked: Tuple[Mapping[str, Shape], ...] = (options.min_shapes or {}, options.shapes or {}, options.max_shapes or {})
+    asked: tuple[Mapping[str, Shape], ...] = (options.min_shapes or {}, options.shapes or {}, options.max_shapes or {})
     for name in {name for shapes in asked for name in shapes}:
         if name not in inputs:
             raise UserError(f"{model} has no input {name}: --shapes names one of {', '.join(inputs)}")
-    profile: Dict[str, ShapeRange] = {}
+    profile: dict[str, ShapeRange] = {}
     for name, shape in inputs.items():
         if -1 not in shape:
             _check_static(name, shape, asked, options.batch, model)
@@ -144,8 +146,9 @@ def resolve_shapes(inputs: Mapping[str, Shape], options: BuildOptions, model: st
     return profile
 
 
-def _check_static(name: str, shape: Shape, asked: Tuple[Mapping[str, Shape], ...], batch: Optional[int],
-                  model: str) -> None:
+def _check_static(
+    name: str, shape: Shape, asked: tuple[Mapping[str, Shape], ...], batch: int | None, model: str
+) -> None:
     if any(shapes.get(name, shape) != shape for shapes in asked) or batch not in (None, shape[0]):
         fixed = format_shapes({name: shape})
         raise UserError(f"{model} is static, {fixed}: export it with --dynamic, or drop --batch and --shapes")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from typing import Any, Dict, Optional
+from typing import Any
 
-from quantization.errors import UserError, atomic_write
+from quantization.errors import UserError
+from quantization.files import atomic_write
 
 
 def file_hash(path: str) -> str:
@@ -37,7 +38,7 @@ def record_path(plan_path: str) -> str:
     return plan_path + ".json"
 
 
-def save_plan(path: str, plan: bytes, record: Dict[str, Any]) -> None:
+def save_plan(path: str, plan: bytes, record: dict[str, Any]) -> None:
     """Write a plan and its record.
 
     Args:
@@ -52,7 +53,7 @@ def save_plan(path: str, plan: bytes, record: Dict[str, Any]) -> None:
         json.dump(record, file, indent=1)
 
 
-def load_plan(path: str, key: Dict[str, Any], calib_cache: Optional[str] = None) -> Optional[Dict[str, Any]]:
+def load_plan(path: str, key: dict[str, Any], calib_cache: str | None = None) -> dict[str, Any] | None:
     """The record of a plan file that can be used instead of a build.
 
     Args:

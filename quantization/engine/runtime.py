@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 import numpy as np
 
 from quantization.engine.cuda import Cuda
 from quantization.engine.options import Shape
-from quantization.engine.tensorrt_versions import import_tensorrt, logger
+from quantization.engine.versions import import_tensorrt, logger
 from quantization.errors import UserError
 
 
-def numpy_types(trt: Any) -> Dict[Any, Any]:
+def numpy_types(trt: Any) -> dict[Any, Any]:
     """TensorRT type to numpy type. Not ``trt.nptype``: up to 8.5 it uses ``np.bool``, which numpy 1.24 removed."""
-    pairs = {"FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64,
-             "BOOL": np.bool_, "UINT8": np.uint8}
+    pairs = {
+        "FLOAT": np.float32,
+        "HALF": np.float16,
+        "INT8": np.int8,
+        "INT32": np.int32,
+        "INT64": np.int64,
+        "BOOL": np.bool_,
+        "UINT8": np.uint8,
+    }
     return {getattr(trt.DataType, name): np.dtype(kind) for name, kind in pairs.items() if hasattr(trt.DataType, name)}
 
 
-def chunks(count: int, low: int, high: int) -> List[Tuple[int, int, int]]:
+def chunks(count: int, low: int, high: int) -> list[tuple[int, int, int]]:
     """Split ``count`` images into runs of an engine whose batch may be ``low`` to ``high``.
 
     Returns:
@@ -53,13 +60,15 @@ class Engine:
         self._runtime = trt.Runtime(logger())  # must outlive the engine
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            raise UserError(f"{name}: TensorRT {trt.__version__} cannot load this plan ({logger().last_error()}): "
-                            "build it again with this TensorRT on this GPU")
+            raise UserError(
+                f"{name}: TensorRT {trt.__version__} cannot load this plan ({logger().last_error()}): "
+                "build it again with this TensorRT on this GPU"
+            )
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         inputs = [tensor for tensor in names if self.engine.get_tensor_mode(tensor) == trt.TensorIOMode.INPUT]
         if len(inputs) != 1:
             raise UserError(f"{name}: the engine has {len(inputs)} inputs, not one: it is no detection network's")
-        self.input, = inputs
+        (self.input,) = inputs
         self.outputs = [tensor for tensor in names if tensor != self.input]
         kinds = numpy_types(trt)
         self._types = {tensor: kinds[self.engine.get_tensor_dtype(tensor)] for tensor in names}
@@ -71,12 +80,12 @@ class Engine:
         if self.context is None:
             raise UserError(f"{name}: no execution context ({logger().last_error()}): free GPU memory")
         self.stream = cuda.stream_create()
-        self._buffers: Dict[str, Tuple[int, int]] = {}  # tensor name to device address and bytes
+        self._buffers: dict[str, tuple[int, int]] = {}  # tensor name to device address and bytes
         self.shape: Shape = ()
         self.bind(self.opt_shape)
 
     @classmethod
-    def load(cls, path: str, cuda: Cuda) -> "Engine":
+    def load(cls, path: str, cuda: Cuda) -> Engine:
         """Read a plan file.
 
         Raises:
@@ -95,12 +104,17 @@ class Engine:
             UserError: the engine does not take that shape.
         """
         # a static engine's shape is set already, and is the only one it has
-        accepted = (self.context.set_input_shape(self.input, tuple(shape)) if self._is_dynamic
-                    else tuple(shape) == self.max_shape)
+        accepted = (
+            self.context.set_input_shape(self.input, tuple(shape))
+            if self._is_dynamic
+            else tuple(shape) == self.max_shape
+        )
         if not accepted:
-            raise UserError(f"{self.name}: input {self.input} takes {self.min_shape} to {self.max_shape}, not "
-                            f"{tuple(shape)}: build it with other --shapes, --min-shapes and --max-shapes")
-        for tensor in [self.input] + self.outputs:
+            raise UserError(
+                f"{self.name}: input {self.input} takes {self.min_shape} to {self.max_shape}, not "
+                f"{tuple(shape)}: build it with other --shapes, --min-shapes and --max-shapes"
+            )
+        for tensor in [self.input, *self.outputs]:
             size = tuple(self.context.get_tensor_shape(tensor))
             if -1 in size:
                 raise UserError(f"{self.name}: the shape of {tensor} {size} depends on the data: export without NMS")
@@ -137,7 +151,7 @@ class Engine:
         """Run images (B, 3, H, W), any B; the first output (B, ...)."""
         return self.infer(images)[self.outputs[0]]
 
-    def infer(self, images: np.ndarray) -> Dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run images in as many batches as needed; short batches are padded with zeros.
 
         Args:
@@ -149,23 +163,32 @@ class Engine:
         Raises:
             UserError: the image size does not fit the engine.
         """
-        fits = images.ndim == 4 and len(images) > 0 and all(
-            low <= size <= high for low, size, high in zip(self.min_shape[1:], images.shape[1:], self.max_shape[1:]))
+        fits = (
+            images.ndim == 4
+            and len(images) > 0
+            and all(
+                low <= size <= high for low, size, high in zip(self.min_shape[1:], images.shape[1:], self.max_shape[1:])
+            )
+        )
         if not fits:
-            raise UserError(f"{self.name} takes images {self.min_shape} to {self.max_shape}, not {images.shape}: "
-                            "use the size that it was built with")
-        results: Dict[str, List[np.ndarray]] = {tensor: [] for tensor in self.outputs}
+            raise UserError(
+                f"{self.name} takes images {self.min_shape} to {self.max_shape}, not {images.shape}: "
+                "use the size that it was built with"
+            )
+        results: dict[str, list[np.ndarray]] = {tensor: [] for tensor in self.outputs}
         for first, count, batch in chunks(len(images), self.min_shape[0], self.max_shape[0]):
-            padded = np.zeros((batch,) + images.shape[1:], dtype=self._types[self.input])
-            padded[:count] = images[first:first + count]
+            padded = np.zeros((batch, *images.shape[1:]), dtype=self._types[self.input])
+            padded[:count] = images[first : first + count]
             for tensor, output in self._run(padded).items():
                 if output.ndim == 0 or len(output) != batch:
-                    raise UserError(f"{self.name}: output {tensor} {output.shape} has no batch dimension of {batch}: "
-                                    "export the network with a batch of its own for each image")
+                    raise UserError(
+                        f"{self.name}: output {tensor} {output.shape} has no batch dimension of {batch}: "
+                        "export the network with a batch of its own for each image"
+                    )
                 results[tensor].append(output[:count])
         return {tensor: np.concatenate(parts) for tensor, parts in results.items()}
 
-    def _run(self, batch: np.ndarray) -> Dict[str, np.ndarray]:
+    def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         if batch.shape != self.shape:
             self.bind(batch.shape)
         self._cuda.upload_async(self._buffers[self.input][0], batch, self.stream)
@@ -185,7 +208,7 @@ class Engine:
         self.context = self.engine = self._runtime = None  # in this order: each keeps the next alive
         self._cuda.stream_destroy(self.stream)
 
-    def __enter__(self) -> "Engine":
+    def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *exception: object) -> None:

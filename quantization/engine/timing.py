@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -34,17 +34,18 @@ class Round:
 
     qps: float
     latency_ms: float
-    p99_ms: Optional[float] = None
-    launches: Optional[int] = None
+    p99_ms: float | None = None
+    launches: int | None = None
 
 
-def round_order(names: Sequence[str], rounds: int) -> List[List[str]]:
+def round_order(names: Sequence[str], rounds: int) -> list[list[str]]:
     """The order of the engines in each round: forwards and backwards in turn, which cancels a linear drift."""
     return [list(names) if index % 2 == 0 else list(reversed(names)) for index in range(rounds)]
 
 
-def time_slice(cuda: Cuda, stream: int, launch: Callable[[], None], seconds: float,
-               events: Sequence[int]) -> np.ndarray:
+def time_slice(
+    cuda: Cuda, stream: int, launch: Callable[[], None], seconds: float, events: Sequence[int]
+) -> np.ndarray:
     """Launch back to back for about ``seconds`` of GPU time.
 
     Args:
@@ -57,7 +58,7 @@ def time_slice(cuda: Cuda, stream: int, launch: Callable[[], None], seconds: flo
     Returns:
         (N,) milliseconds of each launch, from the end of the launch before it to its own end.
     """
-    times: List[float] = []
+    times: list[float] = []
     total = 0.0
     while total < seconds * 1000:
         mean = total / len(times) if times else 0.0
@@ -77,12 +78,23 @@ def time_slice(cuda: Cuda, stream: int, launch: Callable[[], None], seconds: flo
 
 def as_round(times_ms: np.ndarray) -> Round:
     """Statistics of one slice. Times (N,) in ms."""
-    return Round(qps=1000 * len(times_ms) / float(times_ms.sum()), latency_ms=float(np.median(times_ms)),
-                 p99_ms=float(np.percentile(times_ms, 99)), launches=len(times_ms))
+    return Round(
+        qps=1000 * len(times_ms) / float(times_ms.sum()),
+        latency_ms=float(np.median(times_ms)),
+        p99_ms=float(np.percentile(times_ms, 99)),
+        launches=len(times_ms),
+    )
 
 
-def time_engines(engines: Mapping[str, Engine], cuda: Cuda, rounds: int, duration: float, warmup: float,
-                 cuda_graph: bool = True, report: Callable[[str], None] = print) -> Tuple[Dict[str, List[Round]], bool]:
+def time_engines(
+    engines: Mapping[str, Engine],
+    cuda: Cuda,
+    rounds: int,
+    duration: float,
+    warmup: float,
+    cuda_graph: bool = True,
+    report: Callable[[str], None] = print,
+) -> tuple[dict[str, list[Round]], bool]:
     """Time engines in interleaved rounds, each on random pixels of the shape it is bound to.
 
     Args:
@@ -103,7 +115,7 @@ def time_engines(engines: Mapping[str, Engine], cuda: Cuda, rounds: int, duratio
         cuda.stream_synchronize(engine.stream)
     graphs = _capture(engines, cuda, report) if cuda_graph else {}
     events = [cuda.event_create() for _ in range(EVENTS)]
-    results: Dict[str, List[Round]] = {name: [] for name in engines}
+    results: dict[str, list[Round]] = {name: [] for name in engines}
     try:
         for index, order in enumerate(round_order(list(engines), rounds)):
             for name in order:
@@ -111,8 +123,10 @@ def time_engines(engines: Mapping[str, Engine], cuda: Cuda, rounds: int, duratio
                 launch = _launcher(cuda, engines[name], graphs.get(name))
                 time_slice(cuda, stream, launch, warmup, events)
                 results[name].append(as_round(time_slice(cuda, stream, launch, duration, events)))
-            report(f"round {index + 1}/{rounds}: " + ", ".join(
-                f"{name} {results[name][-1].qps:.1f} qps" for name in engines))
+            report(
+                f"round {index + 1}/{rounds}: "
+                + ", ".join(f"{name} {results[name][-1].qps:.1f} qps" for name in engines)
+            )
     finally:
         for event in events:
             cuda.event_destroy(event)
@@ -121,12 +135,12 @@ def time_engines(engines: Mapping[str, Engine], cuda: Cuda, rounds: int, duratio
     return results, bool(graphs)
 
 
-def _launcher(cuda: Cuda, engine: Engine, graph: Optional[int]) -> Callable[[], None]:
+def _launcher(cuda: Cuda, engine: Engine, graph: int | None) -> Callable[[], None]:
     return engine.enqueue if graph is None else lambda: cuda.graph_launch(graph, engine.stream)
 
 
-def _capture(engines: Mapping[str, Engine], cuda: Cuda, report: Callable[[str], None]) -> Dict[str, int]:
-    graphs: Dict[str, int] = {}
+def _capture(engines: Mapping[str, Engine], cuda: Cuda, report: Callable[[str], None]) -> dict[str, int]:
+    graphs: dict[str, int] = {}
     try:
         for name, engine in engines.items():
             graphs[name] = cuda.graph_capture(engine.stream, engine.enqueue)
@@ -138,12 +152,12 @@ def _capture(engines: Mapping[str, Engine], cuda: Cuda, report: Callable[[str], 
     return graphs
 
 
-def spread(values: Sequence[float]) -> Dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, minimum and maximum."""
     return {"median": float(np.median(values)), "min": float(min(values)), "max": float(max(values))}
 
 
-def summarize(results: Mapping[str, Sequence[Round]], reference: str, batch: int) -> Dict[str, Dict[str, Any]]:
+def summarize(results: Mapping[str, Sequence[Round]], reference: str, batch: int) -> dict[str, dict[str, Any]]:
     """The figures of each engine over its rounds.
 
     Args:
@@ -155,7 +169,7 @@ def summarize(results: Mapping[str, Sequence[Round]], reference: str, batch: int
         name to ``qps`` (batches a second), ``images_per_s``, ``latency_ms``, ``ratio`` (qps to the reference's in the
         same round), each with median, min and max over the rounds, and the ``rounds`` themselves.
     """
-    summary: Dict[str, Dict[str, Any]] = {}
+    summary: dict[str, dict[str, Any]] = {}
     for name, rounds in results.items():
         qps = [item.qps for item in rounds]
         summary[name] = {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Optional
+from typing import Any
 
-from quantization.errors import atomic_write
+from quantization.files import atomic_write
 
 
 class TimingCache:
@@ -18,7 +18,7 @@ class TimingCache:
         path: file, read if it exists and written by ``save``; None: for this process only.
     """
 
-    def __init__(self, path: Optional[str] = None) -> None:
+    def __init__(self, path: str | None = None) -> None:
         self.path = path
         self._cache: Any = None
 

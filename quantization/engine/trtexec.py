@@ -7,9 +7,9 @@ import os
 import re
 import shutil
 import subprocess
-from typing import List, Mapping, Optional, Sequence
+from typing import Mapping, Sequence
 
-from quantization.engine import tensorrt_versions as versions
+from quantization.engine import versions
 from quantization.engine.options import BuildOptions, ShapeRange, check_options, format_shapes
 from quantization.engine.timing import Round
 from quantization.errors import UserError
@@ -34,8 +34,9 @@ class TimingOptions:
     spin_wait: bool = True
 
 
-def build_flags(options: BuildOptions, version: versions.Version,
-                profile: Optional[Mapping[str, ShapeRange]] = None) -> List[str]:
+def build_flags(
+    options: BuildOptions, version: versions.Version, profile: Mapping[str, ShapeRange] | None = None
+) -> list[str]:
     """trtexec's flags for a build.
 
     Args:
@@ -47,7 +48,7 @@ def build_flags(options: BuildOptions, version: versions.Version,
         UserError: this version cannot do it.
     """
     check_options(options, version)
-    flags: List[str] = []
+    flags: list[str] = []
     if not options.is_typed(version):
         flags.append("--fp16")
         if options.mode in ("ptq", "qat"):
@@ -69,10 +70,10 @@ def build_flags(options: BuildOptions, version: versions.Version,
         flags.append("--noTF32")
     if options.timing_cache:
         flags.append(f"--timingCacheFile={options.timing_cache}")
-    return flags + ["--profilingVerbosity=detailed"]
+    return [*flags, "--profilingVerbosity=detailed"]
 
 
-def shape_flags(options: BuildOptions, profile: Optional[Mapping[str, ShapeRange]]) -> List[str]:
+def shape_flags(options: BuildOptions, profile: Mapping[str, ShapeRange] | None) -> list[str]:
     """trtexec's flags for the shapes; ``profile`` as in :func:`build_flags`."""
     if profile is None:
         opt = dict(options.shapes or {})
@@ -83,12 +84,16 @@ def shape_flags(options: BuildOptions, profile: Optional[Mapping[str, ShapeRange
         return []
     flags = [f"--shapes={format_shapes(opt)}"]
     if low != opt or high != opt:
-        flags = [f"--minShapes={format_shapes(low)}", f"--optShapes={format_shapes(opt)}",
-                 f"--maxShapes={format_shapes(high)}"] + flags
+        flags = [
+            f"--minShapes={format_shapes(low)}",
+            f"--optShapes={format_shapes(opt)}",
+            f"--maxShapes={format_shapes(high)}",
+            *flags,
+        ]
     return flags
 
 
-def timing_flags(timing: TimingOptions, version: versions.Version) -> List[str]:
+def timing_flags(timing: TimingOptions, version: versions.Version) -> list[str]:
     """trtexec's flags for one timed run. From 11.0 a graph, spin wait and no transfers are the default."""
     flags = [f"--warmUp={timing.warmup * 1000:g}", f"--duration={timing.duration:g}"]
     if versions.has_fast_timing_defaults(version):
@@ -96,13 +101,14 @@ def timing_flags(timing: TimingOptions, version: versions.Version) -> List[str]:
         return flags + ([] if timing.spin_wait else ["--noSpinWait"])
     flags += ["--useCudaGraph"] if timing.cuda_graph else []
     flags += ["--useSpinWait"] if timing.spin_wait else []
-    return flags + ["--noDataTransfers", "--separateProfileRun"]
+    return [*flags, "--noDataTransfers", "--separateProfileRun"]
 
 
-def export_flags(layer_info: Optional[str], profile: Optional[str]) -> List[str]:
+def export_flags(layer_info: str | None, profile: str | None) -> list[str]:
     """trtexec's flags for the layer and profile JSON files."""
     return ([f"--exportLayerInfo={layer_info}"] if layer_info else []) + (
-        [f"--exportProfile={profile}"] if profile else [])
+        [f"--exportProfile={profile}"] if profile else []
+    )
 
 
 def find_trtexec() -> str:
@@ -113,8 +119,10 @@ def find_trtexec() -> str:
     """
     path = shutil.which("trtexec") or shutil.which("trtexec", path=JETPACK_FOLDER)
     if path is None:
-        raise UserError(f"trtexec is neither on the PATH nor in {JETPACK_FOLDER}: drop --use-trtexec to use TensorRT's "
-                        "Python package")
+        raise UserError(
+            f"trtexec is neither on the PATH nor in {JETPACK_FOLDER}: drop --use-trtexec to use TensorRT's "
+            "Python package"
+        )
     return path
 
 
@@ -160,8 +168,11 @@ def parse_performance(output: str) -> Round:
     latency = re.search(r"\] Latency: .*?median = ([\d.eE+-]+) ms(?:.*?percentile\(99%\) = ([\d.eE+-]+) ms)?", output)
     if throughput is None or latency is None:
         raise UserError("trtexec's output has no performance summary: run its command line by hand")
-    return Round(qps=float(throughput.group(1)), latency_ms=float(latency.group(1)),
-                 p99_ms=float(latency.group(2)) if latency.group(2) else None)
+    return Round(
+        qps=float(throughput.group(1)),
+        latency_ms=float(latency.group(1)),
+        p99_ms=float(latency.group(2)) if latency.group(2) else None,
+    )
 
 
 def parse_batch(output: str) -> int:

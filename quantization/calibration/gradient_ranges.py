@@ -1,0 +1,159 @@
+"""Activation ranges by what they do to the detections: ``--calib-method sqnr``.
+
+A tensor's own error says little of the detections': most values belong to background, and those that a narrow range
+cuts off belong to objects. To first order, as in sqnr.py, quantizing a tensor x changes the network's outputs by
+J delta, and E[(v^T J delta)^2] = |J delta|^2 for v ~ N(0, 1) on the outputs. Since delta_i depends on x_i and the range
+only,
+
+    v^T J delta = sum over bins of delta(bin) * (sum over the values x_i in the bin of (v^T J)_i)
+
+so that one backward pass, kept as a histogram of gradients, measures every candidate range. The sum comes before the
+square: values that are all cut off alike weigh more than roundings that cancel out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Collection, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from quantization.errors import UserError
+from quantization.quantizers.pass_memo import TensorMemo
+from quantization.upstream.outputs import LEAST_ENERGY, Outputs, frozen_parameters, random_directions
+
+BINS = 4096  # 32 a level at the widest range
+IMAGES = 256  # about as many as calibration takes; of 64, the best range for boxes was missed on one net of two
+CHUNK = 4  # images a backward pass
+# what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
+# yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
+BOX_WEIGHT = 100.0
+CANDIDATES = 256  # ranges, each 1.1 % wider than the one before
+LEAST = 0.0625  # the narrowest, in parts of the largest value
+
+
+class GradientHistogram:
+    """Sums of gradients by the magnitude of the value that each belongs to, for each image.
+
+    Args:
+        reach: the largest magnitude.
+    """
+
+    def __init__(self, reach: float) -> None:
+        self.range = reach
+        self.rows: list[Tensor] = []  # (BINS,) float64, one an image
+
+    def add(self, x: Tensor, gradient: Tensor) -> None:
+        """Count values and their gradients, (B, ...) each. Values beyond the range go to the last bin."""
+        for values, slopes in zip(x.flatten(1), gradient.flatten(1)):
+            bins = (values.abs() * (BINS / self.range)).long().clamp_(max=BINS - 1)
+            # the error is odd: that of -x is minus that of x
+            self.rows.append(torch.bincount(bins, (slopes * values.sign()).double(), BINS))
+
+    def errors(self, amax: Tensor) -> Tensor:
+        """v^T J delta at each candidate range: (K,) float64 to (K, images)."""
+        centres = (torch.arange(BINS, dtype=torch.float64, device=amax.device) + 0.5) * (self.range / BINS)
+        scale = amax[:, None] / 127
+        delta = (centres / scale).round().clamp(max=127) * scale - centres  # (K, BINS)
+        return delta @ torch.stack(self.rows, 1)
+
+    def energy(self, amax: float) -> float:
+        """The error energy in the detections, in parts of theirs, at one range."""
+        candidate = torch.tensor([amax], dtype=torch.float64, device=self.rows[0].device)
+        return float(self.errors(candidate).square().mean().clamp(min=LEAST_ENERGY))
+
+    def reaches_outputs(self) -> bool:
+        """Whether the tensor reaches the outputs."""
+        return any(bool(row.any()) for row in self.rows)
+
+
+class Probe(torch.autograd.Function):
+    """Passes a tensor through; the backward pass counts its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, histogram: GradientHistogram) -> Tensor:
+        ctx.histogram = histogram
+        ctx.save_for_backward(x)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        ctx.histogram.add(ctx.saved_tensors[0], gradient)
+        return gradient, None
+
+
+class GroupProbe(nn.Module):
+    """Stands in for the quantizer of a group: probes each distinct tensor once, for all its readers together.
+
+    Args:
+        reaches: the largest magnitude of each distinct tensor, in the order of the forward pass; 0: it is not probed.
+    """
+
+    def __init__(self, reaches: Sequence[float]) -> None:
+        super().__init__()
+        self.histograms = [GradientHistogram(reach) if reach else None for reach in reaches]
+        self._seen = TensorMemo()  # what the readers of a tensor got
+
+    def forward(self, x: Tensor) -> Tensor:
+        probed = self._seen.find(x)
+        if probed is not None:
+            return probed
+        histogram = self.histograms[len(self._seen)]
+        probed = x if histogram is None else Probe.apply(x, histogram)
+        self._seen.add(x, probed)
+        return probed
+
+    def found(self) -> list[GradientHistogram | None]:
+        """The histograms of the tensors that reach the outputs, None for the others."""
+        return [
+            histogram if histogram is not None and histogram.reaches_outputs() else None
+            for histogram in self.histograms
+        ]
+
+    def forget(self) -> None:
+        """Call after each pass."""
+        self._seen.clear()
+
+
+def fill(
+    probes: Collection[GroupProbe], model: nn.Module, outputs: Outputs, batches: Iterable[Tensor], seed: int = 0
+) -> None:
+    """Fill the histograms of ``probes``, which sit in ``model``, from the first ``IMAGES`` images.
+
+    Args:
+        probes: the stand-ins of the model's quantizers.
+        model: in eval mode.
+        outputs: gives its output maps, each (B, ...).
+        batches: images (B, 3, H, W), floats in 0..1 on the model's device.
+        seed: of the directions.
+
+    Raises:
+        UserError: an output is NaN or infinite.
+    """
+    left, generator = IMAGES, None
+    with frozen_parameters(model), torch.enable_grad(), tqdm(desc="Gradients", unit="image", leave=False) as bar:
+        for batch in batches:
+            for images in batch[:left].split(CHUNK):
+                if generator is None:
+                    generator = torch.Generator(device=images.device).manual_seed(seed)
+                images = images.clone().requires_grad_(True)
+                maps = [part.float() for part in outputs(images)]
+                if not all(bool(torch.isfinite(part).all()) for part in maps):
+                    raise UserError("the detections of a calibration image are NaN or infinite: check the checkpoint")
+                torch.autograd.grad(maps, images, random_directions(maps, generator), allow_unused=True)
+                for group in probes:
+                    group.forget()
+                left -= len(images)
+                bar.update(len(images))
+            if left <= 0:
+                return
+
+
+def best_amax(histograms: Sequence[GradientHistogram]) -> float:
+    """The range with the least error in the detections when all these tensors share it."""
+    reach = max(histogram.range for histogram in histograms)
+    exponents = torch.linspace(1, 0, CANDIDATES, dtype=torch.float64, device=histograms[0].rows[0].device)
+    candidates = reach * LEAST**exponents
+    errors = torch.stack([histogram.errors(candidates) for histogram in histograms]).sum(0)  # (K, images)
+    return float(candidates[errors.square().mean(1).argmin()])

@@ -1,0 +1,230 @@
+"""One scale for the tensors of a group: a histogram for each distinct tensor, and an amax that suits all of them.
+
+A tensor that three convolutions read counts once. The published tool lets all readers fill one histogram, so a tensor
+counts as often as it is read, and large tensors outweigh small ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quantization.calibration.gradient_ranges import GradientHistogram, best_amax
+from quantization.calibration.histograms import HistogramCalibrator, MaxCalibrator, compute_amax_all, make_calibrator
+from quantization.calibration.observation import Observation, largest_magnitudes, observe
+from quantization.calibration.range_search import FIRST_CANDIDATE, squared_errors
+from quantization.quantizers.pass_memo import TensorMemo
+
+CHOICES = ("error", "joint", "max")
+WARN_RATIO = 4.0  # two of eight bits
+
+
+class GroupCalibrator:
+    """Collects the distinct tensors that the quantizers of one group read.
+
+    Args:
+        method: activation calibration, one of ``calib.METHODS``.
+
+    Attributes:
+        tensors: a calibrator for each distinct tensor, in the order of the forward pass.
+        readers: the places that read each of them.
+        gradients: of the detections, for each of them (method "sqnr"); None: it has no values, or does not reach them.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.tensors: list[HistogramCalibrator | MaxCalibrator] = []
+        self.readers: list[list[str]] = []
+        self.gradients: list[GradientHistogram | None] = []
+        self._seen = TensorMemo()  # index in tensors
+        self._observed: list[tuple[int, Observation]] = []  # index in tensors
+
+    def collect(self, x: Tensor, place: str) -> None:
+        """Observe ``x`` unless it came by in this forward pass already; ``end_batch`` counts it."""
+        index = self._seen.find(x)
+        if index is None:
+            index = len(self._seen)
+            self._seen.add(x, index)
+            if index == len(self.tensors):
+                self.tensors.append(make_calibrator(self.method))
+                self.readers.append([])
+            self._observed.append((index, observe(x)))
+        if place not in self.readers[index]:
+            self.readers[index].append(place)
+
+    def take_observed(self) -> list[tuple[HistogramCalibrator | MaxCalibrator, Observation]]:
+        """What this forward pass showed, with the calibrator that is to count it; the next pass starts afresh."""
+        observed = [(self.tensors[index], observation) for index, observation in self._observed]
+        self._seen.clear()
+        self._observed = []
+        return observed
+
+
+def end_batch(calibrators: Collection[GroupCalibrator]) -> None:
+    """Count what one forward pass showed to all these calibrators, with one wait for the GPU.
+
+    Raises:
+        ValueError: a tensor held NaN or infinity.
+    """
+    observed = [entry for calibrator in calibrators for entry in calibrator.take_observed()]
+    if observed:
+        largest = largest_magnitudes([observation for _, observation in observed])
+        for (calibrator, observation), value in zip(observed, largest):
+            calibrator.count(observation, value)
+
+
+class Collector(nn.Module):
+    """Stands in for a quantizer during calibration: shows every tensor to the group's calibrator, unchanged."""
+
+    def __init__(self, calibrator: GroupCalibrator, place: str) -> None:
+        super().__init__()
+        self.calibrator, self.place = calibrator, place
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calibrator.collect(x, self.place)
+        return x
+
+
+@dataclass
+class GroupScale:
+    """What sharing one scale means for a group.
+
+    Attributes:
+        amax: of the group.
+        readers: the places that read each distinct tensor.
+        own: the amax that each distinct tensor would have alone.
+        cost_db: signal-to-noise ratio that each loses by sharing, in decibels; empty without histograms.
+    """
+
+    amax: float
+    readers: list[list[str]]
+    own: list[float]
+    cost_db: list[float]
+
+    @property
+    def ratio(self) -> float:
+        """Largest over least own amax."""
+        return max(self.own) / min(self.own)
+
+    def advice(self) -> str | None:
+        """What to do about a group whose tensors differ by more than ``WARN_RATIO``; None for the others."""
+        if self.ratio <= WARN_RATIO:
+            return None
+        loser = (
+            max(range(len(self.own)), key=lambda index: self.cost_db[index])
+            if self.cost_db
+            else min(range(len(self.own)), key=lambda index: self.own[index])
+        )
+        cost = f" by {self.cost_db[loser]:.1f} dB" if self.cost_db else ""
+        return (
+            f"the tensors of {', '.join(self.readers[loser])} and its group differ {self.ratio:.1f}-fold in amax; "
+            f"sharing lowers its signal-to-noise ratio{cost}. If the accuracy suffers, leave "
+            f"{', '.join(self.readers[loser])} in float (--ignore-policy): one Reformat for each Concat between them"
+        )
+
+
+def group_scales(calibrators: dict[str, GroupCalibrator], choice: str = "error") -> dict[str, GroupScale | None]:
+    """The amax of every group.
+
+    Args:
+        calibrators: name to calibrator.
+        choice: for groups of several tensors: "error" minimises the sum over the tensors of the squared quantization
+            error divided by the tensor's energy, "joint" calibrates the sum of the histograms, "max" takes the largest
+            amax (as YOLOv6 does). Without histograms (method "max") it is always "max"; where the gradients of the
+            detections are known, "error" and "joint" both minimise the error there.
+
+    Returns:
+        Name to scale, or None where no tensor was seen.
+    """
+    singles = {
+        f"{name}/{number}": tensor
+        for name, calibrator in calibrators.items()
+        for number, tensor in enumerate(calibrator.tensors)
+    }
+    own = {name: float(amax) for name, amax in compute_amax_all(singles).items() if amax is not None}
+    result: dict[str, GroupScale | None] = {}
+    for name, calibrator in calibrators.items():
+        amax = [own[f"{name}/{number}"] for number in range(len(calibrator.tensors))]
+        histograms = [
+            tensor
+            for tensor in calibrator.tensors
+            if isinstance(tensor, HistogramCalibrator) and tensor.counts is not None
+        ]
+        if not amax:
+            result[name] = None
+            continue
+        if any(histogram is not None for histogram in calibrator.gradients):
+            result[name] = scale_by_detections(calibrator, amax, choice)
+            continue
+        if len(histograms) < 2 or choice == "max":
+            shared = max(amax)
+        elif choice == "joint":
+            shared = float(joint_histogram(histograms).compute_amax())
+        else:
+            shared = least_error_amax(histograms)
+        cost = (
+            [
+                10 * float(torch.log10(error_at(tensor, shared) / error_at(tensor, alone)))
+                for tensor, alone in zip(histograms, amax)
+            ]
+            if len(histograms) == len(amax)
+            else []
+        )
+        result[name] = GroupScale(shared, calibrator.readers, amax, cost)
+    return result
+
+
+def scale_by_detections(calibrator: GroupCalibrator, own: Sequence[float], choice: str) -> GroupScale:
+    """A group's scale from the gradients of the detections.
+
+    Args:
+        calibrator: with the gradients of one tensor at least.
+        own: each tensor's amax of least squared error, which is that of a tensor that does not reach the detections.
+        choice: one of ``CHOICES``.
+    """
+    probed = [histogram for histogram in calibrator.gradients if histogram is not None]
+    alone = [
+        amax if histogram is None else best_amax([histogram]) for amax, histogram in zip(own, calibrator.gradients)
+    ]
+    shared = max(alone) if choice == "max" else best_amax(probed)
+    cost = [
+        0.0 if histogram is None else 10 * math.log10(histogram.energy(shared) / histogram.energy(amax))
+        for amax, histogram in zip(alone, calibrator.gradients)
+    ]
+    return GroupScale(shared, calibrator.readers, alone, cost)
+
+
+def error_at(histogram: HistogramCalibrator, amax: float) -> Tensor:
+    """Squared error of a histogram's values at one amax, in squared bins; above zero. Shape ()."""
+    width = histogram.range / histogram.num_bins
+    bins = torch.full((1,), amax / width, dtype=torch.float64, device=histogram.counts.device)
+    return squared_errors(histogram.counts, bins)[0].clamp(min=1e-30)
+
+
+def least_error_amax(histograms: Sequence[HistogramCalibrator]) -> float:
+    """The amax with the least sum over the tensors of squared error / energy, each in units of its own bins."""
+    reach = max(histogram.range for histogram in histograms)
+    num_bins, device = histograms[0].num_bins, histograms[0].counts.device
+    candidates = (torch.arange(FIRST_CANDIDATE, num_bins, dtype=torch.float64, device=device) + 0.5) * reach / num_bins
+    total = torch.zeros_like(candidates)
+    for histogram in histograms:
+        width = histogram.range / num_bins
+        centres = torch.arange(num_bins, dtype=torch.float64, device=device) + 0.5
+        energy = (histogram.counts * centres * centres).sum()
+        total += squared_errors(histogram.counts, candidates / width) / energy
+    return float(candidates[total.argmin()])
+
+
+def joint_histogram(histograms: Sequence[HistogramCalibrator]) -> HistogramCalibrator:
+    """One histogram of all tensors: bins are put where their centres lie in the widest range."""
+    result = HistogramCalibrator(histograms[0].method, histograms[0].percentile, histograms[0].num_bins)
+    result.seen, result.range = True, max(histogram.range for histogram in histograms)
+    result.counts = torch.zeros_like(histograms[0].counts)
+    for histogram in histograms:
+        centres = torch.arange(result.num_bins, device=result.counts.device) + 0.5
+        result.counts.scatter_add_(0, (centres * (histogram.range / result.range)).long(), histogram.counts)
+    return result

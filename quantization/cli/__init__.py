@@ -1,0 +1,1 @@
+"""Command line: argparse parsers built from the option dataclasses, and the commands; no other room may know argparse."""

@@ -1,0 +1,1 @@
+"""Images and labels of a data set, read, checked and batched; no models."""

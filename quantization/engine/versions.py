@@ -1,0 +1,125 @@
+"""What differs between TensorRT 8.5 and 11, one named function for each difference.
+
+Sources: NVIDIA's release notes and 10.x to 11.x migration guide. Attribute names were looked up in the Python modules
+8.6.0, 10.16.1 and 11.4.0, trtexec's options in its source of 8.5.3, 8.6.1, 10.0.1, 10.12, 10.16, 11.0 and 11.1.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from typing import Any, Tuple
+
+from quantization.errors import UserError
+
+Version = Tuple[int, int, int]
+
+OLDEST: Version = (8, 5, 0)
+
+
+def parse_version(text: str) -> Version:
+    """Read a version such as ``8.6``, ``8.6.0`` or ``10.16.1.11``.
+
+    Raises:
+        UserError: the text is no version, or one older than 8.5.
+    """
+    match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    if match is None:
+        raise UserError(f"TensorRT version {text!r} is not of the form 8.6 or 10.16.1: correct --trt-version")
+    version = (int(match.group(1)), int(match.group(2)), int(match.group(3) or 0))
+    if version < OLDEST:
+        raise UserError(f"TensorRT {text} is too old: these tools need the tensor-name API of 8.5 or newer")
+    return version
+
+
+def parse_version_number(number: int) -> Version:
+    """Decode NV_TENSORRT_VERSION as trtexec prints it: 8601 is 8.6.1, 101600 is 10.16.0."""
+    major_unit = 1000 if number < 100000 else 10000  # the major version got one more digit in 10.0
+    return number // major_unit, number % major_unit // 100, number % 100
+
+
+def is_strongly_typed_only(version: Version) -> bool:
+    """From 11.0 every network is strongly typed: --fp16, --int8 and their builder flags are gone."""
+    return version >= (11, 0, 0)
+
+
+def has_strong_typing(version: Version) -> bool:
+    """NetworkDefinitionCreationFlag.STRONGLY_TYPED and --stronglyTyped came with 10.0."""
+    return version >= (10, 0, 0)
+
+
+def has_implicit_ptq(version: Version) -> bool:
+    """Calibrators were deprecated in 10.1 and removed in 11.0."""
+    return version < (11, 0, 0)
+
+
+def has_opt_level(version: Version) -> bool:
+    """builder_optimization_level came with 8.6."""
+    return version >= (8, 6, 0)
+
+
+def build_only_flag(version: Version) -> str:
+    """trtexec's --buildOnly was renamed in 8.6 and the old name removed in 10.0."""
+    return "--skipInference" if version >= (8, 6, 0) else "--buildOnly"
+
+
+def has_fast_timing_defaults(version: Version) -> bool:
+    """From 11.0 trtexec uses a CUDA graph, spin wait, no data transfers and a separate profile run by itself."""
+    return version >= (11, 0, 0)
+
+
+def tactic_sources(version: Version) -> tuple[str, ...]:
+    """Names of the tactic sources; the three libraries were removed in 11.0."""
+    convolutions = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
+    return convolutions if version >= (11, 0, 0) else ("CUBLAS", "CUBLAS_LT", "CUDNN", *convolutions)
+
+
+def network_flags(trt: Any, strongly_typed: bool) -> int:
+    """Flags for ``Builder.create_network``: explicit batch has no flag from 11.0, strong typing has one from 10.0."""
+    flags = trt.NetworkDefinitionCreationFlag
+    names = ["EXPLICIT_BATCH"] + (["STRONGLY_TYPED"] if strongly_typed else [])
+    return sum(1 << int(getattr(flags, name)) for name in names if hasattr(flags, name))
+
+
+@functools.lru_cache(maxsize=None)
+def import_tensorrt() -> Any:
+    """Import the tensorrt module.
+
+    Raises:
+        UserError: it is missing, broken or older than 8.5.
+    """
+    try:
+        import tensorrt
+    except (ImportError, OSError) as error:  # its own loader raises FileNotFoundError for a missing library
+        raise UserError(
+            f"the Python package tensorrt cannot be imported ({error}): install it (pip install tensorrt; "
+            "JetPack brings its own), or see --use-trtexec and --dry-run"
+        ) from error
+    parse_version(tensorrt.__version__)
+    return tensorrt
+
+
+@functools.lru_cache(maxsize=None)
+def logger() -> Any:
+    """The process's one TensorRT logger (TensorRT ignores a second). Errors are printed and kept in ``errors``;
+    warnings and information are printed when ``verbose`` is set."""
+    trt = import_tensorrt()
+
+    class Log(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.verbose = False
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            is_error = severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
+            if is_error:
+                self.errors.append(" ".join(message.split()))
+            if is_error or (self.verbose and severity != trt.ILogger.VERBOSE):
+                print(f"[TensorRT] {message}", file=sys.stderr)
+
+        def last_error(self) -> str:
+            return self.errors[-1] if self.errors else "no error message"
+
+    return Log()

@@ -1,0 +1,1 @@
+"""From predictions to COCO mAP: ground truth, detections, predictors; no torch."""

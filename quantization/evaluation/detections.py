@@ -1,0 +1,87 @@
+"""From a YOLO output tensor to boxes, in numpy: no torch, so that it also serves engines on a Jetson."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MAX_CANDIDATES = 30_000  # as both upstreams: the best boxes by score go into suppression
+MAX_BOX = 7680.0  # offset between classes, larger than any image side
+
+
+def nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, max_kept: int | None = None) -> np.ndarray:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes: (N, 4), x1 y1 x2 y2.
+        scores: (N,).
+        iou_threshold: boxes that overlap a better one by more than this are dropped.
+        max_kept: stop after so many.
+
+    Returns:
+        Indices of the boxes that stay, best first, int64.
+    """
+    boxes = boxes.astype(np.float64)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.argsort(-scores, kind="stable")
+    kept = []
+    while order.size and (max_kept is None or len(kept) < max_kept):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        low = np.maximum(boxes[best, :2], boxes[order, :2])
+        high = np.minimum(boxes[best, 2:], boxes[order, 2:])
+        overlap = np.prod(np.clip(high - low, 0, None), axis=1)
+        union = area[best] + area[order] - overlap
+        order = order[~(overlap > iou_threshold * union)]
+    return np.asarray(kept, dtype=np.int64)
+
+
+def detections(
+    output: np.ndarray,
+    confidence: float,
+    iou_threshold: float,
+    max_detections: int = 300,
+    objectness_only: bool = False,
+) -> np.ndarray:
+    """Boxes of one image, as the upstreams' ``non_max_suppression(multi_label=True)`` gives them.
+
+    Args:
+        output: (N, 5 + C): centre x, centre y, width, height in pixels, objectness, class probabilities.
+        confidence: least objectness, and least objectness * class probability.
+        iou_threshold: of the suppression within a class.
+        max_detections: best boxes to keep.
+        objectness_only: with one class, take the objectness as the score (yolov7 does).
+
+    Returns:
+        (M, 6) float64: x1, y1, x2, y2, score, class; best first.
+    """
+    output = output[output[:, 4] > confidence].astype(np.float64)
+    classes = output.shape[1] - 5
+    scores = output[:, 4:5] if classes == 1 and objectness_only else output[:, 5:] * output[:, 4:5]  # (N, C)
+    row, label = np.nonzero(scores > confidence)
+    score = scores[row, label]
+    if score.size > MAX_CANDIDATES:
+        best = np.argsort(-score, kind="stable")[:MAX_CANDIDATES]
+        row, label, score = row[best], label[best], score[best]
+    half = output[row, 2:4] / 2
+    boxes = np.concatenate((output[row, :2] - half, output[row, :2] + half), 1)  # (K, 4)
+    kept = nms(boxes + label[:, None] * MAX_BOX, score, iou_threshold, max_detections)
+    return np.concatenate((boxes[kept], score[kept, None], label[kept, None]), 1)
+
+
+def to_image(boxes: np.ndarray, gain: float, pad: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:
+    """Undo letterboxing.
+
+    Args:
+        boxes: (M, 4+), x1 y1 x2 y2 first, in pixels of the network's input.
+        gain: network pixels an image pixel.
+        pad: border left and above, in network pixels.
+        shape: height and width of the image.
+
+    Returns:
+        A copy in pixels of the image, clipped to it.
+    """
+    boxes = boxes.copy()
+    boxes[:, :4] = (boxes[:, :4] - np.tile(pad, 2)) / gain
+    boxes[:, [0, 2]] = boxes[:, [0, 2]].clip(0, shape[1])
+    boxes[:, [1, 3]] = boxes[:, [1, 3]].clip(0, shape[0])
+    return boxes

@@ -1,0 +1,1 @@
+"""From a quantized model to a checked Q/DQ ONNX; nothing here reads data sets."""

@@ -1,0 +1,132 @@
+"""FP16 for what is not quantized: strongly typed TensorRT (11, or 10 on request) runs a network as it is written.
+
+    images (FP32) -- Cast -- Conv, Q/DQ with FP16 scales ... head convolutions -- Cast -- decode (FP32) -- outputs (FP32)
+
+The decode stays in FP32: FP16 holds box coordinates above 512 to half a pixel only. ONNX Runtime's own converter is not
+used since it leaves a pair of casts around every node that stays in FP32, which a strongly typed engine would run.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from quantization.errors import UserError
+from quantization.onnx_graph.graph import OnnxGraph
+
+MIN_OPSET = 19  # the first whose QuantizeLinear takes FP16
+LEAST = 2.0**-24  # least positive FP16; a scale must not become 0
+FLOAT_INPUTS = {"Resize": (1, 2)}  # inputs that stay FP32 whatever the data's type: roi and scales
+
+
+def decode_tensors(nodes: list[NodeProto]) -> set[str]:
+    """What the nodes behind the last convolutions make: no convolution reads it, directly or not."""
+    body: set[str] = set()  # tensors that a convolution depends on
+    decode: set[str] = set()
+    for node in reversed(nodes):  # topological order: readers come first here
+        if node.op_type == "Conv" or any(name in body for name in node.output):
+            body.update(node.input)
+        elif node.op_type != "Constant":  # constants belong to their readers
+            decode.update(node.output)
+    return decode
+
+
+def half(tensor: TensorProto, name: str) -> TensorProto:
+    """An FP16 copy; positive values below FP16's least are raised to it, so that no scale becomes 0."""
+    values = numpy_helper.to_array(tensor)
+    values = np.where((values > 0) & (values < LEAST), LEAST, values)
+    with np.errstate(over="ignore"):  # check_range says which tensor it was
+        return numpy_helper.from_array(values.astype(np.float16), name)
+
+
+def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Convert everything but the decode, the input and the output to FP16.
+
+    Args:
+        model: opset 19 or newer; left as it is.
+
+    Returns:
+        A new model, checked.
+
+    Raises:
+        UserError: the opset is too old, or a weight does not fit FP16.
+    """
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset < MIN_OPSET:
+        raise UserError(f"--fp16-remainder needs opset {MIN_OPSET} or newer, this is {opset}: leave --opset out")
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.value_info[:]  # the types change
+    floats = {
+        value.name
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    constants = float_constants(OnnxGraph(result))
+    decode = decode_tensors(list(result.graph.node))
+    casts: dict[str, str] = {}  # tensor name and type to the name of its cast
+    made_half: set[str] = set()
+    halves: dict[str, str] = {}
+    inputs = {value.name for value in result.graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    nodes: list[NodeProto] = []
+
+    def cast(name: str, to: int) -> str:
+        key = f"{name}_to_fp{16 if to == TensorProto.FLOAT16 else 32}"
+        if key not in casts:
+            casts[key] = key
+            nodes.append(helper.make_node("Cast", [name], [key], name=f"{key}_cast", to=to))
+        return key
+
+    for node in result.graph.node:
+        in_body = node.output[0] not in decode
+        for index, name in enumerate(node.input):
+            if name in constants and in_body and index not in FLOAT_INPUTS.get(node.op_type, ()):
+                if name not in halves:
+                    halves[name] = f"{name}_fp16"
+                    result.graph.initializer.append(half(constants[name], halves[name]))
+                    check_range(result.graph.initializer[-1], name)
+                node.input[index] = halves[name]
+            elif name in inputs and in_body:
+                node.input[index] = cast(name, TensorProto.FLOAT16)
+            elif name in made_half and not in_body:
+                node.input[index] = cast(name, TensorProto.FLOAT)
+        if in_body:
+            for item in node.attribute:
+                if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.FLOAT:
+                    item.i = TensorProto.FLOAT16
+            made_half.update(name for name in node.output if name in floats and name not in constants)
+        nodes.append(node)
+    del result.graph.node[:]
+    result.graph.node.extend(nodes)
+    remove_unread_constants(result)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def float_constants(graph: OnnxGraph) -> dict[str, TensorProto]:
+    """FP32 initializers and Constant nodes by the name of their tensor."""
+    found = {name: tensor for name, tensor in graph.initializers.items() if tensor.data_type == TensorProto.FLOAT}
+    for node in graph.nodes:
+        if node.op_type == "Constant":
+            value = graph.constant(node.output[0])
+            if value is not None and value.dtype == np.float32:
+                found[node.output[0]] = numpy_helper.from_array(value, node.output[0])
+    return found
+
+
+def check_range(tensor: TensorProto, name: str) -> None:
+    """Raises a UserError if a finite FP32 value became infinite."""
+    if not np.isfinite(numpy_helper.to_array(tensor)).all():
+        raise UserError(f"--fp16-remainder: {name} holds values above 65504, which FP16 cannot: leave the option out")
+
+
+def remove_unread_constants(model: onnx.ModelProto) -> None:
+    """Drop the FP32 originals that nothing reads any more."""
+    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+    nodes = [node for node in model.graph.node if node.op_type != "Constant" or node.output[0] in read]
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensors)

@@ -1,0 +1,1 @@
+"""Which layers get quantizers, putting them in, and which quantizers share one scale; no calibration."""

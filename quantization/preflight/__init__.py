@@ -1,0 +1,1 @@
+"""Checks on a Q/DQ ONNX that predict what TensorRT does with it; onnx and numpy only."""

@@ -1,0 +1,1 @@
+"""Quantizer backends and the quantized modules; the one seam to pytorch-quantization."""

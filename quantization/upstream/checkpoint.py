@@ -1,0 +1,103 @@
+"""Loading and saving .pt files that upstream's own tools read too."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from quantization.errors import UserError
+from quantization.files import atomic_write
+from quantization.quantizers import backend as quantizer
+from quantization.upstream import model as upstream
+
+KEY = "quant_tools"  # what the bundle adds to a checkpoint
+
+
+def load(file: str, device: torch.device, name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Load a checkpoint and fuse the model.
+
+    Args:
+        file: a .pt of the upstream's train.py, or one of the bundle.
+        device: where to put the model.
+        name: the upstream, for messages.
+
+    Returns:
+        The model in float32 and eval mode, and what the bundle saved with it (empty for a float checkpoint).
+
+    Raises:
+        UserError: the file is missing, no checkpoint, or one of another upstream or quantizer backend.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"weight file {file} does not exist")
+    try:
+        content = torch.load(str(path), map_location="cpu", weights_only=False)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if "pytorch_quantization" in str(error):
+            content = _load_again(path, error)
+        else:
+            raise UserError(
+                f"{file} was not saved by {name} ({error}): use the scripts in the checkout that trained it"
+            ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{file} is no PyTorch checkpoint ({str(error).splitlines()[0][:120]})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("ema") or content.get("model"), nn.Module):
+        raise UserError(
+            f"{file} is no YOLO checkpoint: a dictionary with the module under 'model' or 'ema' is "
+            f"expected, as {name}'s train.py saves it"
+        )
+    model = (content.get("ema") or content["model"]).float()
+    if not isinstance(getattr(model, "model", None), nn.Sequential) or not hasattr(model, "stride"):
+        raise UserError(f"{file} holds a {type(model).__name__}, no {name} detection model")
+    upstream.mend_old_checkpoint(model)
+    upstream.forget_grids(model)
+    return upstream.fuse(model).to(device), dict(content.get(KEY) or {})
+
+
+def _load_again(path: Path, error: Exception) -> Any:
+    """A checkpoint of the pytorch-quantization backend: its package may need help to import."""
+    try:
+        quantizer.import_pytorch_quantization()
+    except ImportError:
+        raise UserError(
+            f"{path} was quantized with the pytorch-quantization backend ({error}): install that package, "
+            "or quantize again with --backend native"
+        ) from error
+    return torch.load(str(path), map_location="cpu", weights_only=False)
+
+
+def save(file: str, model: nn.Module, info: dict[str, Any]) -> None:
+    """Write a checkpoint; the file appears complete or not at all.
+
+    Args:
+        file: the .pt to write.
+        model: a copy is saved, on the CPU and without gradients.
+        info: saved under ``KEY``: what is needed to rebuild and to explain the model.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    model = copy.deepcopy(model).cpu().requires_grad_(False)  # yolov7 folds into the head again when it loads
+    content = {
+        "epoch": -1,
+        "best_fitness": None,
+        "model": model,
+        "ema": None,
+        "updates": None,
+        "optimizer": None,
+        "training_results": None,
+        "wandb_id": None,
+        KEY: info,
+        "date": datetime.datetime.now().isoformat(timespec="seconds"),
+    }
+    with atomic_write(file) as temporary:
+        try:
+            torch.save(content, temporary)
+        except OSError as error:
+            raise UserError(f"{file} cannot be written ({error.strerror})") from error

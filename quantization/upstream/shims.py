@@ -1,0 +1,156 @@
+"""Shims that let an unmodified checkout of either upstream run on current packages.
+
+Each says what it mends and for which versions, and does nothing where it is not needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+import types
+from typing import Any
+
+LOG = logging.getLogger("quantization")
+
+
+def install_shims() -> None:
+    """Install all shims. Safe to call more than once."""
+    shim_pkg_resources()
+    shim_numpy()
+    shim_pillow()
+    shim_torch_load()
+    shim_torch_onnx()
+    shim_torchvision()
+
+
+def shim_pkg_resources() -> None:
+    """setuptools 82 and newer have no pkg_resources, which both upstreams import for version checks."""
+    if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
+        return
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    class DistributionNotFound(Exception):
+        def __init__(self, req: Requirement) -> None:
+            super().__init__(f"{req} is not installed")
+            self.req = req
+
+    class VersionConflict(DistributionNotFound):
+        pass
+
+    def require(requirements: Any) -> None:
+        for item in [requirements] if isinstance(requirements, str) else requirements:
+            requirement = Requirement(str(item))
+            if requirement.marker is not None and not requirement.marker.evaluate():
+                continue
+            try:
+                version = metadata.version(requirement.name)
+            except metadata.PackageNotFoundError:
+                raise DistributionNotFound(requirement) from None
+            if not requirement.specifier.contains(version, prereleases=True):
+                raise VersionConflict(requirement)
+
+    def parse_requirements(lines: Any) -> list[Requirement]:
+        lines = lines.splitlines() if isinstance(lines, str) else lines
+        stripped = (line.split("#")[0].strip() for line in lines)
+        return [Requirement(line) for line in stripped if line and not line.startswith("-")]
+
+    module = types.ModuleType("pkg_resources")
+    module.__dict__.update(
+        parse_version=Version,
+        parse_requirements=parse_requirements,
+        require=require,
+        DistributionNotFound=DistributionNotFound,
+        VersionConflict=VersionConflict,
+    )
+    sys.modules["pkg_resources"] = module
+
+
+def shim_numpy() -> None:
+    """numpy 1.24 dropped np.int and np.float, numpy 2.4 dropped np.trapz; yolov7's data set and both metrics use them."""
+    import numpy as np
+
+    for name, value in (("int", int), ("float", float), ("trapz", getattr(np, "trapezoid", None))):
+        if name not in vars(np) and value is not None:
+            setattr(np, name, value)
+
+
+def shim_pillow() -> None:
+    """Pillow 10 dropped FreeTypeFont.getsize, which both upstreams' plots call."""
+    from PIL import ImageFont
+
+    if not hasattr(ImageFont.FreeTypeFont, "getsize"):
+        ImageFont.FreeTypeFont.getsize = lambda font, text: font.getbbox(text)[2:]
+
+
+def shim_torch_load() -> None:
+    """torch 2.6 made weights_only=True the default of torch.load; checkpoints and label caches are pickled objects."""
+    import torch
+
+    if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6):
+        return
+    original = torch.load
+    if getattr(original, "_quant_tools", False):
+        return
+
+    def load(*args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("weights_only", False)
+        return original(*args, **kwargs)
+
+    load._quant_tools = True  # type: ignore[attr-defined]
+    torch.load = load
+
+
+def shim_torch_onnx() -> None:
+    """torch 2.9 made the dynamo exporter the default; upstream's export.py is written for the TorchScript one."""
+    import inspect
+
+    import torch
+
+    original = torch.onnx.export
+    if getattr(original, "_quant_tools", False) or "dynamo" not in inspect.signature(original).parameters:
+        return
+
+    def export(*args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("dynamo", False)
+        return original(*args, **kwargs)
+
+    export._quant_tools = True  # type: ignore[attr-defined]
+    torch.onnx.export = export
+
+
+def shim_torchvision() -> None:
+    """torchvision whose compiled operators do not fit torch (a CPU-only torch, a Jetson's torch) fails to import.
+
+    Its Python half is all that upstream needs, but for nms: that one is declared to torch, so that the import works,
+    and done in numpy.
+    """
+    import torch
+
+    if importlib.util.find_spec("torchvision") is None:
+        return  # upstream's own import error names the missing package
+    try:
+        import torchvision
+
+        torchvision.extension._assert_has_ops()
+        return
+    except (ImportError, RuntimeError, OSError) as error:
+        LOG.debug("torchvision without its operators: %s", error)
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # halves left behind by the failed import
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):  # the two that torchvision's import describes to torch, qnms since 0.28
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+    from quantization.evaluation.detections import nms as box_nms
+
+    def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+        kept = box_nms(boxes.detach().cpu().numpy(), scores.detach().cpu().numpy(), iou_threshold)
+        return torch.from_numpy(kept).to(boxes.device)
+
+    torchvision.ops.nms = torchvision.ops.boxes.nms = nms
+    torchvision._quant_tools_library = library  # keeps the declaration alive

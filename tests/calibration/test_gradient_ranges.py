@@ -1,0 +1,160 @@
+"""Ranges by the error in the detections, against products and sums written out, and against the net's own outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from quantization.calibration.calibrate import calibrate_model
+from quantization.calibration.gradient_ranges import GradientHistogram, GroupProbe, best_amax, fill
+from quantization.calibration.group_ranges import GroupCalibrator, end_batch, group_scales
+from quantization.errors import UserError
+from quantization.quantizers import backend as quantizer
+from quantization.quantizers.modules import QuantConv2d
+from quantization.upstream.outputs import raw_outputs
+
+
+def rounded(x: np.ndarray, amax: float) -> np.ndarray:
+    """INT8 and back."""
+    scale = amax / 127
+    return np.clip(np.round(x / scale), -128, 127) * scale
+
+
+def filled(x: torch.Tensor, slopes: torch.Tensor) -> GradientHistogram:
+    histogram = GradientHistogram(float(x.abs().max()))
+    histogram.add(x, slopes)
+    return histogram
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_error_is_the_product_of_gradient_and_rounding(layout: torch.memory_format) -> None:
+    """Image by image where much is cut off; elsewhere on average, since a bin at a boundary may round either way."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.silu(3 * torch.randn(60, 8, 16, 16, generator=generator))
+    slopes = torch.randn(60, 8, 16, 16, generator=generator)
+    slopes[0] = 0
+    histogram = filled(x, slopes.contiguous(memory_format=layout))
+    for amax in (3.0, 8.0, 12.0):  # the largest value is about 13
+        delta = rounded(x.numpy(), amax) - x.numpy()
+        expected = (slopes.numpy() * delta).sum((1, 2, 3), dtype=np.float64)
+        found = histogram.errors(torch.tensor([amax], dtype=torch.float64))[0]
+        assert found[0] == 0 and histogram.energy(amax) == pytest.approx((expected**2).mean(), rel=0.2)
+        if amax == 3:
+            np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_values_that_the_outputs_need_widen_the_range() -> None:
+    """The same values; the gradient is at the small ones, or at the large ones."""
+    x = torch.randn(8, 20_000, generator=torch.Generator().manual_seed(0))
+    large = (x.abs() > 3).float()
+    narrow, wide = (best_amax([filled(x, x * mask)]) for mask in (1 - large, large))
+    assert narrow < 3.5 < wide
+
+
+def test_shared_range_is_the_best_of_all_for_the_sum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(4, 5_000, generator=generator), 4 * torch.randn(4, 3_000, generator=generator)]
+    slopes = [torch.randn(4, 5_000, generator=generator), 0.2 * tensors[1]]
+    chosen = best_amax([filled(x, slope) for x, slope in zip(tensors, slopes)])
+
+    def error(amax: float) -> float:
+        parts = [
+            (slope.numpy() * (rounded(x.numpy(), amax) - x.numpy())).sum(1, dtype=np.float64)
+            for x, slope in zip(tensors, slopes)
+        ]
+        return float((sum(parts) ** 2).mean())
+
+    assert error(chosen) <= 1.1 * min(error(amax) for amax in np.linspace(2, 16, 300))
+
+
+class Net(nn.Module):
+    """Two convolutions read one tensor, and only where it exceeds 2 does it reach the output; a third goes nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.nowhere = (QuantConv2d(4, 4, 1, bias=False) for _ in range(3))
+        self.model = nn.ModuleList([nn.Identity(), nn.Identity()])
+        for conv in (self.first, self.second, self.nowhere):
+            conv.add_quantizers()
+            with torch.no_grad():
+                conv.weight.copy_(torch.eye(4).view(4, 4, 1, 1))
+        self.second._input_quantizer = self.first._input_quantizer
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        self.nowhere(x + 1)
+        return [torch.relu(self.first(x).abs() + self.second(x).abs() - 4)]
+
+
+@pytest.fixture
+def net() -> Net:
+    quantizer.select_backend("native")
+    return Net().eval()
+
+
+@pytest.fixture
+def batches() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(4, 4, 32, 32, generator=generator) for _ in range(8)]
+
+
+def test_readers_of_one_tensor_count_as_one(net: Net, batches: list[torch.Tensor]) -> None:
+    """By hand: the gradient at x is that of both readers together."""
+    probe = GroupProbe([float(max(x.abs().max() for x in batches))])
+    net.first._input_quantizer = net.second._input_quantizer = probe
+    net.first._weight_quantizer = net.second._weight_quantizer = net.nowhere._weight_quantizer = nn.Identity()
+    net.nowhere._input_quantizer = nn.Identity()
+    net.requires_grad_(True)
+    fill([probe], net, raw_outputs(net), batches[:1], seed=5)
+    assert net.first.weight.requires_grad and net.first.weight.grad is None
+    (histogram,) = probe.found()
+    x = batches[0]
+    out = torch.relu(2 * x.abs() - 4)
+    directions = torch.randn(out.shape, generator=torch.Generator().manual_seed(5)) / (out.square().sum() / 4).sqrt()
+    slopes = (directions * 2 * x.sign() * (out > 0)).numpy()
+    delta = rounded(x.numpy(), 2.5) - x.numpy()
+    np.testing.assert_allclose(
+        histogram.errors(torch.tensor([2.5], dtype=torch.float64))[0], (slopes * delta).sum((1, 2, 3)), atol=0.05
+    )
+
+
+def test_calibration_has_the_least_error_in_the_outputs(net: Net, batches: list[torch.Tensor]) -> None:
+    calibrate_model(net, batches, "mse")
+    by_mse, nowhere = float(net.first._input_quantizer.amax), float(net.nowhere._input_quantizer.amax)
+    calibrate_model(net, batches, "sqnr")
+    found = float(net.first._input_quantizer.amax)
+    x = torch.cat(batches).numpy()
+
+    def error(amax: float) -> float:
+        return float(((np.maximum(2 * np.abs(rounded(x, amax)) - 4, 0) - np.maximum(2 * np.abs(x) - 4, 0)) ** 2).sum())
+
+    least = min(error(amax) for amax in np.linspace(2, 5, 200))
+    assert error(found) <= 1.1 * least and error(by_mse) > 1.3 * least
+    assert float(net.nowhere._input_quantizer.amax) == nowhere  # no gradient: by its own error
+
+
+def test_choice_of_a_group_and_what_sharing_costs(batches: list[torch.Tensor]) -> None:
+    calibrator = GroupCalibrator("sqnr")
+    tensors = [batches[0], 3 * batches[1], torch.ones(4, 5)]
+    for number, tensor in enumerate(tensors):
+        calibrator.collect(tensor, f"conv{number}")
+    end_batch([calibrator])
+    calibrator.gradients = [filled(tensors[0], tensors[0]), filled(tensors[1], tensors[1]), None]
+    scales = {choice: group_scales({"g": calibrator}, choice)["g"] for choice in ("error", "joint", "max")}
+    alone = [best_amax([histogram]) for histogram in calibrator.gradients[:2]]
+    assert scales["max"].own[:2] == alone and scales["max"].amax == max(alone)
+    assert scales["error"].amax == scales["joint"].amax == best_amax(calibrator.gradients[:2])
+    first = calibrator.gradients[0]
+    cost = 10 * np.log10(first.energy(scales["max"].amax) / first.energy(alone[0]))
+    assert scales["max"].cost_db == pytest.approx([cost, 0, 0]) and cost > 1
+
+
+def test_damaged_outputs_are_refused(net: Net, batches: list[torch.Tensor]) -> None:
+    class Overflowing(Net):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [super().forward(x)[0] * float("inf")]
+
+    net.__class__ = Overflowing
+    with pytest.raises(UserError, match="NaN or infinite"):
+        calibrate_model(net, batches, "sqnr")

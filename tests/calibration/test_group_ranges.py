@@ -1,0 +1,132 @@
+"""The scale of a group against brute force, and the bookkeeping of distinct tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from quantization.calibration.calibrate import calibrate_model
+from quantization.calibration.group_ranges import (
+    Collector,
+    GroupCalibrator,
+    end_batch,
+    group_scales,
+    joint_histogram,
+    least_error_amax,
+)
+from quantization.calibration.histograms import HistogramCalibrator
+from quantization.quantizers import backend as quantizer
+from quantization.quantizers.modules import QuantConv2d
+
+
+def collected(tensors: list[torch.Tensor], method: str = "mse") -> GroupCalibrator:
+    calibrator = GroupCalibrator(method)
+    for number, tensor in enumerate(tensors):
+        calibrator.collect(tensor, f"conv{number}")
+    end_batch([calibrator])
+    return calibrator
+
+
+@pytest.fixture
+def tensors() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(50_000, generator=generator),
+        3 * torch.randn(20_000, generator=generator),
+        torch.nn.functional.silu(0.3 * torch.randn(30_000, generator=generator)),
+    ]
+
+
+def relative_error(tensor: np.ndarray, amax: float) -> float:
+    scale = amax / 127
+    error = np.clip(np.round(tensor / scale), -128, 127) * scale - tensor
+    return float((error**2).sum() / (tensor**2).sum())
+
+
+def test_least_error_is_what_numpy_finds_on_the_values(tensors: list[torch.Tensor]) -> None:
+    chosen = least_error_amax(collected(tensors).tensors)
+    candidates = np.linspace(0.5, 14, 500)
+    sums = [sum(relative_error(tensor.numpy(), amax) for tensor in tensors) for amax in candidates]
+    here = sum(relative_error(tensor.numpy(), chosen) for tensor in tensors)
+    assert here <= min(sums) * 1.01  # the histogram knows values to half a bin only
+
+
+def test_choices(tensors: list[torch.Tensor]) -> None:
+    calibrator = collected(tensors)
+    own = [float(tensor.compute_amax()) for tensor in calibrator.tensors]
+    scales = {choice: group_scales({"g": calibrator}, choice)["g"] for choice in ("error", "joint", "max")}
+    assert scales["max"].amax == pytest.approx(max(own))
+    assert scales["error"].amax == pytest.approx(least_error_amax(calibrator.tensors))
+    joint = HistogramCalibrator("mse")
+    joint.collect(torch.cat(tensors))
+    assert scales["joint"].amax == pytest.approx(float(joint.compute_amax()), rel=0.02)
+    assert scales["error"].own == pytest.approx(own) and scales["error"].ratio == pytest.approx(max(own) / min(own))
+    # what sharing costs is the ratio of the errors, here measured on the values themselves
+    for index, tensor in enumerate(tensors):
+        values = tensor.numpy()
+        cost = 10 * np.log10(relative_error(values, scales["max"].amax) / relative_error(values, own[index]))
+        assert scales["max"].cost_db[index] == pytest.approx(cost, abs=0.3)
+
+
+def test_joint_histogram_keeps_every_count(tensors: list[torch.Tensor]) -> None:
+    joint = joint_histogram(collected(tensors).tensors)
+    assert joint.counts.sum() == sum(tensor.numel() for tensor in tensors)
+    values = np.abs(torch.cat(tensors).numpy())
+    expected, _ = np.histogram(values, 2048, (0, joint.range))
+    assert np.abs(np.cumsum(expected) - np.cumsum(joint.counts.numpy())).max() < 0.01 * len(values)
+
+
+def test_a_tensor_counts_once_however_many_read_it() -> None:
+    calibrator = GroupCalibrator("mse")
+    readers = [Collector(calibrator, place) for place in ("a", "b", "c")]
+    for _ in range(2):  # two batches
+        x, y = torch.rand(10), torch.rand(20)
+        assert readers[0](x) is x and readers[1](x) is x and readers[2](y) is y
+        end_batch([calibrator])
+    assert calibrator.readers == [["a", "b"], ["c"]]
+    assert [float(tensor.counts.sum()) for tensor in calibrator.tensors] == [20, 40]
+
+
+def test_one_tensor_needs_no_agreement(tensors: list[torch.Tensor]) -> None:
+    calibrator = collected(tensors[:1])
+    for choice in ("error", "joint", "max"):
+        scale = group_scales({"g": calibrator}, choice)["g"]
+        assert scale.amax == float(calibrator.tensors[0].compute_amax()) and scale.advice() is None
+    assert group_scales({"g": GroupCalibrator("mse")})["g"] is None
+
+
+def test_maximum_and_dead_tensors() -> None:
+    scale = group_scales({"g": collected([torch.ones(5), 9 * torch.ones(5)], "max")})["g"]
+    assert scale.amax == 9 and scale.cost_db == []
+    assert "9.0-fold" in scale.advice() and "conv0" in scale.advice()
+    dead = group_scales({"g": collected([torch.zeros(5), 2 * torch.ones(5)])})["g"]
+    assert dead.amax == pytest.approx(2, rel=0.01)
+
+
+def test_warning_names_the_loser(tensors: list[torch.Tensor]) -> None:
+    scale = group_scales({"g": collected([20 * tensors[0], tensors[2]])}, "joint")["g"]
+    assert scale.ratio > 4 and "conv1" in scale.advice() and "dB" in scale.advice()
+
+
+def test_calibrate_model_leaves_quantizers_in_place() -> None:
+    quantizer.select_backend("native")
+    torch.manual_seed(0)
+    model = nn.Sequential(QuantConv2d(3, 4, 1), nn.SiLU(), QuantConv2d(4, 4, 1))
+    for module in model:
+        if isinstance(module, QuantConv2d):
+            module.add_quantizers()
+    unused = QuantConv2d(4, 4, 1)
+    unused.add_quantizers()
+    model[0].unused = unused
+    before = [place[3] for place in quantizer.named_quantizers(model)]
+    batches = [torch.rand(2, 3, 8, 8) for _ in range(3)]
+    assert calibrate_model(model, batches, "max") == []
+    assert [place[3] for place in quantizer.named_quantizers(model)] == before
+    assert float(model[0]._input_quantizer.amax) == float(torch.stack(batches).max())
+    with torch.no_grad():  # the second layer is calibrated on float values
+        weight, bias = model[0].weight, model[0].bias
+        hidden = torch.nn.functional.silu(torch.nn.functional.conv2d(torch.cat(batches), weight, bias))
+    assert float(model[2]._input_quantizer.amax) == pytest.approx(float(hidden.abs().max()), rel=1e-6)
+    assert unused._input_quantizer._disabled and not model[2]._input_quantizer._disabled

@@ -1,0 +1,369 @@
+"""A cross-section of upstream's nets, each built in a checkout: groups, calibration, export, and blocks with a sum.
+
+The groups are those of the table in the design notes; ``benchmarks/architectures.py`` runs all nets.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkouts import BUNDLE, install_bundle, make_checkout
+
+ENTER = f"""
+import json, sys
+sys.path[:0] = [".", {str(BUNDLE / "benchmarks")!r}]
+from quantization.upstream.checkout import enter_checkout
+enter_checkout(sys.argv[1], __import__("pathlib").Path.cwd())
+"""
+# prints the groups of a net found by way of one exporter
+GROUPS = (
+    ENTER
+    + """
+from random_net import random_net
+from quantization import export, quantize, upstream
+for line in sys.argv[2:]:
+    cfg, exporter = line.split("@")
+    model = upstream.fuse(random_net(cfg, 80))
+    quantize.initialize("native")
+    quantize.replace_to_quantization_module(model)
+    groups = quantize.apply_custom_rules_to_quantizer(
+        model, lambda part, file: export.export_graph(part, file, (64, 64), exporter=exporter))
+    print("\\nRESULT" + json.dumps([list(group.names) for group in groups]))
+"""
+)
+# prints which quantizers each detect convolution has, for every choice of --head
+HEADS = (
+    ENTER
+    + """
+from random_net import random_net
+from quantization import quantize, upstream
+from quantization.placement import HEAD_CHOICES, choose_placement
+quantize.initialize("native")
+found = {}
+for choice in HEAD_CHOICES:
+    model = upstream.fuse(random_net(sys.argv[2], 80))
+    quantize.replace_to_quantization_module(model, choose_placement(model, head=choice))
+    found[choice] = ["".join(kind[0] for kind in ("input", "weight") if hasattr(convolution, f"_{kind}_quantizer"))
+                     for convolution in model.model[-1].m]
+print("\\nRESULT" + json.dumps(found))
+"""
+)
+# runs nets through quantize, calibrate and export, and prints their rows
+MEASURE = (
+    ENTER
+    + """
+from architectures import measure
+for cfg in sys.argv[2:]:
+    print("\\nRESULT" + json.dumps(measure(cfg)))
+"""
+)
+# compares every block with a sum with its quantized form while the quantizers are off
+BLOCKS = (
+    ENTER
+    + """
+import torch
+from quantization import quantize, upstream
+from quantization.modules import SHORTCUTS, quantized_type
+quantize.initialize("native")
+kinds = upstream.block_types(SHORTCUTS)
+done = []
+for kind, name in kinds.items():
+    layer = name in ("Shortcut", "Foldcut")
+    for options in ([{"dimension": 1}] if layer else [{"s": 1}, {"s": 2}] if "Ghost" in name else [{"shortcut": True}]):
+        torch.manual_seed(0)
+        block = kind(**options) if layer else kind(64, 64, **options)
+        block.eval()
+        image = torch.randn(2, 64, 8, 8)
+        images = [image, torch.randn(2, 64, 8, 8)] if name == "Shortcut" else image
+        expected = block(images)
+        target = quantized_type(block, kinds)
+        block.__class__ = target
+        block.add_quantizers()
+        with quantize.disable_quantization(block):
+            assert torch.equal(block(images), expected), name
+        assert len(quantize.shortcut_sums(block)) == 1
+        done.append(name)
+print("\\nRESULT" + json.dumps(done))
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def yolov5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout("yolov5", tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def yolov7(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout("yolov7", tmp_path_factory)
+
+
+def checkout(name: str, factory: pytest.TempPathFactory) -> Path:
+    folder = make_checkout(name, factory.mktemp("architectures") / name)
+    install_bundle(folder)
+    return folder
+
+
+def run(script: str, folder: Path, *arguments: str) -> list[Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", script, folder.name, *arguments],
+        cwd=str(folder),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line[len("RESULT") :]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+
+
+def short(names: list[str]) -> set[str]:
+    """Layers without what all have: ``model.`` in front, ``.conv`` and RepConv's ``.rbr_reparam`` behind."""
+    return {name[len("model.") :].replace(".conv", "").replace(".rbr_reparam", "") for name in names}
+
+
+def table(text: str) -> set[frozenset]:
+    """Groups written as ``{4,5} {51.cv1,51.cv2}``."""
+    return {frozenset(group.strip("{}").split(",")) for group in text.split()}
+
+
+YOLOV7 = table("""
+    {4,5} {17,18} {30,31} {43,44} {51.cv1,51.cv2} {6,8,11} {19,21,24} {32,34,37} {45,47,50} {58,59,60,61,63}
+    {70,71,72,73,75} {83,84,85,86,88} {96,97,98,99,101} {13,14} {26,27,66} {39,40,54} {77,78,102} {90,91,103}
+    {52,94,95} {64,81,82} {56,57,53} {68,69,65}""")
+YOLOV7_TINY = table("""
+    {2,3} {4,5,7} {9,10} {11,12,14} {16,17,50} {18,19,21} {23,24,40} {25,26,28} {29,30} {38,68,69} {44,45,47}
+    {48,60,61} {54,55,57} {58,74} {62,63,65} {66,75} {70,71,73} {42,43,39} {52,53,49}""")
+# 17 also feeds the head in INT8; the seven shortcuts: the sum's first operand reads what the chain's next convolution reads
+YOLOV5S = table("""
+    {2.cv1,2.cv2} {4.cv1,4.cv2} {6.cv1,6.cv2} {8.cv1,8.cv2} {5,17.cv1,17.cv2,20.cv1,20.cv2,15}
+    {7,13.cv1,13.cv2,23.cv1,23.cv2,11}
+    {18,24.m.0} {2.m.0.cv1,2.m.0.addop} {4.m.0.cv1,4.m.0.addop} {4.m.1.cv1,4.m.1.addop}
+    {6.m.0.cv1,6.m.0.addop} {6.m.1.cv1,6.m.1.addop} {6.m.2.cv1,6.m.2.addop} {8.m.0.cv1,8.m.0.addop}""")
+PUBLISHED_PAIRS = """
+    6-11 8-11 14-13 19-24 21-24 27-26 32-37 34-37 40-39 45-50 47-50 58-63 59-63 60-63 61-63 70-75 71-75 72-75 73-75
+    78-77 64-81 83-88 84-88 85-88 86-88 91-90 52-94 96-101 97-101 98-101 99-101"""
+
+
+def shared(groups: list[list[str]]) -> set[frozenset]:
+    return {frozenset(short(group)) for group in groups if len(group) > 1}
+
+
+def test_groups_of_yolov7(yolov7: Path) -> None:
+    nets = ("yolov7.yaml@torchscript", "yolov7-tiny.yaml@torchscript", "yolov7-tiny.yaml@dynamo")
+    full, tiny, tiny_by_dynamo = run(GROUPS, yolov7, *(f"cfg/training/{net}" for net in nets))
+    assert shared(full) == YOLOV7
+    assert shared(tiny) == shared(tiny_by_dynamo) == YOLOV7_TINY
+    pairs = [set(pair.split("-")) for pair in PUBLISHED_PAIRS.split()]
+    assert len(pairs) == 31
+    assert all(any(pair <= group for group in shared(full)) for pair in pairs)
+
+
+def test_groups_of_yolov5s(yolov5: Path) -> None:
+    by_torchscript, by_dynamo = run(GROUPS, yolov5, "models/yolov5s.yaml@torchscript", "models/yolov5s.yaml@dynamo")
+    assert shared(by_torchscript) == shared(by_dynamo) == YOLOV5S
+
+
+# --- nets with something of their own; random weights and images, so scales are arbitrary ------------------------------
+
+TOLERANCE = 5e-3  # of the largest output: a value on the edge between two levels may round either way
+
+
+@pytest.fixture(scope="module")
+def rows(yolov5: Path) -> dict[str, dict[str, Any]]:
+    names = ("yolov5n6", "yolov5s-ghost", "yolov5s-transformer", "yolov5n-seg")
+    cfgs = [f"models/{'segment' if name.endswith('seg') else 'hub'}/{name}.yaml" for name in names]
+    return dict(zip(names, run(MEASURE, yolov5, *cfgs)))
+
+
+def test_onnx_equals_torch_and_every_conv_but_stem_and_head_is_quantized(rows: dict[str, dict[str, Any]]) -> None:
+    for name, row in rows.items():
+        assert row["difference"] < TOLERANCE, name
+        assert row["float_convs_outside_head"] == ["model.0.conv"], name  # reads the image, with a stride of 2
+        assert row["unused"] == 0, name
+        assert row["failures"] == 0, name
+        # detect convolutions on tensors that others read: the first reads INT8; of the others only the other readers do,
+        # and the SiLU behind the float stem emits INT8
+        shared = 3 if name == "yolov5n6" else 2
+        assert row["separate_q"] == f"0+{shared - 1}+0", name
+        assert [check for _, check, _ in row["findings"] if check == "float-weight"] == ["float-weight"], name
+        assert row["seconds"] > row["group_seconds"] > 0, name
+
+
+def test_a_detect_conv_takes_its_input_in_the_scale_of_the_other_readers(rows: dict[str, dict[str, Any]]) -> None:
+    for name, row in rows.items():
+        groups = [short(group) for group in row["shared_groups"]]
+        head = "33" if name == "yolov5n6" else "24"
+        assert sum(f"{head}.m.0" in group for group in groups) == 1, name
+        assert not any(f"{head}.m.1" in group for group in groups), name
+        assert [line for line in row["notes"] if f"{head}.m.0" in line] == [], name
+        assert sum("also feeds" in line and f"{head}.m.1" in line for line in row["notes"]) == 1, name
+
+
+def test_head_choices(yolov5: Path) -> None:
+    assert run(HEADS, yolov5, "models/yolov5n.yaml") == [
+        {
+            "auto": ["i", "", ""],
+            "shared": ["i", "i", ""],
+            "float": ["", "", ""],
+            "input": ["i", "i", "i"],
+            "int8": ["iw", "iw", "iw"],
+        }
+    ]
+
+
+def test_p6_net_has_groups_on_four_levels(rows: dict[str, dict[str, Any]]) -> None:
+    groups = [short(group) for group in rows["yolov5n6"]["shared_groups"]]
+    # stride 32: the backbone's layer 8 and layer 12 by way of Upsample 13, in the Concats before 15 and 32
+    assert {"9", "13", "15.cv1", "15.cv2", "32.cv1", "32.cv2"} in groups
+    assert sum(len(group) == 6 for group in groups) == 3
+
+
+def test_ghost_bottlenecks_have_quantized_sums(rows: dict[str, dict[str, Any]]) -> None:
+    groups = [short(group) for group in rows["yolov5s-ghost"]["shared_groups"]]
+    # the branch of the sum is a Concat of what GhostConv's second convolution reads and makes
+    branch = next(group for group in groups if "2.m.0.addop:1" in group)
+    assert "2.m.0.2.cv2" in branch or "2.m.0.conv.2.cv2" in branch
+
+
+def test_attention_stays_float(rows: dict[str, dict[str, Any]]) -> None:
+    reasons = [line for line in rows["yolov5s-transformer"]["notes"] if "linear layers" in line]
+    assert rows["yolov5s-transformer"]["linears"] == 0
+    assert len(reasons) == 1 and reasons[0].startswith("model.8.m: 6 linear layers are left float: attention ")
+
+
+def test_last_layers_of_a_segmentation_head_stay_float(rows: dict[str, dict[str, Any]]) -> None:
+    # the stem, three detect convolutions, the last of the mask prototypes
+    assert rows["yolov5n-seg"]["float_convs"] == 5
+    assert rows["yolov5n-seg"]["failures"] == 0
+
+
+@pytest.mark.parametrize(
+    "upstream, names",
+    [
+        ("yolov5", {"Bottleneck", "CrossConv", "GhostBottleneck"}),
+        (
+            "yolov7",
+            {
+                "Bottleneck",
+                "RepBottleneck",
+                "CrossConv",
+                "Res",
+                "RepRes",
+                "ResX",
+                "RepResX",
+                "Ghost",
+                "Shortcut",
+                "Foldcut",
+            },
+        ),
+    ],
+)
+def test_quantized_blocks_compute_what_upstreams_do(
+    request: pytest.FixtureRequest, upstream: str, names: set[str]
+) -> None:
+    (done,) = run(BLOCKS, request.getfixturevalue(upstream))
+    assert set(done) == names
+
+
+REARRANGING = """
+nc: 7
+depth_multiple: 1.0
+width_multiple: 1.0
+anchors:
+  - [12,16, 19,36, 40,28]
+backbone:
+  - [-1, 1, Focus, [16, 3]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 1]]
+  - [[-1, -2], 1, Shortcut, [1]]
+  - [[-1, 1], 1, Chuncat, [1]]
+  - [-1, 1, Conv, [32, 3, 1]]
+  - [-1, 1, Foldcut, [1]]
+  - [-1, 1, Contract, [2]]
+  - [-1, 1, Conv, [64, 3, 1]]
+  - [-1, 1, Expand, [2]]
+  - [-1, 1, Conv, [16, 3, 1]]
+  - [-1, 1, GhostConv, [16, 3, 1]]
+head:
+  - [[11], 1, Detect, [nc, anchors]]
+"""
+
+
+def test_layers_that_rearrange(yolov7: Path) -> None:
+    (yolov7 / "rearranging.yaml").write_text(REARRANGING)
+    (row,) = run(MEASURE, yolov7, "rearranging.yaml")
+    # Chuncat moves halves of layer 1 and of the sum of layer 3 to layer 5; Foldcut sums halves of one tensor
+    assert shared(row["shared_groups"]) == table("{2,3.addop,5} {6.addop,6.addop:1}")
+    assert row["difference"] < TOLERANCE
+    # GhostConv (layer 11) concatenates what its first convolution makes, which its second reads in INT8, for the float head
+    assert row["separate_q"] == "1+1+0"
+
+
+AUXILIARY = """
+nc: 7
+depth_multiple: 1.0
+width_multiple: 1.0
+anchors:
+  - [12,16, 19,36, 40,28]
+  - [36,75, 76,55, 72,146]
+  - [142,110, 192,243, 459,401]
+  - [436,615, 739,380, 925,792]
+backbone:
+  - [-1, 1, ReOrg, []]
+  - [-1, 1, Conv, [16, 3, 1]]
+  - [-1, 1, DownC, [16]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, DownC, [32]]
+  - [-1, 1, Conv, [16, 3, 2]]
+head:
+  - [3, 1, Conv, [16, 3, 1]]
+  - [4, 1, Conv, [16, 3, 1]]
+  - [5, 1, SPPCSPC, [16]]
+  - [6, 1, Conv, [16, 3, 1]]
+  - [3, 1, Conv, [24, 3, 1]]
+  - [4, 1, Conv, [24, 3, 1]]
+  - [5, 1, Conv, [24, 3, 1]]
+  - [6, 1, Conv, [24, 3, 1]]
+  - [[7, 8, 9, 10, 11, 12, 13, 14], 1, IAuxDetect, [nc, anchors]]
+"""
+AUXILIARY_RUN = (
+    ENTER
+    + """
+import os, torch
+from random_net import random_net
+from quantization import checkpoint, export, quantize, rules, upstream
+from quantization.quantizer import named_quantizers
+for with_rules in (True, False):
+    model = upstream.fuse(random_net("aux.yaml", 7))
+    quantize.initialize("native")
+    quantize.replace_to_quantization_module(model)
+    if with_rules:
+        quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export.export_graph(part, file, (128, 128)))
+    quantize.calibrate_model(model, [torch.rand(2, 3, 128, 128)], "max")
+    checkpoint.save("aux.pt", model, {})
+    loaded, _ = checkpoint.load("aux.pt", torch.device("cpu"), "yolov7")
+    difference = export.export_onnx(loaded, "aux.onnx", (128, 128))
+    off = [path for path, name, _, quantizer in named_quantizers(loaded)
+           if quantizer._disabled and name == "_input_quantizer"]
+    print("\\nRESULT" + json.dumps({"difference": difference.largest / difference.scale, "off": off,
+                                    "groups": [list(group.names) for group in rules.shared_groups(loaded)]}))
+"""
+)
+
+
+def test_auxiliary_head_through_checkpoint_and_export(yolov7: Path) -> None:
+    (yolov7 / "aux.yaml").write_text(AUXILIARY)
+    with_rules, without = run(AUXILIARY_RUN, yolov7)
+    # quantizers that only the auxiliary head would use; none of the heads' tensors is read by another layer
+    assert with_rules["off"] == [f"model.{layer}.conv" for layer in range(11, 15)] and without["off"] == []
+    assert with_rules["difference"] < TOLERANCE and without["difference"] < TOLERANCE
+    groups = [short(group) for group in with_rules["groups"] if len(group) > 1]
+    assert {"4", "7"} in groups  # the tensor also feeds layer 11, which is not in the inference graph
+    assert {"2.cv1", "2.cv3"} in groups  # DownC: a convolution, and a pool before the other
+    assert all(len(group) == 1 for group in without["groups"])

@@ -1,0 +1,115 @@
+"""bench-engine.py's command line: engines, errors, dry run, calibration images."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantization.engine import cli as bench_cli
+from quantization.errors import UserError
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "bench-engine.py"
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_calibration_images_from_an_array(tmp_path, kind):
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 2, 2)).astype(kind)
+    np.save(tmp_path / "a.npy", images)
+    scale = 255 if kind is np.uint8 else 1
+    calibration = bench_cli.calibration_images(str(tmp_path / "a.npy"), 4)
+    batches = list(calibration.batches((3, 3, 2, 2)))
+    assert [len(batch) for batch in batches] == [3, 1] and all(batch.dtype == np.float32 for batch in batches)
+    assert np.allclose(np.concatenate(batches) * scale, images[[0, 2, 4, 6]])
+    (tmp_path / "b.npy").write_bytes(b"not an array")
+    np.save(tmp_path / "c.npy", images[0])
+    for name in ("b.npy", "c.npy", "none.npy"):
+        with pytest.raises(UserError, match="--calib-images"):
+            bench_cli.calibration_images(str(tmp_path / name), 4)
+
+
+def specs(*arguments):
+    return bench_cli.make_specs(bench_cli.parser().parse_args(list(arguments)))
+
+
+def test_engines_named_on_the_command_line():
+    found = specs(
+        "float.onnx",
+        "--modes",
+        "fp16,ptq",
+        "--engine",
+        "rule=qat:a:b.onnx",
+        "--load-engine",
+        "x/old.plan",
+        "--load-engine",
+        "new=y.plan",
+        "--save-engine",
+        "plans",
+        "--batch",
+        "16",
+        "--calib-cache",
+        "c",
+        "--export-profile",
+        "{name}-p.json",
+    )
+    assert [(spec.name, spec.mode, spec.onnx, spec.plan) for spec in found] == [
+        ("fp16", "fp16", "float.onnx", "plans/fp16-b16.plan"),
+        ("ptq", "ptq", "float.onnx", "plans/ptq-b16.plan"),
+        ("rule", "qat", "a:b.onnx", "plans/rule-b16.plan"),
+        ("old", "loaded", None, "x/old.plan"),
+        ("new", "loaded", None, "y.plan"),
+    ]
+    assert [spec.options.calib_cache for spec in found] == [None, "c", None, None, None]
+    assert found[2].profile == "rule-p.json"
+    assert bench_cli.choose_reference(found, None) == "ptq" and bench_cli.choose_reference(found[2:], None) == "rule"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "no engine named"),
+        (["a.onnx", "--modes", "fp32"], "mode 'fp32'"),
+        (["--modes", "fp16"], "--modes"),
+        (["--engine", "a.onnx"], "NAME=MODE:FILE"),
+        (["a.onnx", "--engine", "fp16=qat:b.onnx"], "two engines"),
+        (["--engine", "a/b=qat:b.onnx"], "slash"),
+        (["a.onnx", "--modes", "fp16,qat", "--export-profile", "p.json"], "{name}"),
+        (["a.onnx", "--modes", "ptq", "--engine", "b=ptq:b.onnx", "--calib-cache", "c"], "{name}"),
+        (["a.onnx", "--reference", "x"], "--reference"),
+        (["a.onnx", "--build-only"], "--save-engine"),
+        (["a.onnx", "--max-shapes", "images:1x3x8x8"], "--shapes"),
+        (["a.onnx", "--dry-run", "--batch", "2"], "--shapes"),
+        (["a.onnx", "--trt-version", "8.6"], "--dry-run"),
+        (["a.onnx", "--dry-run", "--trt-version", "8.0"], "8.0"),
+        (["a.onnx", "--modes", "ptq", "--dry-run", "--trt-version", "11.0"], "calibration"),
+    ],
+)
+def test_argument_errors(arguments, words):
+    with pytest.raises(UserError) as error:
+        bench_cli.main(arguments)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_dry_run_needs_neither_tensorrt_nor_torch():
+    code = (
+        "import sys; sys.modules['tensorrt'] = None; sys.modules['torch'] = None; sys.argv[0] = sys.argv[1]; "
+        "del sys.argv[1]; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    arguments = ["a.onnx", "--modes", "fp16,ptq", "--engine", "rule=qat:b c.onnx"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(SCRIPT), *arguments, "--dry-run", "--trt-version", "10.3"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("trtexec --onnx=a.onnx --fp16 --profiling")
+    assert lines[2].startswith("trtexec '--onnx=b c.onnx' --fp16 --int8")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: the Python package tensorrt cannot be imported")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,268 @@
+"""Drawings of engines, and scripts/draw-engine.py from the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from quantization.errors import UserError
+from quantization.inspector.drawing import render, to_dot
+from quantization.inspector.layers import load_layers
+from quantization.inspector.page import page, single_html
+from quantization.inspector.times import add_profile
+from quantization.inspector.topology import EngineGraph
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "engine"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "draw-engine.py"
+SVG = "{http://www.w3.org/2000/svg}"
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz dot is not installed")
+
+
+def load(name, profile=True):
+    engine = load_layers(FIXTURES / f"{name}-layer.json")
+    if profile:
+        add_profile(engine, FIXTURES / f"{name}-profile.json")
+    return EngineGraph(engine)
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        **options,
+    )
+
+
+def texts(element):
+    return [node.text or "" for node in element.iter(SVG + "text")]
+
+
+def test_edges_are_those_of_the_tensor_names():
+    """Compared with a plain search by name, where no tensor is written twice."""
+    graph = load("yolov5s-no-rule")
+    data = json.loads((FIXTURES / "yolov5s-no-rule-layer.json").read_text(encoding="utf-8"), strict=False)
+    writers = {}
+    for index, layer in enumerate(data["Layers"]):
+        for tensor in layer["Outputs"]:
+            writers.setdefault(tensor["Name"], []).append(index)
+    expected = {
+        (source, index)
+        for index, layer in enumerate(data["Layers"])
+        for tensor in layer["Inputs"]
+        for source in writers.get(tensor["Name"], [None])
+    }
+    expected |= {(source, None) for source in writers["outputs"]}
+    assert {(edge.source, edge.target) for edge in graph.edges} == expected
+    parts = {edge.tensor.name for edge in graph.edges if edge.part}
+    assert parts == {name for name, sources in writers.items() if len(sources) > 1}
+
+
+def test_reused_scratch_tensors_keep_the_last_whole_write(tmp_path):
+    def tensor(name, *shape):
+        return {"Name": name, "Dimensions": list(shape)}
+
+    layers = [
+        {"Name": "a", "Outputs": [tensor("s", 8)]},
+        {"Name": "b", "Inputs": [tensor("s", 8)]},
+        {"Name": "c", "Outputs": [tensor("s", 8)]},
+        {"Name": "d", "Outputs": [tensor("p", 4)]},
+        {"Name": "e", "Outputs": [tensor("p", 4)]},
+        {"Name": "f", "Inputs": [tensor("s", 8), tensor("p", 8)]},
+    ]
+    path = tmp_path / "L.json"
+    path.write_text(json.dumps({"Layers": layers, "Bindings": []}), encoding="utf-8")
+    edges = EngineGraph(load_layers(path)).edges
+    assert [(edge.source, edge.target, edge.part) for edge in edges] == [
+        (0, 1, False),
+        (2, 5, False),
+        (3, 5, True),
+        (4, 5, True),
+    ]
+
+
+def test_what_reads_constants_only_is_constant(tmp_path):
+    def layer(name, layer_type, inputs, output):
+        return {
+            "Name": name,
+            "LayerType": layer_type,
+            "Inputs": [{"Name": each, "Dimensions": [2]} for each in inputs],
+            "Outputs": [{"Name": output, "Dimensions": [1]}],
+        }
+
+    layers = [
+        layer("a", "Constant", [], "c"),
+        layer("b", "MyelinReformat", ["c"], "d"),
+        layer("c", "NoOp", ["d"], "e"),
+        layer("d", "Reformat", ["c", "x"], "f"),
+        layer("e", "ElementWise", ["c"], "g"),
+    ]
+    path = tmp_path / "L.json"
+    path.write_text(json.dumps({"Layers": layers, "Bindings": ["x"]}), encoding="utf-8")
+    assert EngineGraph(load_layers(path)).constant == {0, 1, 2}
+
+
+@needs_dot
+def test_svg_shows_kind_precision_time_and_type_changes():
+    graph = load("yolov5s-no-rule")
+    root = ElementTree.fromstring(render(to_dot([graph]), "svg"))
+    nodes = {node.get("id"): node for node in root.iter(SVG + "g") if node.get("class") == "node"}
+    drawn = [layer for layer in graph.layers if layer.index not in graph.constant]
+    assert {f"e0_{layer.index}" for layer in drawn} == {name for name in nodes if re.fullmatch(r"e0_\d+", name)}
+    first = next(layer for layer in drawn if "/model.0/conv/Conv" in layer.name)
+    share = 100 * first.time_ms / sum(layer.time_ms for layer in graph.layers)
+    assert texts(nodes[f"e0_{first.index}"])[:2] == ["conv", "model.0: Conv + SiLU"]
+    assert re.sub(r"\s+", " ", texts(nodes[f"e0_{first.index}"])[2].replace("\xa0", " ")) == (
+        f"Int8 {1000 * first.time_ms:.1f} us, {share:.1f} %"
+    )
+    red = {name for name, node in nodes.items() if "#e00000" in ElementTree.tostring(node, encoding="unicode")}
+    changing = {
+        f"e0_{layer.index}"
+        for layer in drawn
+        if layer.type == "Reformat" and layer.inputs[0].datatype != layer.outputs[0].datatype
+    }
+    assert red == changing and len(red) == 14
+    assert "\xa0Int8 NC/32HW32 1x32x320x320" in texts(root)
+    assert any("110 of them" in text for text in texts(root))  # constants are left out, and the heading says so
+
+
+@needs_dot
+def test_findings_are_marked_in_the_drawing():
+    graphs = load("first-concat-ptq"), load("first-concat-no-rule")
+    root = ElementTree.fromstring(
+        render(to_dot(graphs, marks={"e1_6": 3, "e1_7": 3}, notes=["a <note> & more"]), "svg")
+    )
+    nodes = {node.get("id"): texts(node) for node in root.iter(SVG + "g") if node.get("class") == "node"}
+    assert {name for name, words in nodes.items() if "finding 3" in words} == {"e1_6", "e1_7"}
+    assert any("a <note> & more" in text for text in texts(root))
+
+
+@needs_dot
+def test_two_engines_are_drawn_side_by_side_at_one_height():
+    def top(root, name):
+        node = next(node for node in root.iter(SVG + "g") if node.get("id") == name)
+        pairs = [pair for shape in node.iter(SVG + "polygon") for pair in shape.get("points").split()]
+        numbers = [float(pair.split(",")[1]) for pair in pairs]
+        return (max(numbers) + min(numbers)) / 2
+
+    graphs = load("first-concat-ptq"), load("first-concat-no-rule")
+    root = ElementTree.fromstring(render(to_dot(graphs, [(6, 9)]), "svg"))
+    assert top(root, "e0_6") == pytest.approx(top(root, "e1_9"), abs=1)
+    root = ElementTree.fromstring(render(to_dot(graphs), "svg"))
+    assert abs(top(root, "e0_6") - top(root, "e1_9")) > 20
+
+
+@needs_dot
+def test_cycles_and_odd_names_are_drawn(tmp_path):
+    render(to_dot([load("loop", profile=False)]), "svg")
+    odd = ["", " ", 'a"b', "<b>&amp;", "back\\slash\\", "\\N", "\ud800", "]]>", "{|}", "é漢", "x" * 5000, "</script>"]
+    layers = [
+        {
+            "Name": name,
+            "LayerType": name,
+            "Origin": name,
+            "Metadata": f"[ONNX Layer: /{name}/{name}]",
+            "Inputs": [{"Name": name, "Dimensions": []}],
+            "Outputs": [{"Name": name + "o"}],
+        }
+        for name in odd
+    ]
+    path = tmp_path / "odd-layer.json"
+    path.write_text(json.dumps({"Layers": layers, "Bindings": odd}), encoding="utf-8")
+    graph = EngineGraph(load_layers(path, 'n"<\x07\\'))
+    drawing = render(to_dot([graph, graph]), "svg")
+    shown = "".join(ElementTree.fromstring(drawing).itertext())
+    assert "<b>&amp;" in shown and "back\\slash\\" in shown and 'a"b' in shown
+    link = "{http://www.w3.org/1999/xlink}title"
+    titles = {node.get(link, "").strip() for node in ElementTree.fromstring(drawing).iter()}
+    assert {'a"b', "<b>&amp;", "back\\slash\\", "\\N", "</script>"} <= titles
+    html = page(drawing, [graph], single_html(graph))
+    assert html.count("</script>") == 1
+
+
+@needs_dot
+def test_page_is_self_contained_and_holds_every_record():
+    graph = load("yolov5s-groups")
+    html = page(render(to_dot([graph]), "svg"), [graph], single_html(graph))
+    records = json.loads(re.search(r"const records = (\{.*\});", html).group(1))
+    assert len(records) == len(graph.layers)
+    assert records["e0_3"]["LayerType"] == graph.layers[3].type
+    drawn = set(range(len(graph.layers))) - graph.constant
+    assert set(re.findall(r'id="(e0_\d+)"', html)) == {f"e0_{index}" for index in drawn}
+    assert not re.search(r'(?:src|href)="(?!#)', html) and "@import" not in html
+    assert "$" not in re.sub(r"const records = .*", "", html)
+
+
+def test_absent_graphviz_says_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="apt-get install graphviz"):
+        render("digraph {}", "svg")
+
+
+@needs_dot
+def test_dot_errors_are_reported():
+    with pytest.raises(UserError, match=r"dot failed: .*syntax error"):
+        render("digraph {", "svg")
+
+
+@needs_dot
+def test_script_writes_the_default_output_from_any_folder(tmp_path):
+    for name in ("first-concat-ptq-layer.json", "first-concat-ptq-profile.json"):
+        shutil.copy(str(FIXTURES / name), str(tmp_path / name))
+    done = run("--layer=first-concat-ptq-layer.json", "--profile=first-concat-ptq-profile.json", cwd=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "80.0 us" in done.stdout and "Findings:" in done.stdout
+    ElementTree.parse(str(tmp_path / "first-concat-ptq-layer.json.svg"))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@needs_dot
+@pytest.mark.parametrize("file_format, magic", [("svg", b"<?xml"), ("png", b"\x89PNG"), ("html", b"<!DOCTYPE html>")])
+def test_script_compares(tmp_path, file_format, magic):
+    output = tmp_path / f"out.{file_format}"
+    done = run(
+        "--layer",
+        FIXTURES / "first-concat-ptq-layer.json",
+        "--profile",
+        FIXTURES / "first-concat-ptq-profile.json",
+        "--compare",
+        FIXTURES / "first-concat-no-rule-layer.json",
+        "--compare-profile",
+        FIXTURES / "first-concat-no-rule-profile.json",
+        "--output",
+        output,
+        "--names",
+        "ptq",
+        "no-rule",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert output.read_bytes().startswith(magic)
+    assert "In no-rule, not in ptq:" in done.stdout and "one quantizer" in done.stdout
+    if file_format == "svg":  # the finding is in the picture itself
+        drawn = " ".join(texts(ElementTree.parse(str(output)).getroot()))
+        assert "In no-rule, not in ptq" in drawn and "through Concat /model.10/Concat" in drawn
+        assert drawn.count("finding 1") == 3  # an activation and two Reformats
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--layer", "absent.json"], "absent.json cannot be read"),
+        (["--layer", FIXTURES / "names-only-layer.json"], "--profilingVerbosity=detailed"),
+        (["--layer", FIXTURES / "loop-layer.json", "--output", "x.pdf"], "give --format"),
+        (["--layer", FIXTURES / "loop-layer.json", "--names", "a", "b"], "--names takes one name per engine"),
+        (["--layer", FIXTURES / "loop-layer.json", "--compare-profile", "p.json"], "needs --compare"),
+    ],
+)
+def test_script_errors_are_one_line(tmp_path, arguments, message):
+    done = run(*arguments, cwd=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and message in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,344 @@
+"""The preflight's checks: each on a graph that breaks it and on its clean twin, in both exporters' forms."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from quantization.errors import UserError
+from quantization.preflight.report import Report, preflight, report_text
+from support.qdq_net import STYLES, Net, checks, failing, failures
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(params=STYLES)
+def style(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def single(style: str, **options: Any) -> Report:
+    """image - conv - conv - head; ``options`` go to the second convolution."""
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    net.head(net.conv(x, "model.1", **options))
+    return preflight(net.model())
+
+
+# --- scales -----------------------------------------------------------------------------------------------------------
+
+
+def test_clean_chain(style: str) -> None:
+    report = single(style)
+    assert report.passed and failures(report) == [] and checks(report, "warn") == []
+    assert checks(report, "known") == ["image"]
+    assert report.separate_q == {"image": 1, "known": 0, "avoidable": 0}
+    assert (report.type_changing, report.requantize) == (1, 0)
+    assert (report.int8_layers, report.layers) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "stride, quantized, act, findings, separate_q",
+    [
+        (1, True, "silu", {"warn": [], "known": ["image"]}, {"image": 1, "known": 0, "avoidable": 0}),
+        (2, True, "silu", {"warn": ["stem"], "known": ["image"]}, {"image": 1, "known": 0, "avoidable": 0}),
+        (2, False, "Relu", {"warn": [], "known": ["float-producer"]}, {"image": 0, "known": 1, "avoidable": 0}),
+        # as other tools export it: in FP32 (onnx_cleanup.respell_float_silu)
+        (2, False, "silu", {"warn": ["float-producer"], "known": []}, {"image": 0, "known": 0, "avoidable": 1}),
+    ],
+)
+def test_stem(
+    style: str, stride: int, quantized: bool, act: str, findings: dict[str, list[str]], separate_q: dict[str, int]
+) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0", 0.1 if quantized else None, act, stride=stride)
+    net.head(net.conv(x, "model.1"))
+    report = preflight(net.model())
+    assert report.passed and report.separate_q == separate_q
+    assert {severity: checks(report, severity) for severity in findings} == findings
+
+
+def test_float_stem_without_stride_fails(style: str) -> None:
+    net = Net(style)
+    net.head(net.conv(net.conv("images", "model.0", None), "model.1"))
+    assert failures(preflight(net.model())) == ["unquantized"]
+
+
+def test_head_with_a_quantized_input_and_a_float_weight(style: str) -> None:
+    """One Reformat; with a float input the tensor would be emitted in float and a Q kernel follow."""
+
+    def build(scale: float | None) -> Report:
+        net = Net(style)
+        x = net.conv("images", "model.0")
+        net.head(x, "model.8", scale)
+        net.head(net.conv(x, "model.1", 0.1))
+        return preflight(net.model())
+
+    report = build(0.1)
+    assert report.passed and sorted(checks(report, "known")) == ["float-weight", "image"]
+    assert (report.separate_q["known"], report.separate_q["avoidable"], report.type_changing) == (0, 0, 2)
+    report = build(None)
+    assert sorted(checks(report, "known")) == ["image", "mixed-readers"]
+    assert (report.separate_q["known"], report.separate_q["avoidable"], report.type_changing) == (1, 0, 2)
+    report = build(0.2)  # another scale than the INT8 reader's
+    assert failures(report) == ["two-scales"]
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.1, float("nan"), float("inf")])
+def test_scale_that_stops_the_build(style: str, scale: float) -> None:
+    report = single(style, scale=scale)
+    assert failures(report) == ["scales"]
+    assert report.findings[0].layers == ["model.1"] and "Scale coefficients" in report.findings[0].what
+
+
+def test_zero_weight_scale_of_one_channel(style: str) -> None:
+    assert failures(single(style, weight_scale=[0.1, 0.1, 0.0, 0.1])) == ["scales"]
+    assert failures(single(style, weight_scale=[0.1, 0.1, 0.2, 0.1])) == []
+
+
+def test_weight_granularity(style: str) -> None:
+    assert "axis 1" in failing(single(style, weight_axis=1)).what
+    report = single(style, weight_scale=0.1)
+    assert report.passed and checks(report, "warn") == ["scales"]
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (dict(zero=3), "zero point is not 0"),
+        (dict(dtype=np.uint8), "uint8"),
+        (dict(with_zero=False), "uint8"),
+        (dict(dq_scale=0.2), "different scales"),
+    ],
+)
+def test_halves_of_a_pair(style: str, options: dict[str, Any], text: str) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    y = net.op("Conv", [net.qdq(x, 0.1, **options), net.qdq(net.weight("model.1", 4), [0.1] * 4, axis=0)])
+    net.head(net.silu(y))
+    assert text in failing(preflight(net.model())).what
+
+
+def test_activation_scale_per_channel(style: str) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    y = net.op("Conv", [net.qdq(x, [0.1, 0.2, 0.3, 0.4]), net.qdq(net.weight("model.1", 4), [0.1] * 4, axis=0)])
+    net.head(net.silu(y))
+    assert "per channel" in failing(preflight(net.model())).what
+
+
+def test_computed_scale(style: str) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    scale = net.op("ReduceMax", [x], keepdims=0)
+    zero = net.constant(np.asarray(0, np.int8))
+    q = net.op("QuantizeLinear", [x, scale, zero])
+    y = net.op(
+        "Conv", [net.op("DequantizeLinear", [q, scale, zero]), net.qdq(net.weight("model.1", 4), [0.1] * 4, axis=0)]
+    )
+    net.head(net.silu(y))
+    assert "scales" in failures(preflight(net.model()))
+
+
+def test_quantized_bias(style: str) -> None:
+    net = Net(style)
+    bias = net.op(
+        "DequantizeLinear", [net.constant(np.zeros(4, np.int32)), net.constant(np.full(4, 0.1, np.float32))], axis=0
+    )
+    x = net.conv("images", "model.0")
+    net.head(net.conv(x, "model.1", bias=bias))
+    assert "the bias is quantized" in failing(preflight(net.model())).what
+
+
+def test_operator_between_q_and_dq(style: str) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    scale, zero = net.constant(np.asarray(0.1, np.float32)), net.constant(np.asarray(0, np.int8))
+    pooled = net.op("MaxPool", [net.op("QuantizeLinear", [x, scale, zero])], kernel_shape=[2, 2])
+    y = net.op(
+        "Conv",
+        [net.op("DequantizeLinear", [pooled, scale, zero]), net.qdq(net.weight("model.1", 4), [0.1] * 4, axis=0)],
+    )
+    net.head(net.silu(y))
+    assert "a Q without DQ" in failing(preflight(net.model())).what
+
+
+def test_weight_stored_in_int8_is_quantized(style: str) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    weight = net.op(
+        "DequantizeLinear",
+        [
+            net.constant(np.ones((4, 4, 1, 1), np.int8)),
+            net.constant(np.full(4, 0.1, np.float32)),
+            net.constant(np.zeros(4, np.int8)),
+        ],
+        axis=0,
+    )
+    net.head(net.silu(net.op("Conv", [net.qdq(x, 0.1), weight])))
+    report = preflight(net.model())
+    assert report.passed and report.int8_layers == 2
+
+
+# --- layers left in float, duplicates, outputs ------------------------------------------------------------------------
+
+
+def test_unquantized_convolution(style: str) -> None:
+    def build(ignore: Sequence[str], scale: float | None = None) -> Report:
+        net = Net(style)
+        x = net.conv(net.conv("images", "model.0"), "model.1.cv1", scale)
+        net.head(net.conv(x, "model.10"))
+        return preflight(net.model(), ignore)
+
+    report = build([])
+    assert failing(report).check == "unquantized" and failing(report).layers == ["model.1.cv1"]
+    assert failing(report).kernels == 1 and report.separate_q["avoidable"] == 1  # the Q behind it
+    allowed = build([r"model\.1\.cv1"])
+    assert allowed.passed and (checks(allowed, "warn"), checks(allowed, "known")) == (["float-producer"], ["image"])
+    assert allowed.separate_q == {"image": 1, "known": 0, "avoidable": 1} and build([r"model\.1"]).passed
+    assert build([r"model\.1"], 0.1).findings[0].check == "policy"
+    assert build([r"model\.0\.cv1"], 0.1).passed  # no such layer: nothing to say
+    with pytest.raises(UserError, match="regular expression"):
+        build(["("])
+
+
+def test_layer_names_come_from_scopes_where_weights_have_none(style: str) -> None:
+    """The FP16 remainder renames weights; the path stays what an ignore policy matches."""
+    net = Net(style)
+    x = net.conv(net.conv("images", "model.0"), "model.1.cv1", None)
+    net.head(net.conv(x, "model.10"))
+    for tensor in net.initializers:
+        tensor.name = tensor.name.replace(".weight", "_half")
+    for node in net.nodes:
+        node.input[:] = [name.replace(".weight", "_half") for name in node.input]
+    assert failing(preflight(net.model())).layers == ["model.1.cv1"]
+
+
+def test_half_quantized(style: str) -> None:
+    report = single(style, quantize_weight=False)
+    assert failing(report).check == "half-quantized" and "the weight of model.1" in failing(report).change
+    assert report.int8_layers == 1 and report.type_changing == 2  # image, DQ in front of the convolution
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    y = net.op("Conv", [net.op("Softmax", [x]), net.qdq(net.weight("model.1", 4), [0.1] * 4, axis=0)])
+    net.head(net.conv(net.silu(y), "model.2"))
+    assert failing(preflight(net.model())).check == "half-quantized"
+
+
+def test_output_of_a_convolution_with_another_reader(style: str) -> None:
+    def build(shared: bool) -> Report:
+        net = Net(style)
+        raw = net.conv(net.conv("images", "model.0"), "model.1", act="")
+        x = (
+            net.op("Concat", [net.silu(raw), net.op("Tanh", [raw]) if shared else net.silu(raw)], axis=1)
+            if shared
+            else net.silu(raw)
+        )
+        net.head(net.conv(x, "model.2", inside=8 if shared else 4))
+        return preflight(net.model())
+
+    assert failing(build(True)).check == "activation"
+    assert build(False).passed
+
+
+def test_pair_between_a_convolution_and_its_activation(style: str) -> None:
+    net = Net(style)
+    y = net.qdq(net.conv(net.conv("images", "model.0"), "model.1", act=""), 0.2)
+    net.head(net.conv(net.silu(y), "model.2"))
+    report = preflight(net.model())
+    assert failing(report).check == "activation" and report.type_changing == 1  # the SiLU reads INT8 and emits INT8
+
+
+def test_duplicates(style: str) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    for path in ("model.1", "model.2"):
+        net.head(net.conv(x, path), path + "9")
+    report = preflight(net.model())
+    assert report.passed and checks(report, "warn") == ["duplicates"]
+    net = Net(style)
+    x = net.qdq(net.conv("images", "model.0"), 0.1)
+    for path in ("model.1", "model.2"):
+        y = net.op("Conv", [x, net.qdq(net.weight(path, 4), [0.1] * 4, axis=0)])
+        net.head(net.silu(y), path + "9")
+    assert checks(preflight(net.model()), "warn") == []
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    net.head(net.conv(net.qdq(x, 0.1), "model.1", 0.1))
+    assert checks(preflight(net.model()), "warn") == ["duplicates"]
+
+
+def test_raw_outputs(style: str) -> None:
+    def build(raw: bool) -> Report:
+        net = Net(style)
+        y = net.conv(net.conv("images", "model.0"), "model.9", scale=None, act="")
+        five = net.op("Reshape", [y, net.constant(np.array([0, 2, 2, 8, 8]))])
+        net.outputs.append((net.op("Reshape", [net.op("Sigmoid", [five]), net.constant(np.array([0, -1, 2]))]), 3))
+        if raw:
+            net.outputs.append((five, 5))
+        return preflight(net.model((1, 4, 8, 8)))
+
+    assert failing(build(True)).check == "outputs"
+    assert build(False).passed
+
+
+# --- the whole ---------------------------------------------------------------------------------------------------------
+
+
+def test_macs(style: str) -> None:
+    """By hand: the image is 8 x 8, every convolution 1 x 1."""
+    net = Net(style)
+    x = net.conv("images", "model.0", out=6)  # 8 * 8 * 4 * 6
+    net.head(
+        net.conv(net.op("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2]), "model.1", inside=6)
+    )  # 4 * 4 * 6 * 4
+    report = preflight(net.model())
+    assert (report.int8_macs, report.macs) == (1536 + 384, 1536 + 384 + 256)
+    unknown = preflight(unknown_shapes(net))
+    assert "share of MACs unknown" in report_text(unknown) and (unknown.macs, unknown.uncounted) == (0, 3)
+
+
+def test_linear_layer_with_a_transposed_weight(style: str) -> None:
+    """dynamo writes Linear as MatMul with Transpose(DQ(Q(weight)))."""
+    net = Net(style)
+    x = net.op("Flatten", [net.conv("images", "model.0")])
+    net.initializers.append(numpy_helper.from_array(np.ones((5, 256), np.float32), "model.model.1.fc.weight"))
+    weight = net.op("Transpose", [net.qdq("model.model.1.fc.weight", [0.1] * 5, axis=0)], perm=[1, 0])
+    net.outputs.append((net.op("MatMul", [net.qdq(x, 0.1), weight]), 2))
+    report = preflight(net.model((1, 4, 8, 8)))
+    assert report.passed and (report.int8_layers, report.layers) == (2, 2)
+    assert report.int8_macs == 8 * 8 * 4 * 4 + 256 * 5
+    assert preflight(net.model((1, 4, 8, 8)), ["model.1"]).findings[0].layers == ["model.1.fc"]
+
+
+def unknown_shapes(net: Net) -> onnx.ModelProto:
+    model = net.model()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return model
+
+
+def test_text_and_order() -> None:
+    net = Net()
+    x = net.conv("images", "model.0")
+    small = net.op("MaxPool", [x], kernel_shape=[4, 4], strides=[4, 4])
+    y = net.conv(small, "model.1")
+    for path, scale in (("model.2", 0.1), ("model.3", 0.2)):
+        net.head(net.conv(y, path, scale), path + "9")
+    for path, scale in (("model.4", 0.1), ("model.5", 0.2)):
+        net.head(net.conv(x, path, scale), path + "9")
+    net.head(net.conv(x, "model.6", 0.0), "model.69")
+    report = preflight(net.model())
+    assert [finding.check for finding in report.findings] == ["scales", "two-scales", "two-scales", "image"]
+    assert report.findings[1].elements == 3 * 256 and report.findings[2].elements == 2 * 16
+    lines = report_text(report).splitlines()
+    assert lines[0].startswith("Preflight FAILED: 3 to mend") and len(lines) == 3 + 2 * len(report.findings)
+    assert all(line.startswith("      change: ") for line in lines[4::2])
+    assert json.loads(json.dumps(report.to_dict()))["separate_q"] == report.separate_q

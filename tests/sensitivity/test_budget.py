@@ -1,0 +1,197 @@
+"""--max-drop: the search over a ranking, and a network made sensitive on purpose."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable, Sequence
+
+import pytest
+import torch
+from torch import nn
+
+from quantization.calibration.histograms import MaxCalibrator
+from quantization.evaluation.coco import Metrics
+from quantization.quantizers import backend as quantizer
+from quantization.quantizers.modules import QuantConv2d
+from quantization.quantizers.switches import disable_quantization
+from quantization.sensitivity import budget
+from quantization.sensitivity.first_order import Unit, find_units
+from quantization.upstream import checkpoint
+
+FLOAT_MAP = 0.5
+
+
+def metrics(value: float) -> Metrics:
+    return Metrics(value, value, 1, {})
+
+
+class Search:
+    """Units with one quantizer each; ``map_of`` gives the mAP for a set of units in float."""
+
+    def __init__(self, count: int, map_of: Callable[[set[int]], float]) -> None:
+        quantizer.select_backend("native")
+        self.units = [
+            Unit((f"model.{index}",), (f"model.{index}",), (quantizer.make_quantizer(),)) for index in range(count)
+        ]
+        self.map_of, self.ranked, self.tried = map_of, False, 0
+
+    def in_float(self) -> set[int]:
+        return {index for index, unit in enumerate(self.units) if unit.quantizers[0]._disabled}
+
+    def rank(self) -> Sequence[Unit]:
+        self.ranked = True
+        return self.units
+
+    def evaluate(self) -> Metrics:
+        self.tried += 1
+        return metrics(self.map_of(self.in_float()))
+
+    def run(self, points: float) -> budget.Outcome:
+        outcome = budget.keep_within(self.rank, self.evaluate, FLOAT_MAP, points, "PTQ")
+        assert {self.units.index(unit) for unit in outcome.left} == self.in_float()
+        assert self.tried == len(outcome.steps)
+        assert outcome.metrics.map == self.map_of(self.in_float())
+        return outcome
+
+
+def test_nothing_is_left_out_where_nothing_is_needed() -> None:
+    search = Search(10, lambda left: 0.499)
+    outcome = search.run(0.1)
+    assert outcome.met and not outcome.left and not search.ranked and search.tried == 1
+    assert not Search(10, lambda left: 0.6).run(0.0).left
+
+
+@pytest.mark.parametrize("needed", [1, 2, 3, 7, 23, 60])
+def test_the_shortest_prefix_is_found_in_few_evaluations(needed: int) -> None:
+    search = Search(60, lambda left: FLOAT_MAP if left >= set(range(needed)) else 0.4)
+    outcome = search.run(0.1)
+    assert outcome.met and search.in_float() == set(range(needed))
+    assert search.tried <= 2 + 2 * 6 + budget.GIVE_BACK
+
+
+def test_units_that_are_not_needed_are_given_back() -> None:
+    search = Search(20, lambda left: FLOAT_MAP if left >= {1, 4} else 0.4)
+    assert search.run(0.1).met and search.in_float() == {1, 4}
+
+
+def test_a_budget_out_of_reach_keeps_the_best() -> None:
+    search = Search(6, lambda left: 0.40 + 0.01 * len(left) if len(left) <= 4 else 0.41)
+    outcome = search.run(0.1)
+    assert not outcome.met and search.in_float() == {0, 1, 2, 3} and outcome.drop == pytest.approx(6)
+    assert outcome.steps[-1] == {"units": 6, "map": 0.41, "drop": pytest.approx(9)}
+
+
+class Chain(nn.Module):
+    """Five convolutions; the last one's output is the network's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for index in range(5):
+            layers += [nn.Conv2d(8 if index else 3, 8, 3, padding=1), nn.ReLU(inplace=True)]
+        self.model = nn.ModuleList([nn.Sequential(*layers[:-1]), nn.Identity()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model[1](self.model[0](x))
+
+
+@pytest.fixture
+def images() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(8, 3, 16, 16, generator=generator) for _ in range(3)]
+
+
+def quantized(images: list[torch.Tensor], outlier: bool) -> nn.Module:
+    """8 bits; the outlier leaves the float network as it is: ReLU(300 x) / 300 = ReLU(x)."""
+    torch.manual_seed(0)
+    quantizer.select_backend("native")
+    model = Chain().requires_grad_(False)
+    convs = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if outlier:
+        convs[1].weight[2] *= 300
+        convs[1].bias[2] = (convs[1].bias[2].abs() + 0.1) * 300  # never behind a ReLU that is shut
+        convs[2].weight[:, 2] /= 300
+    seen: dict[nn.Module, MaxCalibrator] = {conv: MaxCalibrator(axis=None) for conv in convs}
+    for conv in convs:
+        conv.register_forward_pre_hook(lambda module, inputs: seen[module].collect(inputs[0]))
+    for batch in images:
+        model(batch)
+    for conv in convs:
+        conv._forward_pre_hooks.clear()
+        conv.__class__ = QuantConv2d
+        conv.add_quantizers()
+        quantizer.set_amax(conv._input_quantizer, seen[conv].compute_amax())
+        quantizer.set_amax(conv._weight_quantizer, conv.weight.abs().amax((1, 2, 3), keepdim=True))
+    return model.eval()
+
+
+def evaluator(model: nn.Module, images: list[torch.Tensor]) -> Callable[[], Metrics]:
+    """Instead of a mAP: what the relative output error leaves of ``FLOAT_MAP``."""
+    with torch.no_grad(), disable_quantization(model):
+        exact = torch.cat([model(batch) for batch in images])
+
+    def evaluate() -> Metrics:
+        with torch.no_grad():
+            error = torch.cat([model(batch) for batch in images]) - exact
+        return metrics(FLOAT_MAP * (1 - float(error.norm() / (exact - exact.mean()).norm())))
+
+    return evaluate
+
+
+def hold(model: nn.Module, images: list[torch.Tensor], file: str, points: float) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    info = {"options": {"ignore_policy": [r"model\.9"]}, "history": [{"epoch": 1}]}
+    budget.hold(
+        model,
+        file,
+        "ptq",
+        info,
+        images,
+        evaluator(model, images),
+        FLOAT_MAP,
+        points,
+        0,
+        lambda key, measured, **more: found.update(key=key, metrics=measured, **more),
+    )
+    return found
+
+
+def test_a_network_with_an_outlier_channel_meets_its_budget(
+    images: list[torch.Tensor], tmp_path: Any, monkeypatch: Any, caplog: Any
+) -> None:
+    plain, sensitive = quantized(images, outlier=False), quantized(images, outlier=True)
+    points = 1.5 * 100 * (FLOAT_MAP - evaluator(plain, images)().map)  # enough for what 8 bits cost without an outlier
+    assert 100 * (FLOAT_MAP - evaluator(sensitive, images)().map) > 3 * points
+    saved: dict[str, Any] = {}
+
+    def save(file: str, model: nn.Module, info: dict[str, Any]) -> None:
+        saved.update(
+            file=file,
+            info=info,
+            off=[path for path, _, _, place in quantizer.named_quantizers(model) if place._disabled],
+        )
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    caplog.set_level(logging.INFO, logger="quantization")
+    found = hold(sensitive, images, str(tmp_path / "ptq.pt"), points)
+    result = found["max_drop"]
+    assert result["met"] and result["drop"] <= points and result["left_in_float"] == ["model.0.4"]
+    assert saved["off"] == ["model.0.4"] * 2  # input and weight
+    assert result["ignore_policy"] == saved["info"]["options"]["ignore_policy"] == [r"model\.9", r"model\.0\.4"]
+    assert found["epochs"] == [{"epoch": 1}] and found["metrics"].map == result["steps"][-1]["map"]
+    assert r"--ignore-policy 'model\.9' 'model\.0\.4'" in caplog.text
+    assert not any(unit.quantizers[0]._disabled for unit in find_units(sensitive)) and len(find_units(sensitive)) == 5
+
+    saved.clear()
+    caplog.clear()
+    result = hold(plain, images, str(tmp_path / "ptq.pt"), points)["max_drop"]
+    assert result["met"] and not result["left_in_float"] and not saved and len(result["steps"]) == 1
+    assert "all units stay quantized" in caplog.text
+
+
+def test_an_unmet_budget_warns(images: list[torch.Tensor], caplog: Any) -> None:
+    model = quantized(images, outlier=False)
+    outcome = budget.apply_budget(model, images, lambda: metrics(0.3), FLOAT_MAP, 0.1, [], "QAT")
+    assert not outcome.met and not outcome.left  # all figures are alike: nothing is gained by leaving units out
+    (warning,) = (entry for entry in caplog.records if entry.levelno == logging.WARNING)
+    assert "QAT: the budget of 0.1 points is not met" in warning.getMessage()

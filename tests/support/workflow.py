@@ -1,0 +1,34 @@
+"""Python run in a checkout as a user would, and the sizes of the small data set that the workflow tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TASKS = Path(__file__).resolve().parent / "checkout_tasks.py"
+IMAGE_SIZE = 128
+CLASSES = 3
+
+
+def run_python(folder: Path, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run Python with these arguments in ``folder``, as a user would, and check the exit code."""
+    environment = {**os.environ, "YOLOv5_AUTOINSTALL": "false"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=str(folder),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def run_task(checkout: Path, *arguments: object) -> Any:
+    """The result of a task of ``checkout_tasks.py``, run in a checkout."""
+    return json.loads(run_python(checkout, TASKS, *arguments).stdout.strip().splitlines()[-1])
