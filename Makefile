@@ -14,7 +14,7 @@ JOBS ?= 2
 help:
 	@echo 'make demo   train a small yolov5, quantize it (PTQ, QAT), export it, print a table of mAP'
 	@echo 'make test   run the tests'
-	@echo 'make lint   run ruff'
+	@echo 'make lint   run ruff and mypy'
 	@echo 'make venv   make .venv with everything that the others need'
 	@echo 'make clean  remove .venv, demo/ and caches'
 	@echo 'PYTHON=python3.X chooses the Python that .venv is made with, JOBS=N the number of test processes.'
@@ -63,6 +63,8 @@ demo: $(BIN)/.requirements
 
 lint: venv
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache
