@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from quantization.upstream.outputs import flatten
 
-LOSSES = ("normalised", "mse")
-
 
 class SquaredDistance(torch.autograd.Function):
     """Sum of (student - teacher)^2, shape () in float32; both of one shape, in any floating type.
@@ -63,7 +61,7 @@ class Distillation:
     Args:
         student: the quantized model's layers; the last one is the head.
         teacher: the float model's.
-        loss: of each layer, one of ``LOSSES``.
+        loss: of each layer, one of ``options.LOSSES``.
         stride: see ``supervised_layers``.
         head_weight: weight of the head's outputs; 0 leaves them out.
     """
