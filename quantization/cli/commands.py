@@ -15,7 +15,7 @@ from torch import nn
 
 from quantization import __version__
 from quantization.calibration.equalization import BATCHES
-from quantization.cli.options import ExportCommand, QuantizeCommand, SensitiveCommand, TestCommand
+from quantization.cli.options import ExportCommand, QuantizeCommand, SensitiveCommand, EvaluationCommand
 from quantization.data.images import Dataset, Loader, open_dataset
 from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, pick_device, training_sample
 from quantization.errors import UserError
@@ -276,7 +276,7 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     return 0
 
 
-def test_command(name: str, options: TestCommand) -> int:
+def test_command(name: str, options: EvaluationCommand) -> int:
     """COCO mAP of a checkpoint or an ONNX."""
     dataset = open_dataset(options.images.cocodir, options.images.data)
     if options.save_json is not None:

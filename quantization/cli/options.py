@@ -80,7 +80,7 @@ class SensitiveCommand(Options):
 
 
 @dataclass(frozen=True)
-class TestCommand(Options):
+class EvaluationCommand(Options):
     """COCO mAP by pycocotools."""
 
     weight: str = argument("float or quantized .pt, or an .onnx")
@@ -96,5 +96,5 @@ COMMANDS = {
     "quantize": QuantizeCommand,
     "export": ExportCommand,
     "sensitive": SensitiveCommand,
-    "test": TestCommand,
+    "test": EvaluationCommand,
 }

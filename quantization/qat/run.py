@@ -17,7 +17,7 @@ from quantization.evaluation.summary import Summary
 from quantization.options import QatOptions
 from quantization.qat.curve import draw_curve
 from quantization.qat.losses import TaskLoss
-from quantization.qat.trainer import finetune
+from quantization.qat.trainer import Trainer, finetune
 from quantization.quantizers.switches import amax_table
 from quantization.upstream import checkpoint
 from quantization.upstream.loss import detection_loss
@@ -106,7 +106,7 @@ class QatRun:
             self.summary.record("qat", self.best, epochs=self.history)
             self._draw()
 
-        finetune(model, teacher, batches, self.options, after_epoch, task)
+        finetune(Trainer(model, teacher, self.options, task), batches, after_epoch)
         LOG.info(
             "QAT checkpoint: %s (best of %d epochs); curve: %s",
             self.checkpoint,

@@ -48,8 +48,9 @@ def learning_rate(progress: float, highest: float, schedule: str) -> float:
 def make_optimizer(weights: Any, scales: Any, device: torch.device) -> torch.optim.Adam:
     """Adam; on a GPU in one kernel, where torch has it, which also spares GradScaler its wait for the GPU."""
     groups = [{"params": weights, "rate": 1.0}] + ([{"params": scales, "rate": SCALE_RATE}] if scales else [])
-    fused = device.type == "cuda" and "fused" in inspect.signature(torch.optim.Adam.__init__).parameters
-    return torch.optim.Adam(groups, **({"fused": True} if fused else {}))
+    if device.type == "cuda" and "fused" in inspect.signature(torch.optim.Adam.__init__).parameters:
+        return torch.optim.Adam(groups, fused=True)
+    return torch.optim.Adam(groups)
 
 
 def make_scaler(device: torch.device, enabled: bool) -> Any:
@@ -125,6 +126,7 @@ class Trainer:
             self.model(images)
             loss = self.loss.take()
             if self.task is not None:
+                assert targets is not None  # where there is a task, batches have labels
                 loss = loss + self.task.take(targets)
         self.quantizers.forget()
         for group in self.optimizer.param_groups:
@@ -146,28 +148,18 @@ class Trainer:
             yield
 
 
-def finetune(
-    model: nn.Module,
-    teacher: nn.Module,
-    batches: Iterable[Labelled],
-    options: QatOptions,
-    after_epoch: Callable[[int, float, float], None],
-    task: TaskLoss | None = None,
-) -> None:
-    """Train ``model`` to give the outputs of ``teacher``, and what ``task`` asks for.
+def finetune(trainer: Trainer, batches: Iterable[Labelled], after_epoch: Callable[[int, float, float], None]) -> None:
+    """Train for as many epochs and steps as the trainer's options say.
 
     Args:
-        model: quantized and calibrated; changed in place.
-        teacher: the float model on the same device.
-        batches: on that device; iterated as often as needed.
-        options: see ``QatOptions``.
+        trainer: of the model, which is changed in place.
+        batches: on the model's device; iterated as often as needed.
         after_epoch: called with epoch (from 0), mean loss and last learning rate; saves what is worth keeping.
-        task: the loss against labels; None: there is none.
 
     Raises:
         UserError: the loss is NaN or has grown ``DIVERGED``-fold.
     """
-    trainer, watch = Trainer(model, teacher, options, task), LossWatch()
+    options, watch = trainer.options, LossWatch()
     for epoch in range(options.epochs):
         total, lr, done = torch.zeros((), device=trainer.device), options.lr, 0
         steps = tqdm(
@@ -224,6 +216,7 @@ class LossWatch:
         self._last = 0.0
 
     def check(self, loss: float, epoch: int, step: int) -> None:
+        """Look at the loss of a step; see the class for what it raises."""
         where = f"QAT stopped in epoch {epoch + 1}, step {step + 1}"
         remedy = "lower --lr; the PTQ checkpoint is intact"
         if loss != loss or loss in (float("inf"), float("-inf")):

@@ -235,7 +235,7 @@ class Budget:
             written = record.with_(options=options, placement=placement, max_drop=result)
             checkpoint.save(file, model, written.content())
         self.summary.record(
-            key, outcome.metrics, max_drop=result, **({"epochs": record.history} if record.epoch else {})
+            key, outcome.metrics, max_drop=result, **({"epochs": record.history} if record.history else {})
         )
         for unit in outcome.left:
             unit.set_float(False)
