@@ -48,7 +48,7 @@ def versions() -> dict[str, str]:
     return {
         "quant-tools": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which pickles would name
         "numpy": np.__version__,
     }
 
