@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from quantization.dot import render
+from quantization.dot import literal, new_digraph, render
 from quantization.errors import UserError
 from quantization.inspector.compare import compare_engines
 from quantization.inspector.drawing import engine_dot
@@ -204,6 +205,44 @@ def test_page_is_self_contained_and_holds_every_record():
     assert "$" not in re.sub(r"const records = .*", "", html)
 
 
+def test_an_absent_graphviz_package_is_one_line_and_the_report_is_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "graphviz.py").write_text("raise ImportError('no such package')\n")
+    layers = ENGINES / "first-concat-ptq-layer.json"
+    done = run("--layer", layers, "--output", tmp_path / "x.svg", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2 and "Findings:" in done.stdout
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "pip install graphviz" in done.stderr and not (tmp_path / "x.svg").exists()
+
+
+@needs_dot
+def test_profile_index_of_one_engine_and_of_two(tmp_path: Path) -> None:
+    layers, times = ENGINES / "two-profiles-layer.json", ENGINES / "two-profiles-profile.json"
+    plain = ENGINES / "first-concat-ptq-layer.json"
+    output = tmp_path / "x.svg"
+    one = run("--layer", layers, "--profile", times, "--profile-index", 1, "--output", output)
+    assert (one.returncode, one.stderr) == (0, "") and "two-profiles [profile 1]" in one.stdout
+    both = run("--layer", layers, "--compare", layers, "--profile-index", 0, 1, "--output", output)
+    assert (both.returncode, both.stderr) == (0, "")
+    assert "In two-profiles [profile 1], not in two-profiles:" in both.stdout
+    first = run("--layer", layers, "--compare", plain, "--output", output)
+    assert first.returncode == 0 and first.stderr.startswith("note: ") and first.stderr.count("\n") == 1
+    wrong = run("--layer", layers, "--compare", plain, "--profile-index", 1, "--output", output)
+    assert wrong.returncode == 2 and f"{plain} has 1 optimization profile" in wrong.stderr
+
+
+@needs_dot
+def test_text_is_drawn_as_it_is() -> None:
+    odd = ["", " ", 'a"b', "<b>&amp;</b>", "back\\slash\\", "\\N", "<", "<>"]
+    dot = new_digraph("odd")
+    for number, text in enumerate(odd):
+        dot.node(f"n{number}", literal(text), id=f"n{number}")
+    root = ElementTree.fromstring(render(dot, "svg"))
+    nodes = {node.get("id"): "".join(texts(node)) for node in root.iter(SVG + "g") if node.get("class") == "node"}
+    assert [nodes[f"n{number}"].replace("\xa0", " ").strip() for number in range(len(odd))] == [t.strip() for t in odd]
+
+
 def test_absent_graphviz_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="apt-get install graphviz"):
@@ -263,6 +302,8 @@ def test_script_compares(tmp_path, file_format, magic):
         (["--layer", ENGINES / "loop-layer.json", "--output", "x.pdf"], "give --format"),
         (["--layer", ENGINES / "loop-layer.json", "--names", "a", "b"], "--names takes one name per engine"),
         (["--layer", ENGINES / "loop-layer.json", "--compare-profile", "p.json"], "needs --compare"),
+        (["--layer", ENGINES / "loop-layer.json", "--profile-index", "1"], "has 1 optimization profile"),
+        (["--layer", ENGINES / "loop-layer.json", "--profile-index", "0", "1"], "one number per engine, 2 given"),
     ],
 )
 def test_script_errors_are_one_line(tmp_path, arguments, message):

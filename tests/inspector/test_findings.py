@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from quantization.inspector.causes import CAUSES
 from quantization.inspector.compare import compare_engines
 from quantization.inspector.findings import find_problems
+from quantization.inspector.layers import load_layers
 from quantization.inspector.records import EngineInfo, Layer, Tensor
 from quantization.inspector.report import report_comparison, report_engine
 from quantization.inspector.text import engine_text
+from quantization.inspector.times import add_profile
 from quantization.inspector.topology import EngineGraph
 from support.engine_files import comparison_html, comparison_text, load_graph, without_times
 
@@ -126,6 +129,59 @@ def test_float_head_is_to_get_an_int8_input():
     assert "--head input" in CAUSES["float reader"].change
     layers = [graph.layers[index] for index in found.layers]
     assert any(layer.type == "PointWiseV2" for layer in layers) and any(layer.origin == "QDQ" for layer in layers)
+
+
+def detect_engine(shared: bool, larger: bool) -> EngineGraph:
+    """An INT8 layer, split from its SiLU, before a float detect convolution.
+
+    Args:
+        shared: an INT8 convolution reads the same tensor.
+        larger: another detect convolution reads a larger tensor.
+    """
+    int8 = ("Reformat", "QDQ", "b FP16 NHWC8 1x32x4x4", "q Int8 NC/32HW32 1x32x4x4", 6)
+    reader = ("CaskConvolution", "/model.2/conv/Conv", "q Int8 NC/32HW32 1x32x4x4", "o Int8 NC/32HW32 1x32x4x4", 7)
+    size = 8 if larger else 2
+    return write(
+        "detect",
+        ("CaskConvolution", NEXT, "images Int8 NC/32HW32 1x32x4x4", "a FP16 NHWC8 1x32x4x4", 10),
+        ("PointWiseV2", "/model.1/act/Sigmoid /model.1/act/Mul", "a FP16 NHWC8 1x32x4x4", "b FP16 NHWC8 1x32x4x4", 5),
+        *((int8, reader) if shared else ()),
+        ("CaskConvolution", "/model.3/m.0/Conv", "b FP16 NHWC8 1x32x4x4", "outputs FP32 linear 1x8x4x4", 10),
+        ("CaskConvolution", "/model.3/m.1/Conv", f"c FP16 NHWC8 1x32x{size}x{size}", "d FP32 linear 1x8x2x2", 10),
+    )
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("larger", [False, True])
+def test_what_the_default_placement_keeps_for_detect_convolutions_is_expected(shared: bool, larger: bool) -> None:
+    """Only of tensors that INT8 layers read too, the largest is to be quantized."""
+    found = by_key(find_problems(detect_engine(shared, larger)))
+    advised = shared and not larger
+    finding = found["float reader" if advised else "detect", "model.1"]
+    assert finding.avoidable == advised and set(finding.layers) == ({1, 2} if shared else {1})
+    assert advised or ("--head shared" if shared else "--head input") in finding.advice
+
+
+@pytest.mark.parametrize("net, count", [("yolov5s", 2), ("yolov7", 3), ("yolov7-tiny", 0)])
+def test_engines_of_the_default_placement_get_no_advice(net: str, count: int) -> None:
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "engines" / net
+    graph = EngineGraph(add_profile(load_layers(folder / "rule-layer.json"), folder / "rule-profile.json"))
+    found = find_problems(graph)
+    assert not [finding for finding in found if finding.avoidable]
+    assert sum(finding.cause == "detect" for finding in found) == count
+
+
+def test_detect_convolutions_that_another_engine_has_in_int8_are_expected() -> None:
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "engines" / "yolov7-tiny"
+    ptq, rule = (
+        EngineGraph(add_profile(load_layers(folder / f"{name}-layer.json"), folder / f"{name}-profile.json"))
+        for name in ("ptq", "rule")
+    )
+    found = [finding for finding in compare_engines(ptq, rule).only_second if finding.cause == "precision"]
+    assert {(finding.key[1], finding.avoidable) for finding in found} == {
+        ("model.0.conv", True),
+        ("model.77.m.2", False),
+    }
 
 
 def test_reformat_to_float_for_float_weights_is_expected():

@@ -172,6 +172,26 @@ def test_profile_matches_equal_names_in_order_and_notes_missing_ones(tmp_path):
     assert len(engine.notes) == 1 and "1 of 3 layers" in engine.notes[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le with a mark", "utf-16-be with a mark"])
+def test_byte_order_marks_are_read(tmp_path: Path, encoding: str) -> None:
+    """PowerShell's > writes UTF-16, its Set-Content a mark before UTF-8."""
+    encoding, _, marked = encoding.partition(" ")
+    layers, profile = tmp_path / "yolov5s-groups-layer.json", tmp_path / "yolov5s-groups-profile.json"
+    for path in (layers, profile):
+        text = ("\ufeff" if marked else "") + (ENGINES / path.name).read_text(encoding="utf-8")
+        path.write_bytes(text.encode(encoding))
+    engine, plain = add_profile(load_layers(layers), profile), load_engine("yolov5s-groups")
+    assert [layer.name for layer in engine.layers] == [layer.name for layer in plain.layers]
+    assert engine.total_ms == plain.total_ms
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_refused(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "L.json"
+    path.write_bytes('{"Layers": [{"Name": "a"}]}'.encode(encoding))
+    expect_error(path, "save it as UTF-8")
+
+
 VALUES = [
     None,
     1,
