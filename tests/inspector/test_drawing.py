@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from quantization.dot import literal, new_digraph, render
-from quantization.errors import UserError
+from quantization.dot import render
 from quantization.inspector.compare import compare_engines
 from quantization.inspector.drawing import engine_dot
 from quantization.inspector.layers import load_layers
@@ -230,29 +229,6 @@ def test_profile_index_of_one_engine_and_of_two(tmp_path: Path) -> None:
     assert first.returncode == 0 and first.stderr.startswith("note: ") and first.stderr.count("\n") == 1
     wrong = run("--layer", layers, "--compare", plain, "--profile-index", 1, "--output", output)
     assert wrong.returncode == 2 and f"{plain} has 1 optimization profile" in wrong.stderr
-
-
-@needs_dot
-def test_text_is_drawn_as_it_is() -> None:
-    odd = ["", " ", 'a"b', "<b>&amp;</b>", "back\\slash\\", "\\N", "<", "<>"]
-    dot = new_digraph("odd")
-    for number, text in enumerate(odd):
-        dot.node(f"n{number}", literal(text), id=f"n{number}")
-    root = ElementTree.fromstring(render(dot, "svg"))
-    nodes = {node.get("id"): "".join(texts(node)) for node in root.iter(SVG + "g") if node.get("class") == "node"}
-    assert [nodes[f"n{number}"].replace("\xa0", " ").strip() for number in range(len(odd))] == [t.strip() for t in odd]
-
-
-def test_absent_graphviz_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="apt-get install graphviz"):
-        render("digraph {}", "svg")
-
-
-@needs_dot
-def test_dot_errors_are_reported():
-    with pytest.raises(UserError, match=r"dot failed: .*syntax error"):
-        render("digraph {", "svg")
 
 
 @needs_dot
