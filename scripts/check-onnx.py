@@ -10,9 +10,9 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from quantization.dot import render
 from quantization.errors import UserError, run_main
 from quantization.files import atomic_write, check_writable
-from quantization.inspector.drawing import render
 from quantization.preflight.drawing import to_dot
 from quantization.preflight.report import load_onnx, preflight, report_text
 
