@@ -10,7 +10,7 @@ from torch import nn
 from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.equalization import BATCHES, equalize
 from quantization.calibration.group_ranges import GroupScale
-from quantization.data.images import Dataset
+from quantization.data.dataset import Dataset
 from quantization.data.tensors import TensorLoader, training_sample
 from quantization.export.export import export_graph
 from quantization.placement import scale_groups as rules

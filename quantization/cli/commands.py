@@ -17,7 +17,8 @@ from torch import nn
 
 from quantization import __version__
 from quantization import quantize as passes
-from quantization.data.images import Dataset, Loader, open_dataset
+from quantization.data.dataset import Dataset, open_dataset
+from quantization.data.images import Loader
 from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, training_sample
 from quantization.errors import UserError
 from quantization.evaluation.coco import Evaluator, Metrics, Predictor
@@ -243,7 +244,7 @@ def sensitive(name: str, options: argparse.Namespace) -> None:
     check_size(options.imgsz, model, "--imgsz")
     check_writable(options.summary, "--summary")
     if options.metric == "map":
-        dataset.val = dataset.val[: options.num_image]
+        dataset = dataset.with_val(dataset.val[: options.num_image])
         evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
     if have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)

@@ -9,7 +9,8 @@ from typing import Iterator, Optional, Tuple
 import torch
 from torch import Tensor
 
-from quantization.data.images import Batch, Dataset, Loader
+from quantization.data.dataset import Dataset
+from quantization.data.images import Batch, Loader
 from quantization.data.labels import batch_targets
 
 Labelled = Tuple[Tensor, Optional[Tensor]]  # images (B, 3, H, W), floats in 0..1; targets (N, 6), or None
