@@ -229,4 +229,6 @@ def _hint(image: str) -> str:
         wrong = next((name for name in reversed(parents) if "image" in name.lower() or name.lower() == "img"), None)
         rename = f"rename {wrong} to images and " if wrong else ""
         return f"; {rename}put images below images/ and labels below labels/, or each .txt beside its image"
+    if Path(image).with_suffix(".txt").is_file():
+        return "; a label beside an image is not read if its path has /images/: move the labels to labels/"
     return "; put the labels below labels/, in place of images/"

@@ -199,12 +199,13 @@ def test_classes_must_fit(tmp_path: Path) -> None:
         ("images/a.png", "Labels/a.txt", r"labels/a.txt is the first that is missing; rename \S+/Labels to labels"),
         ("JPEGImages/a.png", "labels/a.txt", "JPEGImages/a.txt is .*rename JPEGImages to images and"),
         ("images/a.png", "x/a.txt", "put the labels below labels/"),
+        ("images/b/a.png", "images/b/a.txt", "a label beside an image is not read"),
         ("pictures/a.png", "x/a.txt", "missing; put images below images/"),
     ],
 )
 def test_no_labels_at_all(tmp_path: Path, image: str, label: str, hint: str) -> None:
     write_picture(tmp_path / "deep" / image)
-    (tmp_path / "deep" / label).parent.mkdir()
+    (tmp_path / "deep" / label).parent.mkdir(exist_ok=True)
     (tmp_path / "deep" / label).write_text(BOX)
     with pytest.raises(UserError, match=hint):
         check_dataset(dataset_of([str(tmp_path / "deep" / image)]), needs())

@@ -85,7 +85,7 @@ def test_shape_is_what_opencv_reads(tmp_path: Path, suffix: str, orientation: in
 
 @pytest.mark.parametrize(
     "block",
-    [b"Exif\0\0damaged", b"Exif\0\0MM\0*\0\0\0\x08\0\x05", b"http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation='6'/>"],
+    [b"Exif\0\0damaged", b"Exif\0\0MM\0*\0\0\0\x08\0\x05", b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'],
 )
 def test_shape_with_odd_metadata(tmp_path: Path, block: bytes) -> None:
     """A damaged EXIF block, one that is cut off, and an orientation in XMP, which OpenCV ignores."""

@@ -110,6 +110,15 @@ def test_rows(tmp_path: Path) -> None:
         assert read_labels(file, 2).tolist() == [[1, 0.5, 0.5, 0.25, 0.5]]
 
 
+def test_lines_are_those_of_the_file_where_rows_repeat(tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text("1 0.5 0.5 0.1 0.1\n0 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n\n5 0.5 0.5 0.1 0.1\n")
+    label = parse_labels(file)
+    assert (label.duplicates, list(label.lines), label.rows[:, 0].tolist()) == (1, [2, 1, 5], [0, 1, 5])
+    with pytest.raises(UserError, match="line 5: class 5"):
+        read_labels(file, 2)
+
+
 @pytest.mark.parametrize(
     "line, complaint",
     [

@@ -91,3 +91,12 @@ def test_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="lists no images"):
         find_images([tmp_path / "empty"], "x")
+
+
+def test_two_dots_step_up_from_where_a_link_leads(tmp_path: Path) -> None:
+    (there,) = touch(tmp_path / "store" / "x.png")
+    touch(tmp_path / "x.png")
+    (tmp_path / "store" / "part").mkdir()
+    os.symlink(tmp_path / "store" / "part", tmp_path / "link")
+    (tmp_path / "list.txt").write_text("./link/../x.png\n")
+    assert find_images([tmp_path / "list.txt"], "x") == [there]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, Callable
 
 sys.path[:0] = ["."]
 
@@ -43,5 +43,7 @@ def read_yaml(name: str, file: str) -> Any:
     return {"val": os.path.realpath(data["val"]), "names": data["names"]}
 
 
+TASKS: dict[str, Callable[..., Any]] = {"read_images": read_images, "read_yaml": read_yaml}
+
 if __name__ == "__main__":
-    print(json.dumps({"read_images": read_images, "read_yaml": read_yaml}[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(TASKS[sys.argv[1]](*sys.argv[2:])))
