@@ -179,4 +179,6 @@ def test_merge_keys_and_empty_files(tmp_path: Path) -> None:
         "a": {"b": 1},
         "c": {"b": 2},
     }
+    twice = "a: &a {b: 1}\nc: &c {d: 2}\ne:\n  <<: *a\n  <<: *c"
+    assert read_yaml(content(tmp_path / "x.yaml", twice))["e"] == yaml.safe_load(twice)["e"]
     assert read_yaml(content(tmp_path / "x.yaml", "# nothing")) is None
