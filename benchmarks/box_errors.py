@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from quantization.cli import parser as cli
 from quantization.cli.commands import make_evaluator, pick_device
-from quantization.data.images import open_dataset
+from quantization.data.dataset import open_dataset
 from quantization.errors import UserError, run_main
 from quantization.upstream import checkpoint
 from quantization.upstream import model as upstream

@@ -24,7 +24,8 @@ from torch import nn
 from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
 from quantization.cli.commands import pick_device
-from quantization.data.images import Loader, open_dataset
+from quantization.data.dataset import open_dataset
+from quantization.data.images import Loader
 from quantization.data.tensors import TensorLoader
 from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.export.export import export_graph, export_onnx

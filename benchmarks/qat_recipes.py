@@ -47,7 +47,8 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
     import torch
 
     from quantization.cli import commands
-    from quantization.data.images import Loader, open_dataset
+    from quantization.data.dataset import open_dataset
+    from quantization.data.images import Loader
     from quantization.data.tensors import LabelledImages
     from quantization.qat.run import finetune_options, task_loss
     from quantization.qat.trainer import finetune

@@ -56,7 +56,8 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
     from scipy.stats import spearmanr
 
     from quantization.cli import commands
-    from quantization.data.images import Loader, open_dataset
+    from quantization.data.dataset import open_dataset
+    from quantization.data.images import Loader
     from quantization.quantizers.backend import named_quantizers
     from quantization.quantizers.switches import have_quantizers
     from quantization.sensitivity import first_order as sqnr
@@ -75,9 +76,8 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
     units = sqnr.find_units(model)
 
     def evaluator(part: list[str]) -> Callable[[], Any]:
-        dataset.val = part
         made = commands.make_evaluator(
-            options.upstream, settings, dataset, upstream.class_count(model), int(model.stride.max())
+            options.upstream, settings, dataset.with_val(part), upstream.class_count(model), int(model.stride.max())
         )
         return lambda: made(torch_predictor(model), "", quiet=True)
 

@@ -11,7 +11,7 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.data.images import open_dataset
+from quantization.data.dataset import open_dataset
 from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.evaluation.coco import Evaluator, Predictor
 from quantization.evaluation.onnx_predictor import OnnxPredictor

@@ -15,8 +15,9 @@ from torch import nn
 
 from quantization import __version__
 from quantization.calibration.equalization import BATCHES
-from quantization.cli.options import ExportCommand, QuantizeCommand, SensitiveCommand, EvaluationCommand
-from quantization.data.images import Dataset, Loader, open_dataset
+from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
+from quantization.data.dataset import Dataset, open_dataset
+from quantization.data.images import Loader
 from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, pick_device, training_sample
 from quantization.errors import UserError
 from quantization.evaluation.coco import Evaluator, Metrics

@@ -195,7 +195,8 @@ def calibration_images(source: str | None, count: int) -> bench.Calibration | No
     if source.endswith(".npy"):
         return _calibration_array(source, count)
     try:
-        from quantization.data.images import image_files, load_batches
+        from quantization.data.dataset import image_files
+        from quantization.data.images import load_batches
     except ImportError as error:
         raise UserError(
             f"--calib-images {source} needs OpenCV ({error}): pip install opencv-python-headless, or give "

@@ -13,7 +13,8 @@ from typing import Any, Callable, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from quantization.data.images import Dataset, Loader, image_shape
+from quantization.data.dataset import Dataset
+from quantization.data.images import Loader, image_shape
 from quantization.data.labels import label_file, read_labels
 from quantization.errors import UserError
 from quantization.evaluation.detections import detections, to_image

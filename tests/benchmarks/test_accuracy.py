@@ -21,7 +21,7 @@ import pytest
 import yaml
 from accuracy_plan import link_dataset
 
-from quantization.data.images import open_dataset
+from quantization.data.dataset import open_dataset
 from quantization.errors import UserError
 from shapes import draw_dataset
 from support.workflow import run_python
