@@ -61,7 +61,6 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
     from quantization.quantizers.switches import have_quantizers
     from quantization.sensitivity import first_order as sqnr
     from quantization.upstream import checkpoint
-    from quantization.upstream import model as upstream
 
     device = commands.pick_device(settings.device)
     dataset = open_dataset(settings.cocodir, settings.data)
@@ -76,9 +75,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
 
     def evaluator(part: list[str]) -> Callable[[], Any]:
         dataset.val = part
-        made = commands.make_evaluator(
-            options.upstream, settings, dataset, upstream.class_count(model), int(model.stride.max())
-        )
+        made = commands.make_evaluator(options.upstream, settings, dataset, model)
         return lambda: made(torch_predictor(model), "", quiet=True)
 
     loader = Loader(files, (settings.imgsz, settings.imgsz), settings.batch_size, settings.workers)

@@ -20,7 +20,7 @@ from quantization import quantize as passes
 from quantization.data.images import Dataset, Loader, open_dataset
 from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, training_sample
 from quantization.errors import UserError
-from quantization.evaluation.coco import Evaluator, Metrics, Predictor
+from quantization.evaluation.coco import Evaluator, Metrics, Predictor, Thresholds
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export import export as onnx_export
 from quantization.files import check_writable, refuse_overwriting, write_json
@@ -76,20 +76,16 @@ def check_size(size: int, model: nn.Module, flag: str) -> None:
 
 
 def make_evaluator(
-    name: str, options: argparse.Namespace, dataset: Dataset, classes: int, stride: int | None
+    name: str,
+    options: argparse.Namespace,
+    dataset: Dataset,
+    model: nn.Module,
 ) -> Evaluator:
-    """An evaluator with the command line's data and thresholds; rectangles need the stride, and no ``--square``."""
-    return Evaluator(
-        dataset,
-        classes,
-        (options.imgsz, options.imgsz),
-        options.batch_size,
-        options.workers,
-        None if options.square else stride,
-        options.confidence,
-        options.nmsthres,
-        name == "yolov7",
-    )
+    """An evaluator of the model with the command line's data and thresholds: on rectangles, unless ``--square``."""
+    stride = None if options.square else int(model.stride.max())
+    loader = Loader(dataset.val, (options.imgsz, options.imgsz), options.batch_size, options.workers, stride)
+    thresholds = Thresholds(options.confidence, options.nmsthres, name == "yolov7")
+    return Evaluator(dataset, upstream.class_count(model), loader, thresholds, upstream.class_names(model))
 
 
 def versions() -> dict[str, str]:
@@ -121,11 +117,7 @@ def quantize(name: str, options: argparse.Namespace) -> None:
         raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
     check_size(options.imgsz, model, "--imgsz")
     wants_map = options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None
-    evaluator = (
-        make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
-        if wants_map
-        else None
-    )
+    evaluator = make_evaluator(name, options, dataset, model) if wants_map else None
     for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
         if file is not None:
             check_writable(file, flag)
@@ -244,7 +236,7 @@ def sensitive(name: str, options: argparse.Namespace) -> None:
     check_writable(options.summary, "--summary")
     if options.metric == "map":
         dataset.val = dataset.val[: options.num_image]
-        evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
+        evaluator = make_evaluator(name, options, dataset, model)
     if have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:
@@ -275,9 +267,16 @@ def test(name: str, options: argparse.Namespace) -> None:
         refuse_overwriting(options.weight, options.save_json)
         check_writable(options.save_json, "--save-json")
     if options.weight.endswith(".onnx"):
-        predict: Predictor = OnnxPredictor(options.weight)
-        evaluator = make_evaluator(name, options, dataset, predict.classes, None)
-        evaluator.loader.size = predict.image_size((options.imgsz, options.imgsz))
+        network = OnnxPredictor(options.weight)
+        predict: Predictor = network
+        size = network.image_size((options.imgsz, options.imgsz))
+        evaluator = Evaluator(
+            dataset,
+            network.classes,
+            Loader(dataset.val, size, options.batch_size, options.workers),
+            Thresholds(options.confidence, options.nmsthres, name == "yolov7"),
+            network.class_names,
+        )
         label = "ONNX Runtime"
     else:
         model, _ = checkpoint.load(options.weight, pick_device(options.device), name)
@@ -286,7 +285,7 @@ def test(name: str, options: argparse.Namespace) -> None:
         if missing:
             raise UserError(f"{options.weight} was never calibrated ({missing[0]} has no scale): run quantize first")
         predict = torch_predictor(model)
-        evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
+        evaluator = make_evaluator(name, options, dataset, model)
         label = "quantized" if have_quantizers(model) else "float"
     metrics = evaluator(predict, f"{options.weight} ({label})")
     for class_name, value in metrics.per_class.items():
