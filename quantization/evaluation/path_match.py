@@ -93,7 +93,7 @@ def match_files(files: Sequence[str], names: Sequence[str], source: str) -> list
         if not found.entries:
             raise UserError(f"{source} does not list {file}: annotations and images do not belong together")
         if len(found.entries) > 1:
-            first, second = (names[number] for number in found.entries[:2])
+            first, second = (f"{names[number]} (entry {number + 1})" for number in found.entries[:2])
             raise UserError(
                 f"{source} lists two images that {file} may be, {first} and {second}: "
                 "write their folders in file_name as far as they differ"
