@@ -110,9 +110,9 @@ def read_coco(file: Path) -> CocoJson:
 
 
 def _load(file: Path) -> Any:
-    """What a JSON file holds."""
+    """What a JSON file holds, in UTF-8, 16 or 32, with or without a byte-order mark."""
     try:
-        return json.loads(file.read_bytes().decode("utf-8-sig"))
+        return json.loads(file.read_bytes())
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8: save it in this encoding") from error
     except (ValueError, RecursionError) as error:

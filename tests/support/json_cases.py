@@ -382,11 +382,17 @@ def byte_order_mark(drawn: Drawn) -> None:
 
 
 @case(f"{JSON} is not UTF-8")
+def gbk(drawn: Drawn) -> None:
+    drawn.json["info"] = "蚂蚁"
+    drawn.json = json.dumps(drawn.json, ensure_ascii=False).encode("gbk")
+
+
+@case()
 def utf_16(drawn: Drawn) -> None:
     drawn.json = json.dumps(drawn.json).encode("utf-16")
 
 
-@case(f"{JSON} is no JSON file")
+@case(f"{JSON} is (no|not valid) JSON")
 def cut_off(drawn: Drawn) -> None:
     drawn.json = json.dumps(drawn.json).encode()[:-9]
 
