@@ -60,7 +60,8 @@ class OnnxPredictor:
         """H and W of the input; ``default`` where the graph leaves them open."""
         return self._size if all(isinstance(side, int) for side in self._size) else default
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:  # (B, 3, H, W) to (B, boxes, 5 + classes)
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Boxes (B, boxes, 5 + classes) of images (B, 3, H, W), any B."""
         return self.run(images)[0][..., : 5 + self.classes]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:

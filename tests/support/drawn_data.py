@@ -91,9 +91,15 @@ class Drawn:
         """The label file of an image."""
         return (self.labels / name).with_suffix(".txt")
 
+    def pixels(self, name: str) -> np.ndarray:
+        """A validation image, (H, W, 3)."""
+        image = cv2.imread(str(self.val / name))
+        assert image is not None
+        return image
+
     def rows(self, name: str) -> list[str]:
         """The lines of its label file."""
-        height, width = cv2.imread(str(self.val / name)).shape[:2]
+        height, width = self.pixels(name).shape[:2]
         return [
             f"{thing.label} {(thing.x + thing.w / 2) / width:.8f} {(thing.y + thing.h / 2) / height:.8f} "
             f"{thing.w / width:.8f} {thing.h / height:.8f}"
@@ -107,9 +113,10 @@ class Drawn:
 
     def coco(self) -> dict[str, Any]:
         """A COCO JSON as the COCO project would write it."""
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for number, (name, things) in enumerate(self.things.items(), 1):
-            height, width = cv2.imread(str(self.val / name)).shape[:2]
+            height, width = self.pixels(name).shape[:2]
             images.append({"id": number, "file_name": name, "height": height, "width": width})
             for thing in things:
                 annotations.append(

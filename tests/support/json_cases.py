@@ -1,150 +1,22 @@
-"""Identity of an image, and COCO JSON files of other tools."""
+"""COCO JSON files of other tools: ids, categories, annotations, and the file itself."""
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from typing import Any
 
 import cv2
 
-from support.drawn_data import CAMERAS, PLAIN, SIDE, Drawn, Table
+from support.drawn_data import SIDE, Drawn, Table
 
 TABLE = Table()
 JSON = r"instances_val2017\.json"
 case = TABLE.case
 
 
-def annotations(drawn: Drawn) -> list[dict[str, Any]]:
+def entries(drawn: Drawn) -> list[dict[str, Any]]:
     """The JSON's annotations."""
     return drawn.json["annotations"]
-
-
-# --- identity of an image ---------------------------------------------------------------------------------------------
-
-
-@case()
-def sound(drawn: Drawn) -> None:
-    pass
-
-
-@case(files=CAMERAS)
-def two_cameras(drawn: Drawn) -> None:
-    pass
-
-
-@case(rf"{JSON} lists two images that .*cam1.000\.png may be, 000\.png \(entry 1\) and 000\.png", files=CAMERAS)
-def two_cameras_without_folders(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: name.split("/")[1])
-
-
-@case(says="label files are used instead", files=CAMERAS, truth="both")
-def two_cameras_without_folders_beside_labels(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: name.split("/")[1])
-
-
-@case(rf"{JSON} lists 000\.png once, but .*cam1.000\.png and .*cam2.000\.png", files=CAMERAS)
-def one_entry_for_two_cameras(drawn: Drawn) -> None:
-    drawn.json["images"] = drawn.json["images"][:4]
-    drawn.rename_images(lambda name: name.split("/")[1])
-
-
-@case(files=[*PLAIN[:4], *(name.replace("png", "bmp") for name in PLAIN[:4])])
-def png_beside_bmp(drawn: Drawn) -> None:
-    pass
-
-
-@case()
-def image_listed_twice(drawn: Drawn) -> None:
-    drawn.write_list([f"images/val2017/{name}" for name in [*PLAIN, *PLAIN[2:5]]])
-
-
-@case(truth="labels")
-def image_listed_twice_with_labels(drawn: Drawn) -> None:
-    drawn.write_list([f"images/val2017/{name}" for name in [*PLAIN[2:5], *PLAIN]])
-
-
-@case(files=CAMERAS, forms=("data",))
-def overlapping_folders(drawn: Drawn) -> None:
-    drawn.yaml["val"] = ["images/val2017", "images/val2017/cam2"]
-
-
-@case(files=CAMERAS)
-def absolute_names_of_another_machine(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: f"/home/someone/frames/{name}")
-
-
-@case(files=CAMERAS)
-def names_with_backslashes(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: "C:\\data\\" + name.replace("/", "\\"))
-
-
-@case(files=CAMERAS)
-def names_from_here(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: f"./val2017/./{name}")
-
-
-@case(files=CAMERAS)
-def names_in_another_case(drawn: Drawn) -> None:
-    drawn.rename_images(str.upper)
-
-
-@case()
-def names_with_another_suffix(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: name.replace(".png", ".JPG"))
-
-
-@case(files=[unicodedata.normalize("NFC", f"é{name}") for name in PLAIN])
-def names_of_a_mac(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: unicodedata.normalize("NFD", name))
-
-
-@case()
-def addresses_instead_of_names(drawn: Drawn) -> None:
-    for image in drawn.json["images"]:
-        image["coco_url"] = f"http://images.example.org/val%20set/{image.pop('file_name')}?size=full"
-
-
-@case(f"{JSON}: image number 3 .*has no file_name")
-def no_name(drawn: Drawn) -> None:
-    del drawn.json["images"][2]["file_name"]
-
-
-@case()
-def images_of_other_splits_listed_too(drawn: Drawn) -> None:
-    for number, split in enumerate(("train2017", "test2017"), 100):
-        name = f"{split}/000.png"
-        drawn.json["images"].append({"id": number, "file_name": name, "height": SIDE, "width": SIDE})
-        annotations(drawn).append({"id": number, "image_id": number, "category_id": 1, "bbox": [1, 1, 5, 5]})
-    drawn.json["images"][0]["file_name"] = "val2017/000.png"
-
-
-@case(rf"{JSON} does not list .*000\.png")
-def another_split(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: f"other-{name}")
-
-
-@case(says=r"does not list .*000\.png.*label files are used", truth="both")
-def another_split_beside_labels(drawn: Drawn) -> None:
-    drawn.rename_images(lambda name: f"other-{name}")
-
-
-@case(f"{JSON} says that .* has 128 x .* made for another image")
-def images_made_smaller_after_annotation(drawn: Drawn) -> None:
-    for image in drawn.json["images"]:
-        image.update(width=2 * image["width"], height=2 * image["height"])
-
-
-@case()
-def height_and_width_swapped(drawn: Drawn) -> None:
-    for image in drawn.json["images"]:
-        image.update(width=image["height"], height=image["width"])
-
-
-@case()
-def no_height_and_width(drawn: Drawn) -> None:
-    for image in drawn.json["images"]:
-        del image["width"], image["height"]
 
 
 # --- ids --------------------------------------------------------------------------------------------------------------
@@ -152,26 +24,26 @@ def no_height_and_width(drawn: Drawn) -> None:
 
 @case()
 def annotation_ids_from_0(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["id"] -= 1
 
 
 @case()
 def annotation_ids_all_equal(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["id"] = 1
 
 
 @case()
 def no_annotation_ids(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         del annotation["id"]
 
 
 def change_image_ids(drawn: Drawn, change: Any) -> None:
     for image in drawn.json["images"]:
         image["id"] = change(image["id"])
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["image_id"] = change(annotation["image_id"])
 
 
@@ -192,7 +64,7 @@ def image_ids_from_0(drawn: Drawn) -> None:
 
 @case()
 def image_ids_of_several_types(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["image_id"] = str(annotation["image_id"])
 
 
@@ -205,7 +77,7 @@ def image_ids_all_equal(drawn: Drawn) -> None:
 def category_ids_are_text(drawn: Drawn) -> None:
     for category in drawn.json["categories"]:
         category["id"] = f"c{category['id']}"
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["category_id"] = f"c{annotation['category_id']}"
 
 
@@ -216,7 +88,7 @@ def category_ids_are_text(drawn: Drawn) -> None:
 def categories_in_another_order(drawn: Drawn) -> None:
     for category in drawn.json["categories"]:
         category["id"] = 4 - category["id"]
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["category_id"] = 4 - annotation["category_id"]
 
 
@@ -234,7 +106,7 @@ def categories_listed_backwards(drawn: Drawn) -> None:
 
 
 @case()
-def parent_category_without_annotations(drawn: Drawn) -> None:
+def parent_category_without_entries(drawn: Drawn) -> None:
     drawn.json["categories"] = [
         {"id": 0, "name": "insects", "supercategory": "none"},
         *({**category, "supercategory": "insects"} for category in drawn.json["categories"]),
@@ -245,12 +117,12 @@ def parent_category_without_annotations(drawn: Drawn) -> None:
 def unused_class_not_listed(drawn: Drawn) -> None:
     drawn.yaml["names"] = ["ant", "bee", "cat"]
     for name, things in drawn.things.items():  # paint every bee black
-        image = cv2.imread(str(drawn.val / name))
+        image = drawn.pixels(name)
         for thing in things:
             if thing.label == 1:
                 image[thing.y : thing.y + thing.h, thing.x : thing.x + thing.w] = 0
         cv2.imwrite(str(drawn.val / name), image)
-    drawn.json["annotations"] = [entry for entry in annotations(drawn) if entry["category_id"] != 2]
+    drawn.json["annotations"] = [entry for entry in entries(drawn) if entry["category_id"] != 2]
     del drawn.json["categories"][1]
 
 
@@ -277,7 +149,7 @@ def single_cls(drawn: Drawn) -> None:
 
 @case(f"{JSON}: annotation number 1 is of category 9")
 def annotation_of_unknown_category(drawn: Drawn) -> None:
-    annotations(drawn)[0]["category_id"] = 9
+    entries(drawn)[0]["category_id"] = 9
 
 
 # --- annotations ------------------------------------------------------------------------------------------------------
@@ -285,24 +157,24 @@ def annotation_of_unknown_category(drawn: Drawn) -> None:
 
 @case()
 def no_iscrowd_and_no_area(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         del annotation["iscrowd"], annotation["area"]
 
 
 @case()
 def iscrowd_and_area_are_null(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["iscrowd"] = annotation["area"] = None
 
 
 @case()
 def a_crowd_that_nothing_finds(drawn: Drawn) -> None:
-    annotations(drawn).append({"id": 99, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1})
+    entries(drawn).append({"id": 99, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1})
 
 
 @case()
 def polygons_instead_of_boxes(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         x, y, w, h = annotation.pop("bbox")
         annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
 
@@ -312,7 +184,7 @@ def masks_instead_of_boxes(drawn: Drawn) -> None:
     import numpy as np
     from pycocotools import mask as masks
 
-    for number, annotation in enumerate(annotations(drawn)):
+    for number, annotation in enumerate(entries(drawn)):
         x, y, w, h = annotation.pop("bbox")
         image = np.zeros((SIDE, SIDE), np.uint8, order="F")
         image[y : y + h, x : x + w] = 1
@@ -326,46 +198,46 @@ def masks_instead_of_boxes(drawn: Drawn) -> None:
 
 @case(f"{JSON}: annotation number 2 has no bbox")
 def neither_box_nor_outline(drawn: Drawn) -> None:
-    del annotations(drawn)[1]["bbox"]
+    del entries(drawn)[1]["bbox"]
 
 
 @case(f"{JSON}: annotation number 1: bbox .* is not four numbers")
 def boxes_are_text(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["bbox"] = [str(side) for side in annotation["bbox"]]
 
 
 @case(f"{JSON}: annotation number 4: bbox .* is not four numbers")
 def box_is_not_finite(drawn: Drawn) -> None:
-    annotations(drawn)[3]["bbox"][2] = float("nan")
+    entries(drawn)[3]["bbox"][2] = float("nan")
 
 
 @case(f"{JSON}: annotation number 4: bbox .* negative side")
 def box_is_negative(drawn: Drawn) -> None:
-    annotations(drawn)[3]["bbox"][2] *= -1
+    entries(drawn)[3]["bbox"][2] *= -1
 
 
 @case(f"{JSON}: .* boxes leave their images: bbox must be x, y, width, height")
 def boxes_are_corners(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         x, y, w, h = annotation["bbox"]
         annotation["bbox"] = [x, y, x + w, y + h]
 
 
 @case(f"{JSON}: no box is larger than a pixel")
 def boxes_are_relative(drawn: Drawn) -> None:
-    for annotation in annotations(drawn):
+    for annotation in entries(drawn):
         annotation["bbox"] = [side / SIDE for side in annotation["bbox"]]
 
 
 @case(says="1 annotations of .* have a width or height of 0 and are left out")
 def empty_box(drawn: Drawn) -> None:
-    annotations(drawn).append({"id": 99, "image_id": 1, "category_id": 1, "bbox": [3, 3, 0, 9], "iscrowd": 0})
+    entries(drawn).append({"id": 99, "image_id": 1, "category_id": 1, "bbox": [3, 3, 0, 9], "iscrowd": 0})
 
 
 @case(says="1 annotations of .* belong to images that it does not list and are left out")
 def annotation_of_unknown_image(drawn: Drawn) -> None:
-    annotations(drawn).append({"id": 99, "image_id": 77, "category_id": 1, "bbox": [3, 3, 9, 9], "iscrowd": 0})
+    entries(drawn).append({"id": 99, "image_id": 77, "category_id": 1, "bbox": [3, 3, 9, 9], "iscrowd": 0})
 
 
 @case(f"{JSON}: entry number 1 of annotations is no object")
@@ -399,7 +271,7 @@ def cut_off(drawn: Drawn) -> None:
 
 @case(f"{JSON} lacks images: it is no COCO annotation file")
 def list_of_results(drawn: Drawn) -> None:
-    drawn.json = annotations(drawn)
+    drawn.json = entries(drawn)
 
 
 @case(f"{JSON} lacks annotations")
@@ -408,5 +280,5 @@ def image_information_only(drawn: Drawn) -> None:
 
 
 @case("no box at all")
-def no_annotations(drawn: Drawn) -> None:
+def no_entries(drawn: Drawn) -> None:
     drawn.json["annotations"] = []
