@@ -7,7 +7,7 @@ import io
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ LOG = logging.getLogger("quantization")
 ANY_CLASS = 2**31  # read_labels then takes every class number
 SLACK = 2.0  # pixels that a box may leave its image by
 MERGED = "The model has one class: all classes of %s are merged into it, as upstream's --single-cls does"
+LEFT_OUT = "WARNING: %d annotations of %s %s and are left out"
 MOST_OUTSIDE = 0.1  # share of the boxes
 
 
@@ -69,11 +70,6 @@ class GroundTruth:
         _check_names(dataset, classes, model_names)
         known = [names for names in (model_names, dataset.names) if len(names) == classes]
         self._boxes, self.names = self._read(dataset, classes, known)
-        if not (~self._boxes.crowd).any():
-            raise UserError(
-                f"{dataset.source}: the validation images have no box at all, so their mAP is undefined: "
-                "name a data set with objects in it"
-            )
         self.coco = self._coco()
 
     def arrays(self) -> TrueBoxes:
@@ -97,7 +93,7 @@ class GroundTruth:
             if not any_labels(self.files):
                 raise
             boxes = boxes_of_labels(self.files, classes, dataset)
-            if not known and boxes.labels.max(initial=-1) < categories < classes:
+            if not known and boxes.labels.max() < categories < classes:
                 raise  # the labels have no class that the JSON lacks: more likely it is the model that does not fit
             LOG.warning("WARNING: %s. The label files are used instead.", error)
         return boxes, names
@@ -147,12 +143,16 @@ def _check_names(dataset: Dataset, classes: int, model_names: Sequence[str]) -> 
         )
 
 
-def _stacked(rows: Sequence[Sequence[float]]) -> TrueBoxes:
-    """Boxes from rows of image, x1, y1, x2, y2, class, crowd."""
+def _stacked(rows: Sequence[Sequence[float]], source: str) -> TrueBoxes:
+    """Boxes from rows of image, x1, y1, x2, y2, class, crowd; a UserError if there are none, or crowds alone."""
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
-    return TrueBoxes(
-        table[:, 0].astype(np.int64), table[:, 1:5].copy(), table[:, 5].astype(np.int64), table[:, 6].astype(bool)
-    )
+    crowd = table[:, 6].astype(bool)
+    if crowd.all():
+        raise UserError(
+            f"{source}: the validation images have no box at all, so their mAP is undefined: "
+            "name a data set with objects in it"
+        )
+    return TrueBoxes(table[:, 0].astype(np.int64), table[:, 1:5].copy(), table[:, 5].astype(np.int64), crowd)
 
 
 # --- label files ------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def boxes_of_labels(files: Sequence[str], classes: int, dataset: Dataset) -> Tru
         corners = np.concatenate((labels[:, 1:3] - half, labels[:, 1:3] + half), 1) * [width, height, width, height]
         for label, corner in zip(labels[:, 0], corners.tolist()):
             rows.append([index, *corner, label, 0])
-    boxes = _stacked(rows)
+    boxes = _stacked(rows, dataset.source)
     if merge and boxes.labels.any():
         LOG.info(MERGED, dataset.source)
         boxes.labels[:] = 0
@@ -236,22 +236,27 @@ def boxes_of_json(
                 rows.append([index, left, top, left + width, top + height, numbers[box.category], box.crowd])
             else:
                 empty += 1
-    boxes = _stacked(rows)
+    boxes = _stacked(rows, source)
     _check_extent(boxes, entries, files, source)
-    for count, what in (
-        (empty, "have a width or height of 0"),
-        (content.strays, "belong to images that it does not list"),
-    ):
-        if count:
-            LOG.warning("WARNING: %d annotations of %s %s and are left out", count, content.file, what)
+    if empty:
+        LOG.warning(LEFT_OUT, empty, source, "have a width or height of 0")
+    if content.strays:
+        LOG.warning(LEFT_OUT, content.strays, source, "belong to images that it does not list")
+    return boxes, _class_names(content, numbers, classes, known)
+
+
+def _class_names(
+    content: CocoJson, numbers: Mapping[str, int], classes: int, known: Sequence[Sequence[str]]
+) -> list[str]:
+    """Names by class number, as the JSON spells them where it has them."""
     names = list(known[0]) if known else [str(number) for number in range(classes)]
     if len(set(numbers.values())) < len(numbers):
-        LOG.info(MERGED, source)
-    else:
-        for category in content.categories:
-            if category.key in numbers:
-                names[numbers[category.key]] = category.name
-    return boxes, names
+        LOG.info(MERGED, content.file)
+        return names
+    for category in content.categories:
+        if category.key in numbers:
+            names[numbers[category.key]] = category.name
+    return names
 
 
 def _check_extent(boxes: TrueBoxes, entries: Sequence[Image], files: Sequence[str], source: str) -> None:
@@ -259,19 +264,23 @@ def _check_extent(boxes: TrueBoxes, entries: Sequence[Image], files: Sequence[st
     shapes = np.array([image_shape(file) for file in files])
     right_bottom = shapes[boxes.image][:, ::-1]  # width and height
     outside = (boxes.boxes < -SLACK).any(1) | (boxes.boxes[:, 2:] > right_bottom + SLACK).any(1)
+    swapped = 0
     for index, (entry, file) in enumerate(zip(entries, files)):
         shape = (int(shapes[index][0]), int(shapes[index][1]))
-        # tools that swap height and width by mistake have the boxes right
-        if entry.size in (None, shape) or (entry.size == shape[::-1] and not outside[boxes.image == index].any()):
+        if entry.size is None or entry.size == shape:
             continue
-        raise UserError(
-            f"{source} says that {entry.name} has {entry.size[1]} x {entry.size[0]} pixels, {file} has "
-            f"{shape[1]} x {shape[0]}: the annotations were made for another image"
-        )
-    if len(outside) and outside.mean() > MOST_OUTSIDE:
+        if entry.size != shape[::-1] or outside[boxes.image == index].any():
+            raise UserError(
+                f"{source} says that {entry.name} has {entry.size[1]} x {entry.size[0]} pixels, {file} has "
+                f"{shape[1]} x {shape[0]}: the annotations were made for another image"
+            )
+        swapped += 1  # some tools do so, and have the boxes right
+    if swapped:
+        LOG.warning("WARNING: %s has height and width of %d images the wrong way round", source, swapped)
+    if outside.mean() > MOST_OUTSIDE:
         raise UserError(
             f"{source}: {int(outside.sum())} of {len(outside)} boxes leave their images: "
             "bbox must be x, y, width, height in pixels"
         )
-    if len(outside) and boxes.boxes.max() <= 1:
+    if boxes.boxes.max() <= 1:
         raise UserError(f"{source}: no box is larger than a pixel: bbox must be x, y, width, height in pixels")

@@ -40,14 +40,20 @@ class _Candidates(NamedTuple):
 
 
 class _Index:
-    """Entries by every suffix of their names."""
+    """Entries that may be one of the files, by every suffix of their names."""
 
-    def __init__(self, names: Sequence[tuple[str, ...]], form: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        names: Sequence[tuple[str, ...]],
+        files: Sequence[tuple[str, ...]],
+        form: Callable[[tuple[str, ...]], tuple[str, ...]],
+    ) -> None:
         self._form = form
         self._lengths = [len(name) for name in names]
         self._entries: dict[tuple[str, ...], list[int]] = {}
+        wanted = {form(file)[-1] for file in files}
         for number, name in enumerate(map(form, names)):
-            for start in range(len(name)):
+            for start in range(len(name) if name[-1] in wanted else 0):
                 self._entries.setdefault(name[start:], []).append(number)
 
     def best(self, file: tuple[str, ...]) -> _Candidates:
@@ -82,27 +88,31 @@ def match_files(files: Sequence[str], names: Sequence[str], source: str) -> list
     empty = next((number for number, part in enumerate(parts) if not part), None)
     if empty is not None:
         raise UserError(f"{source}: image number {empty + 1} has the file name {names[empty]!r}")
-    exact, any_case, stems = (_Index(parts, form) for form in (tuple, _same_case, _without_suffix))
+    paths = [_split(os.path.abspath(file)) for file in files]
+    exact, any_case, stems = (_Index(parts, paths, form) for form in (tuple, _same_case, _without_suffix))
     result: list[int] = []
     owners: dict[int, str] = {}
-    for file in files:
-        path = _split(os.path.abspath(file))
+    for file, path in zip(files, paths):
         # of equal lengths, max takes the first
         found = max(exact.best(path), any_case.best(path), key=lambda candidates: candidates.length)
-        found = found if found.entries else stems.best(path)
-        if not found.entries:
-            raise UserError(f"{source} does not list {file}: annotations and images do not belong together")
-        if len(found.entries) > 1:
-            first, second = (f"{names[number]} (entry {number + 1})" for number in found.entries[:2])
-            raise UserError(
-                f"{source} lists two images that {file} may be, {first} and {second}: "
-                "write their folders in file_name as far as they differ"
-            )
-        owner = owners.setdefault(found.entries[0], file)
+        entry = _the_one(found if found.entries else stems.best(path), names, file, source)
+        owner = owners.setdefault(entry, file)
         if os.path.realpath(owner) != os.path.realpath(file):
             raise UserError(
-                f"{source} lists {names[found.entries[0]]} once, but {owner} and {file} both have this name: "
+                f"{source} lists {names[entry]} once, but {owner} and {file} both have this name: "
                 "list both, with their folders in file_name"
             )
-        result.append(found.entries[0])
+        result.append(entry)
     return result
+
+
+def _the_one(found: _Candidates, names: Sequence[str], file: str, source: str) -> int:
+    if not found.entries:
+        raise UserError(f"{source} does not list {file}: annotations and images do not belong together")
+    if len(found.entries) > 1:
+        first, second = (f"{names[number]} (entry {number + 1})" for number in found.entries[:2])
+        raise UserError(
+            f"{source} lists two images that {file} may be, {first} and {second}: "
+            "write their folders in file_name as far as they differ"
+        )
+    return found.entries[0]

@@ -123,7 +123,7 @@ def images_made_smaller_after_annotation(drawn: Drawn) -> None:
         image.update(width=2 * image["width"], height=2 * image["height"])
 
 
-@case()
+@case(says="height and width of 4 images the wrong way round")
 def height_and_width_swapped(drawn: Drawn) -> None:
     for image in drawn.json["images"]:
         image.update(width=image["height"], height=image["width"])

@@ -282,3 +282,8 @@ def image_information_only(drawn: Drawn) -> None:
 @case("no box at all")
 def no_entries(drawn: Drawn) -> None:
     drawn.json["annotations"] = []
+
+
+@case(says="no box at all.*label files are used instead", truth="both")
+def no_annotations_beside_labels(drawn: Drawn) -> None:
+    drawn.json["annotations"] = []
