@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from quantization.data.images import (
@@ -19,10 +20,12 @@ from quantization.data.images import (
 )
 from quantization.data.labels import label_file, read_labels
 from quantization.errors import UserError
-from quantization.evaluation.coco import GroundTruth, evaluate
+from quantization.evaluation.coco import Evaluator, Thresholds, evaluate
 from quantization.evaluation.detections import detections, nms, to_image
+from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from shapes import draw_dataset
+from support.perfect_detector import perfect_detector
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +227,42 @@ def test_onnx_predictor_refuses(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(UserError, match="no model for ONNX Runtime"):
         OnnxPredictor(str(tmp_path / "bad.onnx"))
+
+
+def test_images_that_the_loader_repeats_are_looked_at_once(shapes: Path) -> None:
+    dataset = open_dataset(str(shapes))
+    truth = GroundTruth(dataset, 4)
+    loader = Loader([*dataset.val, *dataset.val[:3]], (128, 128), batch_size=5)
+    metrics, found = evaluate(Oracle(loader, 4), loader, truth)
+    assert metrics.images == 12 and len(found.image) == len(truth.arrays().image)
+
+
+def test_an_output_of_another_shape_is_refused(shapes: Path) -> None:
+    dataset = open_dataset(str(shapes))
+    loader = Loader(dataset.val, (128, 128), batch_size=5)
+    evaluator = Evaluator(dataset, 4, loader, Thresholds())
+    with pytest.raises(UserError, match=r"has the shape \(5, 3, 10\); \(B, boxes, 9\) is expected"):
+        evaluator(lambda images: np.zeros((len(images), 3, 10), np.float32), "x")
+    for thresholds in ({"confidence": -0.1}, {"iou": 7}, {"iou": float("nan")}):
+        with pytest.raises(UserError, match="out of range: give 0 to 1"):
+            Thresholds(**thresholds)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("{0: 'a', 1: 'b', 2: 'c'}", ["a", "b", "c"]),
+        ("['a', 'b', 'c']", ["a", "b", "c"]),
+        ("{0: 'a', 1: 'b'}", None),
+        ("{0: 'a', 2: 'b', 3: 'c'}", None),
+        ("a, b", None),
+        (None, None),
+    ],
+)
+def test_class_names_of_an_onnx(tmp_path: Path, text: str | None, expected: list[str] | None) -> None:
+    file = perfect_detector(tmp_path / "x.onnx", (64, 64), 3)
+    model = onnx.load(str(file))
+    if text is not None:
+        model.metadata_props.add(key="names", value=text)
+    onnx.save(model, str(file))
+    assert OnnxPredictor(str(file)).class_names == expected

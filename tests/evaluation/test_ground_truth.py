@@ -154,3 +154,16 @@ def test_damage_is_normalised_or_refused_at_once(drawn: Drawn, tmp_path: Path, d
     boxes = truth.arrays()
     metrics = coco_metrics(truth, Found(boxes.image, boxes.boxes, np.ones(len(boxes.image)), boxes.labels))
     assert metrics.map == pytest.approx(1)
+
+
+def test_labels_do_not_replace_the_json_where_the_model_is_the_wrong_one(tmp_path: Path) -> None:
+    data = Drawn(tmp_path / "data")
+    data.finish()
+    dataset = dataset_of(data, data.root / "annotations" / "instances_val2017.json", [])
+    with pytest.raises(UserError, match="has 3 classes, the model has 80"):
+        GroundTruth(dataset, 80)
+    assert len(GroundTruth(dataset, 3).arrays().image) == sum(map(len, data.things.values()))
+    (data.root / "annotations" / "instances_val2017.json").write_text("{")
+    assert len(GroundTruth(dataset, 3).arrays().image) == sum(map(len, data.things.values()))
+    (data.labels / "000.txt").write_text("5 0.5 0.5 0.1 0.1")
+    assert GroundTruth(dataset, 80).arrays().labels.max() == 5
