@@ -26,7 +26,6 @@ from quantization.cli.commands import make_evaluator, pick_device
 from quantization.data.dataset import open_dataset
 from quantization.errors import UserError, run_main
 from quantization.upstream import checkpoint
-from quantization.upstream import model as upstream
 from quantization.upstream.checkout import enter_checkout
 from quantization.upstream.predictor import torch_predictor
 
@@ -65,13 +64,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # upstream reports its fusing
             model, _ = checkpoint.load(str(file), device, options.upstream)
         nets.append(model)
-    evaluator = make_evaluator(
-        options.upstream,
-        settings,
-        open_dataset(settings.cocodir, settings.data),
-        upstream.class_count(nets[0]),
-        int(nets[0].stride.max()),
-    )
+    evaluator = make_evaluator(options.upstream, settings, open_dataset(settings.cocodir, settings.data), nets[0])
     whole = None
     for name, columns in MIXTURES.items():
         metrics = evaluator(mixture(torch_predictor(nets[0]), torch_predictor(nets[1]), columns), name, quiet=True)

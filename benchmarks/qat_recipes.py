@@ -59,9 +59,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
     device = commands.pick_device(settings.device)
     dataset = open_dataset(settings.cocodir, settings.data)
     teacher, _ = checkpoint.load(settings.weight, device, options.upstream)
-    evaluator = commands.make_evaluator(
-        options.upstream, settings, dataset, upstream.class_count(teacher), int(teacher.stride.max())
-    )
+    evaluator = commands.make_evaluator(options.upstream, settings, dataset, teacher)
 
     def points(model: Any) -> float:
         return 100 * float(evaluator(torch_predictor(model), "", quiet=True).map)

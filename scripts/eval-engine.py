@@ -12,8 +12,9 @@ from typing import Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from quantization.data.dataset import open_dataset
+from quantization.data.images import Loader
 from quantization.errors import UserError, log_to_stdout, run_main
-from quantization.evaluation.coco import Evaluator, Predictor
+from quantization.evaluation.coco import Evaluator, Predictor, Thresholds
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.files import atomic_write, check_writable
 
@@ -65,22 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.save_json is not None:
         check_writable(options.save_json, "--save-json")
     dataset = open_dataset(options.cocodir, options.data)
+    class_names: Sequence[str] | None = None
     if options.engine.endswith(".onnx"):
-        predict: Predictor = OnnxPredictor(options.engine)
-        classes, size = predict.classes, predict.image_size((options.imgsz, options.imgsz))
+        network = OnnxPredictor(options.engine)
+        predict: Predictor = network
+        classes, size = network.classes, network.image_size((options.imgsz, options.imgsz))
+        class_names = network.class_names
     else:
         predict, classes, size = load_engine(options.engine)
-    evaluator = Evaluator(
-        dataset,
-        classes,
-        size,
-        options.batch_size,
-        options.workers,
-        None,
-        options.confidence,
-        options.nmsthres,
-        options.objectness,
-    )
+    loader = Loader(dataset.val, size, options.batch_size, options.workers)
+    thresholds = Thresholds(options.confidence, options.nmsthres, options.objectness)
+    evaluator = Evaluator(dataset, classes, loader, thresholds, class_names)
     metrics = evaluator(predict, options.engine)
     for name, value in metrics.per_class.items():
         print(f"  {name:20s} {value:.4f}")

@@ -71,6 +71,12 @@ def class_count(model: Any) -> int:
     return int(model.get_submodule(head_path(model)).nc)
 
 
+def class_names(model: Any) -> list[str]:
+    """What the checkpoint calls the classes, in their order; empty if it does not say."""
+    names = getattr(model, "names", None) or []
+    return [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else [str(name) for name in names]
+
+
 def fuse(model: Any) -> Any:
     """Fold BatchNorm, RepConv branches and implicit knowledge into convolutions, in place; a second call changes nothing.
 

@@ -1,22 +1,25 @@
-"""Suppression and mAP, without a network."""
+"""Data set, letterboxing, suppression and mAP, without a network."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
+import onnx
 import pytest
 
 from quantization.data.dataset import open_dataset
 from quantization.data.images import Loader
 from quantization.data.labels import label_file, read_labels
 from quantization.errors import UserError
-from quantization.evaluation.coco import GroundTruth, evaluate
-from quantization.evaluation.detections import detections, nms
+from quantization.evaluation.coco import Evaluator, Thresholds, evaluate
+from quantization.evaluation.detections import detections, nms, to_image
+from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from shapes import draw_dataset
+from support.perfect_detector import perfect_detector
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,8 @@ def test_right_answers_give_map_1(shapes: Path, rect_stride: int | None, annotat
     if not annotations:
         dataset = replace(dataset, annotations=None, names=[])
     loader = Loader(dataset.val, (128, 128), batch_size=5, workers=2, rect_stride=rect_stride)
-    metrics = evaluate(Oracle(loader, 4), loader, GroundTruth(dataset, 4))
-    assert metrics.images == 12
+    metrics, found = evaluate(Oracle(loader, 4), loader, GroundTruth(dataset, 4))
+    assert metrics.images == 12 and len(found.image) == len(GroundTruth(dataset, 4).arrays().image)
     assert metrics.map > 0.99 and metrics.map50 > 0.99
     assert all(value > 0.98 or value == -1 for value in metrics.per_class.values())
 
@@ -64,7 +67,7 @@ def test_right_answers_give_map_1(shapes: Path, rect_stride: int | None, annotat
 def test_no_detection_gives_map_0(shapes: Path) -> None:
     dataset = open_dataset(str(shapes))
     loader = Loader(dataset.val, (128, 128), batch_size=5)
-    metrics = evaluate(lambda images: np.zeros((len(images), 3, 9), np.float32), loader, GroundTruth(dataset, 4))
+    metrics, _ = evaluate(lambda images: np.zeros((len(images), 3, 9), np.float32), loader, GroundTruth(dataset, 4))
     assert (metrics.map, metrics.map50) == (0, 0)
 
 
@@ -103,30 +106,48 @@ def test_detections_are_multi_label_and_per_class() -> None:
     assert one[0, 4] == 0.9
 
 
-def test_truth_must_fit_model_and_images(shapes: Path, tmp_path: Path) -> None:
-    dataset = open_dataset(data=str(shapes / "data.yaml"))
-    assert dataset.annotations == shapes / "annotations" / "instances_val2017.json" and len(dataset.names) == 4
-    with pytest.raises(UserError, match="has 4 classes, the model has 80"):
-        GroundTruth(dataset, 80)
-    dataset = replace(dataset, names=[])
-    with pytest.raises(UserError, match="has 4 classes, the model has 80"):
-        GroundTruth(dataset, 80)
-    content = json.loads(dataset.annotations.read_text())
-    content["images"] = content["images"][1:]
-    less = tmp_path / "less.json"
-    dataset = replace(dataset, annotations=less)
-    less.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="does not list"):
-        GroundTruth(dataset, 4)
-    for text, message in (("[]", "lacks images"), ("{", "no JSON")):
-        less.write_text(text)
-        with pytest.raises(UserError, match=message):
-            GroundTruth(dataset, 4)
-
-
 def test_onnx_predictor_refuses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         OnnxPredictor(str(tmp_path / "none.onnx"))
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(UserError, match="no model for ONNX Runtime"):
         OnnxPredictor(str(tmp_path / "bad.onnx"))
+
+
+def test_images_that_the_loader_repeats_are_looked_at_once(shapes: Path) -> None:
+    dataset = open_dataset(str(shapes))
+    truth = GroundTruth(dataset, 4)
+    loader = Loader([*dataset.val, *dataset.val[:3]], (128, 128), batch_size=5)
+    metrics, found = evaluate(Oracle(loader, 4), loader, truth)
+    assert metrics.images == 12 and len(found.image) == len(truth.arrays().image)
+
+
+def test_an_output_of_another_shape_is_refused(shapes: Path) -> None:
+    dataset = open_dataset(str(shapes))
+    loader = Loader(dataset.val, (128, 128), batch_size=5)
+    evaluator = Evaluator(dataset, 4, loader, Thresholds())
+    with pytest.raises(UserError, match=r"has the shape \(5, 3, 10\); \(B, boxes, 9\) is expected"):
+        evaluator(lambda images: np.zeros((len(images), 3, 10), np.float32), "x")
+    for thresholds in ({"confidence": -0.1}, {"iou": 7}, {"iou": float("nan")}):
+        with pytest.raises(UserError, match="out of range: give 0 to 1"):
+            Thresholds(**thresholds)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("{0: 'a', 1: 'b', 2: 'c'}", ["a", "b", "c"]),
+        ("['a', 'b', 'c']", ["a", "b", "c"]),
+        ("{0: 'a', 1: 'b'}", None),
+        ("{0: 'a', 2: 'b', 3: 'c'}", None),
+        ("a, b", None),
+        (None, None),
+    ],
+)
+def test_class_names_of_an_onnx(tmp_path: Path, text: str | None, expected: list[str] | None) -> None:
+    file = perfect_detector(tmp_path / "x.onnx", (64, 64), 3)
+    model = onnx.load(str(file))
+    if text is not None:
+        model.metadata_props.add(key="names", value=text)
+    onnx.save(model, str(file))
+    assert OnnxPredictor(str(file)).class_names == expected
