@@ -1,10 +1,10 @@
-"""Whether a quantized net loses mAP by its boxes or by its scores: mAP of mixtures with the float net's.
+r"""Does a quantized network lose mAP through its boxes or its scores? mAP of mixtures with the float network's.
 
-    python benchmarks/box_errors.py --upstream yolov5 --checkout path/to/yolov5 --weight float.pt --ptq ptq.pt -- \\
+    python benchmarks/box_errors.py --upstream yolov5 --checkout path/to/yolov5 --weight float.pt --ptq ptq.pt -- \
         --cocodir path/to/data --imgsz 320 --square --nmsthres 0.65
 
-``ptq.pt`` is what quantize made of ``float.pt``; what follows ``--`` are options of the command test. Both nets see the
-same images, and each line takes some of the decoded columns from the quantized one and the others from the float one.
+``ptq.pt`` is what quantize made of ``float.pt``; what follows ``--`` are options of the command test. Both networks see
+the same images; each line takes some of the decoded columns from the quantized one and the others from the float one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import sys
 from pathlib import Path
 from typing import Callable, Sequence
 
+import bundle  # noqa: F401  # puts quantization on the import path
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from quantization.cli import parser as cli
 from quantization.cli.commands import make_evaluator, pick_device
@@ -84,6 +81,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare the two checkpoints that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=("yolov5", "yolov7"), required=True)
     parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")

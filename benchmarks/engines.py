@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any, Sequence
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from bundle import BUNDLE
+from command_lines import flagged
 
 from quantization.engine import cli as bench_cli
 from quantization.engine.timing_cache import TimingCache
@@ -24,7 +24,7 @@ from quantization.errors import UserError, run_main
 from quantization.files import atomic_write
 from quantization.inspector.layers import read_json
 
-SCRIPTS = ROOT / "scripts"
+SCRIPTS = BUNDLE / "scripts"
 TITLES = {
     "fp16": "FP16",
     "ptq": "implicit PTQ",
@@ -32,7 +32,7 @@ TITLES = {
     "rule": "Q/DQ with rules",
     "groups": "scale groups alone",
     "stem-int8": "rules, stem in INT8",
-    "plain-silu": "rules, SiLU of the stem as upstream's",
+    "plain-silu": "rules, SiLU of the stem as upstream writes it",
     "head-float": "rules, head's inputs in float",
     "head-shared": "rules, all shared inputs of the head in INT8",
     "head-input": "rules, all of the head's inputs in INT8",
@@ -66,27 +66,19 @@ def run(options: argparse.Namespace) -> int:
     """Net by net, builds and then the timing, in this process: it loads TensorRT's kernels once. Plans are reused."""
     timings = TimingCache()
     for net in options.nets:
-        command = [
-            "--save-engine",
-            str(net / "plans"),
-            "--calib-images",
-            str(net / "calib.npy"),
-            "--calib-cache",
-            str(net / "float.calib"),
-            "--opt-level",
-            str(options.opt_level),
-            "--no-tf32",
-            "--rounds",
-            str(options.rounds),
-            "--duration",
-            str(options.duration),
-            "--json",
-            str(net / "bench.json"),
-            "--export-layer-info",
-            str(net / "{name}-layer.json"),
-            "--export-profile",
-            str(net / "{name}-profile.json"),
-        ]
+        flags: dict[str, object] = {
+            "--save-engine": net / "plans",
+            "--calib-images": net / "calib.npy",
+            "--calib-cache": net / "float.calib",
+            "--opt-level": options.opt_level,
+            "--no-tf32": None,
+            "--rounds": options.rounds,
+            "--duration": options.duration,
+            "--json": net / "bench.json",
+            "--export-layer-info": net / "{name}-layer.json",
+            "--export-profile": net / "{name}-profile.json",
+        }
+        command = flagged(flags)
         command += ["--build-only"] if options.build_only else []
         command += ["--tactics", options.tactics] if options.tactics else []
         for text in engines(net, options.engines).values():
@@ -149,6 +141,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
@@ -158,9 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner.add_argument("--opt-level", type=int, default=3, help="builder optimization level")
     runner.add_argument("--tactics", help="tactic sources, EDGE_MASK_CONVOLUTIONS|JIT_CONVOLUTIONS")
     runner.add_argument("--rounds", type=int, default=5)
-    runner.add_argument("--duration", type=float, default=2.0, help="seconds an engine and round")
+    runner.add_argument("--duration", type=float, default=2.0, help="seconds per engine and round")
     reporter = commands.add_parser("report", help="tables and pictures")
-    reporter.add_argument("--out", type=Path, default=ROOT / "imgs")
+    reporter.add_argument("--out", type=Path, default=BUNDLE / "imgs")
     for command in (runner, reporter):
         command.add_argument("nets", nargs="+", type=Path, help="folders of benchmarks/engine_models.py")
     options = parser.parse_args(arguments)

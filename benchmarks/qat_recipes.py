@@ -1,13 +1,13 @@
-"""QAT recipes from one PTQ checkpoint, on the same batches: mAP after each epoch, and which recipe ends closest to float.
+r"""QAT recipes from one PTQ checkpoint, on the same batches: mAP after each epoch, and which recipe ends closest to float.
 
-    python benchmarks/qat_recipes.py --upstream yolov5 --checkout path/to/yolov5 --bits 6 -- \\
+    python benchmarks/qat_recipes.py --upstream yolov5 --checkout path/to/yolov5 --bits 6 -- \
         best.pt --data data.yaml --imgsz 160 --epochs 3 --iters 100
 
-With labels a net may end above its float checkpoint, because it trains on; ``--control`` shows by how much.
+With labels, a network may end above its float checkpoint because it is trained further; ``--control`` shows by how much.
 
 What follows ``--`` goes to the command ``quantize``; its QAT options are the base that each recipe changes. At 8 bits a
-trained net may lose less than the noise of its mAP; ``--bits`` makes the loss larger, so that recipes can be told apart.
-The ranges stay those that calibration found for 8 bits.
+trained network may lose less than the noise of its mAP; fewer ``--bits`` make the loss larger, so that recipes can be
+told apart. The ranges stay those that calibration found for 8 bits.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bundle  # noqa: F401  # puts quantization on the import path
 from turns import machine
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from quantization.quantize import equalize_channels, insert_and_calibrate
 from quantization.upstream.predictor import torch_predictor
@@ -126,6 +125,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
 
 
 def main() -> None:
+    """Compare the recipes that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=("yolov5", "yolov7"), required=True)
     parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")

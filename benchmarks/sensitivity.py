@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import bundle  # noqa: F401  # puts quantization on the import path
 
 from quantization.data.tensors import TensorLoader
 from quantization.quantize import equalize_channels, insert_and_calibrate
@@ -119,6 +119,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
 
 
 def main() -> int:
+    """Compare the two rankings of the checkpoint that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=("yolov5", "yolov7"), required=True)
     parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")

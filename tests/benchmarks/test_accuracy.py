@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Callable
 
 import accuracy
+import accuracy_data
 import accuracy_jobs
+import accuracy_options
 import accuracy_plan
 import cv2
 import numpy as np
 import pytest
 import yaml
-from accuracy_plan import link_dataset
+from accuracy_data import link_dataset
 
 from quantization.data.images import open_dataset
 from quantization.errors import UserError
@@ -34,7 +36,7 @@ def make_bundle(folder: Path, kind: str, calls: Path, fails_at: str = "--fail") 
     """A bundle of stubs: "own", or a "published" one; its quantize fails where ``fails_at`` is among the options."""
     (folder / "quantization").mkdir(parents=True)
     (folder / "scripts").mkdir()
-    stub = {"kind": kind, "calls": str(calls), "fails_at": fails_at, "bundle": str(accuracy_jobs.ROOT)}
+    stub = {"kind": kind, "calls": str(calls), "fails_at": fails_at, "bundle": str(accuracy_jobs.BUNDLE)}
     (folder / "quantization" / "stub.json").write_text(json.dumps(stub))
     shutil.copyfile(STUBS / "upstream.py", folder / "quantization" / "upstream.py")
     for name, source in SCRIPTS.items():
@@ -100,8 +102,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     (clone / "models").mkdir(parents=True)
     (clone / "models" / "yolo.py").write_text("")
     shutil.copyfile(STUBS / "train.py", clone / "launcher.py")
-    for module in (accuracy, accuracy_plan):
-        monkeypatch.setattr(module, "ROOT", own)
+    for module in (accuracy, accuracy_data, accuracy_plan):
+        monkeypatch.setattr(module, "BUNDLE", own)
     monkeypatch.setenv("YOLOV5_DIR", str(clone))
     return made
 
@@ -261,7 +263,7 @@ class TestStubs:
 
 def test_highest_learning_rate(tmp_path: Path) -> None:
     """Of the schedule that upstream follows during a warm-up: interpolation to the 10 E-th epoch, linear decay."""
-    options = accuracy.build_parser().parse_args(["--work", str(tmp_path), "--epochs", "40", "--lr", "0.003"])
+    options = accuracy_options.build_parser().parse_args(["--work", str(tmp_path), "--epochs", "40", "--lr", "0.003"])
     options.work = tmp_path
     experiment = accuracy_plan.Experiment(options, "yolov5s", 0)
     experiment.training.mkdir(parents=True)

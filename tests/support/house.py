@@ -36,7 +36,7 @@ ORDER = (
     ("quantizers",),
     ("data",),
     ("onnx_graph",),
-    ("options", "errors", "files", "union_find"),
+    ("options", "errors", "files", "union_find", "text", "dot", "pictures"),
 )
 RANK = {name: len(ORDER) - line for line, names in enumerate(ORDER) for name in names}
 
