@@ -12,6 +12,7 @@ import json
 import runpy
 import sys
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Sequence
 
@@ -50,6 +51,7 @@ def main(packages: str, action: str, arguments: list[str]) -> None:
         print(json.dumps(failures(arguments)))
     else:
         sys.argv = arguments
+        sys.path[0] = str(Path(arguments[0]).resolve().parent)
         runpy.run_path(arguments[0], run_name="__main__")
 
 
