@@ -44,7 +44,7 @@ CONFIGURATIONS = {
 }
 CLASSES = 7  # a number that no configuration names, as in users' data sets
 COLUMNS = {  # key of a row to the column's title
-    "net": "net",
+    "net": "network",
     "convs": "convs",
     "float_convs": "float convs",
     "quantizers": "quantizers",
