@@ -181,7 +181,7 @@ class Experiment:
             link_dataset(self.data, self.files(run) / "coco", self.data / "train2017.txt")
 
     def train(self, shop: Workshop) -> None:
-        """Upstream's train.py on the drawn data; goes on from last.pt if a training was stopped.
+        """Upstream's train.py on the drawn data; resumes from last.pt if a training was stopped.
 
         Raises:
             StepFailed: train.py failed; the results folder says so.
@@ -229,7 +229,7 @@ class Experiment:
             except StepFailed as error:
                 if shop.stopped:
                     raise
-                print(f"{self.name}: last.pt cannot be resumed ({error}): training starts anew", flush=True)
+                print(f"{self.name}: last.pt cannot be resumed ({error}): training starts over", flush=True)
                 shutil.rmtree(self.training / "run")
         return shop.command([*launcher, *self.train_options(data)], self.checkout, log)
 

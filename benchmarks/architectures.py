@@ -1,4 +1,4 @@
-"""Every net of an upstream through the whole bundle: quantize, find groups, calibrate, export, compare with torch.
+"""Every network of an upstream through the whole bundle: quantize, find groups, calibrate, export, compare with torch.
 
     python benchmarks/architectures.py --upstream yolov5 --checkout path/to/yolov5 --json yolov5.json
 
@@ -163,7 +163,7 @@ def measure_quietly(arguments: dict[str, Any]) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()), open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
         try:
             return measure(**arguments)
-        except Exception as error:  # the sweep goes on; main reports it and exits with 1
+        except Exception as error:  # the sweep continues; main reports it and exits with 1
             return {
                 "net": arguments["cfg"],
                 "error": f"{type(error).__name__}: {error}",

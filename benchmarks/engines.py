@@ -1,6 +1,6 @@
 """The published benchmark: FP16, implicit PTQ, Q/DQ without rules and with rules, on one GPU. Needs TensorRT, no torch.
 
-``run`` builds the ONNX files of benchmarks/engine_models.py and times all engines of a net in one interleaved run;
+``run`` builds the ONNX files of benchmarks/engine_models.py and times all engines of a network in one interleaved run;
 ``report`` writes the table and the pictures. Example, for models in nets/yolov5s and nets/yolov7:
 
     python benchmarks/engines.py run nets/yolov5s nets/yolov7
@@ -45,7 +45,7 @@ ORDER = tuple(TITLES)
 
 
 def needed(net: Path, file: str, maker: str = "benchmarks/engine_models.py") -> Path:
-    """A file of a net's folder; a UserError that names its maker if it is missing."""
+    """A file of a network's folder; raises a UserError that names its maker if it is missing."""
     if not (net / file).is_file():
         raise UserError(f"{net} has no {file}: {maker} writes it")
     return net / file
@@ -63,7 +63,7 @@ def engines(net: Path, only: Sequence[str] | None) -> dict[str, str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Net by net, builds and then the timing, in this process: it loads TensorRT's kernels once. Plans are reused."""
+    """Per network, build and then time in this process, which loads TensorRT's kernels once. Plans are reused."""
     timings = TimingCache()
     for net in options.nets:
         flags: dict[str, object] = {
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(net: Path) -> str:
-    """One net's figures as a Markdown table."""
+    """One network's figures as a Markdown table."""
     models = read_json(needed(net, "models.json"))
     content: dict[str, Any] = read_json(needed(net, "bench.json", "the run command"))
     figures = {engine["name"]: engine for engine in content["engines"] if "qps" in engine}
@@ -112,7 +112,7 @@ def table(net: Path) -> str:
 
 
 def draw_net(net: Path, out: Path) -> None:
-    """A drawing of each engine of a net, and a page that compares each Q/DQ engine with implicit PTQ."""
+    """A drawing of each engine of a network, and a page that compares each Q/DQ engine with implicit PTQ."""
 
     def draw(output: str, *flags: str) -> None:
         subprocess.run(
@@ -131,7 +131,7 @@ def draw_net(net: Path, out: Path) -> None:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Tables to engines.md, then drawings and comparisons of every net."""
+    """Tables to engines.md, then drawings and comparisons of every network."""
     options.out.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.out / "engines.md") as temporary:
         Path(temporary).write_text("\n\n".join(table(net) for net in options.nets) + "\n")
