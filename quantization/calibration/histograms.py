@@ -132,7 +132,7 @@ class HistogramCalibrator:
 
 
 def compute_amax_all(calibrators: dict[str, HistogramCalibrator | MaxCalibrator]) -> dict[str, Tensor | None]:
-    """amax of many calibrators at once; MSE and entropy histograms are searched in batches on their device.
+    """Amax of many calibrators at once; MSE and entropy histograms are searched in batches on their device.
 
     Args:
         calibrators: name to calibrator.

@@ -196,7 +196,7 @@ def count_quantize_nodes(model: nn.Module) -> int:
 
 
 def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """onnxsim's simplification; weights keep their QuantizeLinear.
+    """Onnxsim's simplification; weights keep their QuantizeLinear.
 
     Raises:
         UserError: onnxsim is not installed, or its own check failed.

@@ -121,6 +121,11 @@ def is_quantizer(module: nn.Module) -> bool:
     return package is not None and isinstance(module, package.TensorQuantizer)
 
 
+def is_enabled(quantizer: nn.Module) -> bool:
+    """Whether ``quantizer`` quantizes; a disabled one passes tensors through."""
+    return not quantizer._disabled
+
+
 def set_amax(quantizer: nn.Module, amax: Any) -> None:
     """Set amax on either backend; pytorch-quantization's own setter refuses a new shape and warns about tensors."""
     value = amax.detach().float().clone()

@@ -60,7 +60,7 @@ def shortcut_sums(model: nn.Module) -> list[str]:
 
 
 def amax_table(model: nn.Module) -> dict[str, Any]:
-    """amax of every input quantizer by place (a number) and of every weight (least and largest)."""
+    """Amax of every input quantizer by place (a number) and of every weight (least and largest)."""
     table: dict[str, Any] = {}
     for path, name, _, tensor_quantizer in named_quantizers(model):
         amax = tensor_quantizer.amax
