@@ -31,10 +31,10 @@ from random_net import random_net
 from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
 from quantization.export import export
-from quantization.placement.insert import attention_blocks, replace_to_quantization_module
-from quantization.placement.policy import choose_placement
+from quantization.placement.insert import replace_to_quantization_module
+from quantization.placement.policy import Placement, choose_placement
 from quantization.preflight.report import load_onnx, preflight
-from quantization.quantizers.backend import WEIGHT_NAME, named_quantizers
+from quantization.quantizers.backend import WEIGHT_NAME, is_enabled, named_quantizers
 from quantization.quantizers.modules import QuantConv2d, QuantLinear
 from quantization.upstream import model as upstream
 
@@ -87,14 +87,15 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
     model = upstream.fuse(random_net(cfg, classes))
     size = 2 * int(model.stride.max())
     quantize.initialize("native")
-    replace_to_quantization_module(model)
+    placement = choose_placement(model)
+    replace_to_quantization_module(model, placement)
     row: dict[str, Any] = {"net": cfg, **layer_counts(model)}
     if with_rules:
         row.update(share_scales(model, size, exporter))
     quantizers = [quantizer for _, name, _, quantizer in named_quantizers(model) if name != WEIGHT_NAME]
-    row["unused"] = sum(vars(quantizer)["_disabled"] for quantizer in quantizers)
+    row["unused"] = sum(not is_enabled(quantizer) for quantizer in quantizers)
     calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
-    row.update(exported(model, size, exporter), seconds=round(time.perf_counter() - start, 1))
+    row.update(exported(model, placement, size, exporter), seconds=round(time.perf_counter() - start, 1))
     row["notes"] = [line for line in messages.lines if "also feeds" in line or "left float" in line]
     row["float_readers"] = sum("also feeds" in line for line in row["notes"])
     return row
@@ -137,14 +138,12 @@ def share_scales(model: Any, size: int, exporter: str) -> dict[str, Any]:
     }
 
 
-def exported(model: Any, size: int, exporter: str) -> dict[str, Any]:
+def exported(model: Any, placement: Placement, size: int, exporter: str) -> dict[str, Any]:
     """Export a calibrated network: its difference from torch, and what the preflight predicts."""
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "net.onnx")
         difference = export.export_onnx(model, file, (size, size), exporter=exporter)
-        blocks = [re.escape(block) for block in attention_blocks(model)]
-        placement = choose_placement(model)
-        report = preflight(load_onnx(file), [*placement.float_layers, *placement.float_weights, *blocks])
+        report = preflight(load_onnx(file), [re.escape(path) for path in placement.unquantized])
     return {
         "difference": difference.largest / difference.scale,
         "mean_difference": difference.mean / difference.scale,

@@ -23,12 +23,12 @@ from torch import nn
 
 from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
-from quantization.cli.commands import pick_device
 from quantization.data.images import Loader, open_dataset
-from quantization.data.tensors import TensorLoader
+from quantization.data.tensors import TensorLoader, pick_device
 from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.export import export
 from quantization.export.export import export_graph, export_onnx
+from quantization.options import PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement
 from quantization.quantizers.backend import named_quantizers
@@ -62,7 +62,7 @@ def place(model: Any, variant: str) -> None:
     head = "float" if variant == "groups" else variant[5:] if variant.startswith("head-") else "auto"
     stem = "int8" if variant in ("groups", "stem-int8") else "auto"
     rules = variant != "no-rule"
-    replace_to_quantization_module(model, choose_placement(model, (), head, stem, rules))
+    replace_to_quantization_module(model, choose_placement(model, PlacementOptions(head=head, stem=stem, rules=rules)))
     if rules:
         size = 2 * int(model.stride.max())
         quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export_graph(part, file, (size, size)))

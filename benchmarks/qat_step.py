@@ -78,8 +78,9 @@ def random_labels(images: Any) -> Any:
 
 def qat(options: argparse.Namespace, net: Any, images: Any) -> Side:
     """The step of the quantize command."""
+    from quantization.options import QatOptions
     from quantization.qat.losses import TaskLoss
-    from quantization.qat.trainer import FinetuneOptions, Trainer
+    from quantization.qat.trainer import Trainer
     from quantization.upstream import model as upstream
 
     teacher = upstream.fuse(net).to(images.device).eval()
@@ -93,7 +94,7 @@ def qat(options: argparse.Namespace, net: Any, images: Any) -> Side:
     trainer = Trainer(
         student,
         teacher,
-        FinetuneOptions(
+        QatOptions(
             amp=options.amp,
             loss=options.loss,
             head_weight=options.head_weight,

@@ -25,10 +25,11 @@ from torch import nn
 from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
 from quantization.export.export import export_graph, export_onnx
+from quantization.options import HEADS, PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
-from quantization.placement.policy import HEAD_CHOICES, choose_placement
+from quantization.placement.policy import choose_placement
 from quantization.placement.scale_groups import ScaleGroup, shared_groups
-from quantization.quantizers.backend import named_quantizers
+from quantization.quantizers.backend import is_enabled, named_quantizers
 from quantization.quantizers.modules import SHORTCUTS, quantized_type
 from quantization.quantizers.switches import disable_quantization, shortcut_sums
 from quantization.upstream import checkpoint
@@ -39,7 +40,7 @@ def quantized_net(cfg: str, classes: int, head: str = "auto") -> nn.Module:
     """A fused network with quantizers that are neither shared nor calibrated."""
     model = upstream.fuse(random_net(cfg, classes))
     quantize.initialize("native")
-    replace_to_quantization_module(model, choose_placement(model, head=head))
+    replace_to_quantization_module(model, choose_placement(model, PlacementOptions(head=head)))
     return model
 
 
@@ -62,7 +63,7 @@ def groups(name: str, *nets: str) -> Any:
 def heads(name: str, cfg: str) -> Any:
     """Per choice of ``--head``: the quantizers of each detect convolution, "i" for the input's, "w" for the weight's."""
     found = {}
-    for choice in HEAD_CHOICES:
+    for choice in HEADS:
         model = quantized_net(cfg, 80, head=choice)
         head = model.get_submodule(upstream.head_path(model))
         assert isinstance(head.m, nn.ModuleList)
@@ -118,7 +119,7 @@ def auxiliary_head(name: str, cfg: str) -> Any:
                 "off": [
                     path
                     for path, attribute, _, quantizer in named_quantizers(loaded)
-                    if vars(quantizer)["_disabled"] and attribute == "_input_quantizer"
+                    if not is_enabled(quantizer) and attribute == "_input_quantizer"
                 ],
                 "groups": [list(group.names) for group in shared_groups(loaded)],
             }
