@@ -11,6 +11,7 @@ import pytest
 
 from quantization.engine import cli as bench_cli
 from quantization.errors import UserError
+from support.workflow import SUPPORT
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench-engine.py"
 
@@ -94,13 +95,10 @@ def test_argument_errors(arguments, words):
 
 
 def test_dry_run_needs_neither_tensorrt_nor_torch():
-    code = (
-        "import sys; sys.modules['tensorrt'] = None; sys.modules['torch'] = None; sys.argv[0] = sys.argv[1]; "
-        "del sys.argv[1]; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
+    command = [sys.executable, str(SUPPORT / "without.py"), "tensorrt,torch", "script", str(SCRIPT)]
     arguments = ["a.onnx", "--modes", "fp16,ptq", "--engine", "rule=qat:b c.onnx"]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(SCRIPT), *arguments, "--dry-run", "--trt-version", "10.3"],
+        [*command, *arguments, "--dry-run", "--trt-version", "10.3"],
         capture_output=True,
         text=True,
         check=True,
@@ -108,8 +106,6 @@ def test_dry_run_needs_neither_tensorrt_nor_torch():
     lines = done.stdout.splitlines()
     assert len(lines) == 3 and lines[0].startswith("trtexec --onnx=a.onnx --fp16 --profiling")
     assert lines[2].startswith("trtexec '--onnx=b c.onnx' --fp16 --int8")
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: the Python package tensorrt cannot be imported")
     assert len(done.stderr.splitlines()) == 1

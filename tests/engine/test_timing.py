@@ -19,6 +19,7 @@ from quantization.engine.runtime import Engine
 from quantization.errors import UserError
 from support import fake_tensorrt
 from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
+from support.workflow import SUPPORT
 
 
 class Clock:
@@ -188,34 +189,10 @@ def test_engines_of_different_batches_are_not_compared():
         same_batch({"a": 1, "b": 16})
 
 
-TRTEXEC = """#!{python}
-import sys, pathlib
-flags = dict((text.split("=", 1) + [""])[:2] for text in sys.argv[1:])
-print("&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec")
-if "--help" in flags:
-    sys.exit(0)
-if "--builderOptimizationLevel" in flags or "--skipInference" in flags:
-    print("[08/25/2023-20:38:49] [E] Unknown option: new in 8.6")
-    sys.exit(1)
-log = pathlib.Path(sys.argv[0]).with_name("calls.txt")
-log.open("a").write(" ".join(sys.argv[1:]) + "\\n")
-if "--saveEngine" in flags:
-    pathlib.Path(flags["--saveEngine"]).write_bytes(b"plan")
-else:
-    qps = 200.0 if "qat" in flags["--loadEngine"] else 100.0
-    print("[08/25/2023-20:38:49] [I] Selected Device: Orin")
-    print("[08/25/2023-20:38:49] [I] Created input binding for images with dimensions 16x3x640x640")
-    print("[08/25/2023-20:38:49] [I] Throughput: %g qps" % qps)
-    print("[08/25/2023-20:38:49] [I] Latency: min = 1 ms, max = 99 ms, mean = 7 ms, median = %g ms, "
-          "percentile(90%%) = 50 ms, percentile(95%%) = 60 ms, percentile(99%%) = 70 ms" % (1000 / qps))
-    print("[08/25/2023-20:38:49] [I] H2D Latency: min = 0 ms, max = 0 ms, mean = 0 ms, median = 0.5 ms")
-"""
-
-
 @pytest.fixture
 def fake_trtexec(tmp_path, monkeypatch):
     program = tmp_path / "trtexec"
-    program.write_text(TRTEXEC.replace("{python}", sys.executable))
+    program.write_text(f"#!{sys.executable}\n{(SUPPORT / 'fake_trtexec.py').read_text()}")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     return tmp_path

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -15,7 +14,7 @@ from quantization.data.images import Loader
 from quantization.data.labels import label_file, read_labels
 from quantization.errors import UserError
 from quantization.evaluation.coco import Evaluator, Thresholds, evaluate
-from quantization.evaluation.detections import detections, nms, to_image
+from quantization.evaluation.detections import detections, nms
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from shapes import draw_dataset

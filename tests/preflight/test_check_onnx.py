@@ -17,6 +17,7 @@ from quantization.errors import UserError
 from quantization.preflight.drawing import to_dot
 from quantization.preflight.report import load_onnx, preflight
 from support.qdq_net import Net, pyramid
+from support.workflow import SUPPORT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,12 +40,9 @@ def test_refusals(tmp_path: Path) -> None:
 
 def run_script(*arguments: Any) -> subprocess.CompletedProcess[str]:
     """The script where torch cannot be imported."""
-    code = (
-        "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
-        "runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
+    program = [str(SUPPORT / "without.py"), "torch", "script", str(ROOT / "scripts" / "check-onnx.py")]
     return subprocess.run(
-        [sys.executable, "-c", code, str(ROOT / "scripts" / "check-onnx.py"), *map(str, arguments)],
+        [sys.executable, *program, *map(str, arguments)],
         capture_output=True,
         text=True,
     )

@@ -24,7 +24,7 @@ def style(request: pytest.FixtureRequest) -> str:
 
 
 def single(style: str, **options: Any) -> Report:
-    """image - conv - conv - head; ``options`` go to the second convolution."""
+    """Image - conv - conv - head; ``options`` go to the second convolution."""
     net = Net(style)
     x = net.conv("images", "model.0")
     net.head(net.conv(x, "model.1", **options))
@@ -305,7 +305,7 @@ def test_macs(style: str) -> None:
 
 
 def test_linear_layer_with_a_transposed_weight(style: str) -> None:
-    """dynamo writes Linear as MatMul with Transpose(DQ(Q(weight)))."""
+    """Dynamo writes Linear as MatMul with Transpose(DQ(Q(weight)))."""
     net = Net(style)
     x = net.op("Flatten", [net.conv("images", "model.0")])
     net.initializers.append(numpy_helper.from_array(np.ones((5, 256), np.float32), "model.model.1.fc.weight"))

@@ -1,5 +1,6 @@
 """Stand-ins for a machine without a GPU: a CUDA runtime library in C on host memory with a clock of its own, and a
-tensorrt module whose engines compute the mean of every image there."""
+tensorrt module whose engines compute the mean of every image there.
+"""
 
 from __future__ import annotations
 
@@ -266,7 +267,8 @@ class OnnxParser:
 
 def make_module(version: str, shapes: Any, dynamic: bool) -> types.ModuleType:
     """A tensorrt module. A plan is any bytes but b"bad"; its engine takes ``shapes`` (min, opt, max); ``dynamic``: the
-    network's batch is -1 even if these are equal."""
+    network's batch is -1 even if these are equal.
+    """
     module = types.ModuleType("tensorrt")
     module.__version__ = version
     for item in (
