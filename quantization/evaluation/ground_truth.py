@@ -96,7 +96,7 @@ class GroundTruth:
             if not any_labels(self.files):
                 raise
             boxes = boxes_of_labels(self.files, classes, dataset)
-            if not known and boxes.labels.max() < categories < classes:
+            if not dataset.names and boxes.labels.max() < categories < classes:
                 raise  # the labels have no class that the JSON lacks: more likely it is the model that does not fit
             LOG.warning("WARNING: %s. The label files are used instead.", error)
             self.uses_labels = True

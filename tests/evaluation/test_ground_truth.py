@@ -160,8 +160,9 @@ def test_labels_do_not_replace_the_json_where_the_model_is_the_wrong_one(tmp_pat
     data = Drawn(tmp_path / "data")
     data.finish()
     dataset = dataset_of(data, data.root / "annotations" / "instances_val2017.json", [])
-    with pytest.raises(UserError, match="has 3 classes, the model has 80"):
-        GroundTruth(dataset, 80)
+    for names in (None, [str(number) for number in range(80)]):  # what a checkpoint without names has
+        with pytest.raises(UserError, match="has 3 classes, the model has 80"):
+            GroundTruth(dataset, 80, names)
     assert len(GroundTruth(dataset, 3).arrays().image) == sum(map(len, data.things.values()))
     (data.root / "annotations" / "instances_val2017.json").write_text("{")
     assert len(GroundTruth(dataset, 3).arrays().image) == sum(map(len, data.things.values()))
