@@ -31,7 +31,7 @@ def _without_suffix(parts: tuple[str, ...]) -> tuple[str, ...]:
     """For images that were converted to another format after the annotation."""
     *folders, last = _same_case(parts)
     path = PurePosixPath(last)
-    return (*folders, path.stem if path.suffix in IMAGE_SUFFIXES else last)
+    return (*folders, path.stem if path.suffix[1:] in IMAGE_SUFFIXES else last)
 
 
 class _Candidates(NamedTuple):

@@ -11,12 +11,13 @@ from quantization.data.checks import CheckedDataset, Needs, check_channels, chec
 from quantization.data.dataset import Dataset, open_dataset
 from quantization.data.images import Loader
 from quantization.errors import UserError
+from quantization.evaluation.categories import is_single_class
 from quantization.evaluation.coco import Evaluator, Thresholds
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.options import DataOptions
 from quantization.upstream.checkout import UPSTREAMS
-from quantization.upstream.model import class_count
+from quantization.upstream.model import class_count, class_names
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Network:
     Attributes:
         upstream: "yolov5" or "yolov7".
         classes: number of classes.
-        names: what it calls them, if it says.
+        names: what it calls them; empty if it does not say.
         size: height and width of its input, pixels.
         stride: of a torch model, which takes rectangles; None: it takes ``size`` alone.
     """
 
     upstream: str
     classes: int
-    names: tuple[str, ...] | None
+    names: tuple[str, ...]
     size: tuple[int, int]
     stride: int | None = None
 
@@ -53,10 +54,7 @@ def torch_network(name: str, model: nn.Module, file: str, options: DataOptions) 
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     check_channels(image_channels(model, first), file)
     check_size(options.imgsz, model, "--imgsz")
-    names: Any = getattr(model, "names", None)
-    listed = list(names.values()) if isinstance(names, dict) else names
-    known = tuple(str(part) for part in listed) if isinstance(listed, (list, tuple)) else None
-    return Network(name, class_count(model), known, (options.imgsz, options.imgsz), int(model.stride.max()))
+    return Network(name, class_count(model), tuple(class_names(model)), (options.imgsz, options.imgsz), int(model.stride.max()))
 
 
 def image_channels(model: nn.Module, first: nn.Conv2d) -> int:
@@ -68,8 +66,7 @@ def image_channels(model: nn.Module, first: nn.Conv2d) -> int:
 
 def onnx_network(name: str, network: OnnxPredictor, options: DataOptions) -> Network:
     """Facts of an ONNX."""
-    names = None if network.class_names is None else tuple(network.class_names)
-    return Network(name, network.classes, names, network.image_size((options.imgsz, options.imgsz)))
+    return Network(name, network.classes, tuple(network.class_names or ()), network.image_size((options.imgsz, options.imgsz)))
 
 
 def open_checked(
@@ -92,7 +89,7 @@ def open_checked(
         truth = GroundTruth(dataset, network.classes, network.names)
         if truth.uses_labels:
             dataset = replace(dataset, annotations=None)
-    single_cls = network.classes == 1 and dataset.class_count not in (None, 1)
+    single_cls = is_single_class(network.classes, network.names)
     needs = Needs(network.upstream, network.classes, single_cls, train, train_labels, val)
     return check_dataset(dataset, needs)
 

@@ -17,6 +17,7 @@ sys.path.insert(0, ".")
 
 from quantization.cli import parser
 from quantization.errors import run_main
+from quantization.upstream import checkout
 
 
 def run_job(upstream: str, arguments: list[str]) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def run_job(upstream: str, arguments: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    parser.enter_checkout(sys.argv[1])  # its operators can be registered once in a process
-    parser.enter_checkout = lambda *_: None  # type: ignore[assignment]
+    checkout.enter_checkout(sys.argv[1], Path.cwd())  # its operators can be registered once in a process
+    checkout.enter_checkout = lambda *_: None  # type: ignore[assignment]
     jobs = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     Path(sys.argv[3]).write_text(json.dumps([run_job(sys.argv[1], job) for job in jobs]), encoding="utf-8")
