@@ -77,7 +77,9 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
     from quantization import quantize
     from quantization.export import export
     from quantization.placement.policy import choose_placement
-    from quantization.preflight.report import load_onnx, preflight
+    from quantization.onnx_graph.load import load_onnx
+    from quantization.onnx_graph.module_path import path_matcher
+    from quantization.preflight.report import preflight
     from quantization.quantizers.backend import WEIGHT_NAME, named_quantizers
     from quantization.quantizers.modules import QuantConv2d, QuantLinear
     from quantization.upstream import model as upstream
@@ -129,7 +131,8 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
         difference = export.export_onnx(model, file, (size, size), exporter=exporter)
         blocks = [re.escape(block) for block in attention_blocks(model)]
         placement = choose_placement(model)
-        report = preflight(load_onnx(file), [*placement.float_layers, *placement.float_weights, *blocks])
+        left_float = path_matcher([*placement.float_layers, *placement.float_weights, *blocks], "the placement")
+        report = preflight(load_onnx(file), left_float)
     row.update(
         difference=difference.largest / difference.scale,
         mean_difference=difference.mean / difference.scale,

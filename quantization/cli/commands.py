@@ -27,7 +27,9 @@ from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.placement import scale_groups as rules
 from quantization.placement.insert import attention_blocks
 from quantization.placement.policy import recorded_placement
-from quantization.preflight.report import load_onnx, preflight, report_text
+from quantization.onnx_graph.load import load_onnx
+from quantization.onnx_graph.module_path import path_matcher
+from quantization.preflight.report import preflight, report_text
 from quantization.qat.run import picture_file, task_loss, train
 from quantization.quantize import equalize_channels, insert_and_calibrate
 from quantization.quantizers.switches import amax_table, have_quantizers, uncalibrated
@@ -228,9 +230,8 @@ def export(name: str, options: argparse.Namespace) -> None:
     if have_quantizers(model):
         placement = recorded_placement(model, info.get("options", {}))
         blocks = [re.escape(path) for path in attention_blocks(model)]
-        LOG.info(
-            "%s", report_text(preflight(load_onnx(file), [*placement.float_layers, *placement.float_weights, *blocks]))
-        )
+        left_float = path_matcher([*placement.float_layers, *placement.float_weights, *blocks], "--ignore-policy")
+        LOG.info("%s", report_text(preflight(load_onnx(file), left_float)))
 
 
 def sensitive(name: str, options: argparse.Namespace) -> None:

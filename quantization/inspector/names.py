@@ -7,6 +7,7 @@ import re
 from typing import Sequence
 
 from quantization.inspector.layers import Layer, clean
+from quantization.onnx_graph.module_path import path_of_name
 
 _METADATA_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SEPARATORS = re.compile(r" \+ | \|\| |, |\.\.\.|PWN\(|fc\(|\(|\)|\{ForeignNode\[|\]\}")
@@ -48,9 +49,7 @@ def onnx_nodes(layer: Layer) -> tuple[str, ...]:
 
 def module_of(node: str) -> str:
     """``model.2.m.0.cv1.conv`` for ``/model.2/m/m.0/cv1/conv/Conv``; empty for a node without a scope."""
-    parts = node.strip("/").split("/")
-    # exporters put a container before each of its members: m/m.0
-    return ".".join(part for part, after in zip(parts[:-1], parts[1:]) if not after.startswith(part + "."))
+    return path_of_name(node)
 
 
 def common_module(nodes: Sequence[str]) -> str:
