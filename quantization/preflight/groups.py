@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from quantization.onnx_graph.commuting import commutes
 from quantization.preflight.qdq_graph import QdqGraph
 from quantization.union_find import UnionFind
 
@@ -20,7 +19,7 @@ class ScaleGroups:
     def __init__(self, graph: QdqGraph) -> None:
         self._classes = UnionFind()
         for position, node in enumerate(graph.nodes):
-            if commutes(node, graph.onnx):
+            if graph.commutes[position]:
                 self._classes.join_all([*(read.tensor for read in graph.reads[position]), *filter(None, node.output)])
         layers: dict[str, dict[str, None]] = {}
         for position, reads in enumerate(graph.reads):

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from quantization.onnx_graph.commuting import commutes
 from quantization.preflight.operators import APART, CONVOLUTIONS, POINTWISE, POOLING, WEIGHTED
 from quantization.preflight.qdq_graph import QdqGraph, Read, Scale
 
@@ -100,12 +99,9 @@ class Propagation:
 
     def _passes_on(self, read: Read, scale: Scale | None) -> bool:
         """Whether an operation only hands the tensor on, in ``scale``, to those behind it."""
-        if read.pairs or read.node < 0 or not self._commutes(read.node):
+        if read.pairs or read.node < 0 or not self.graph.commutes[read.node]:
             return False
         return all(self.wanted(name) <= {scale} for name in self.graph.nodes[read.node].output)
-
-    def _commutes(self, position: int) -> bool:
-        return commutes(self.graph.nodes[position], self.graph.onnx)
 
     # --- backward: what each reader wants -----------------------------------------------------------------------------
 
@@ -114,7 +110,7 @@ class Propagation:
             self.demands[read] = read.pairs[0].key if read.pairs else None
         for position in range(len(self.graph.nodes) - 1, -1, -1):
             node = self.graph.nodes[position]
-            behind = self._unanimous(node) if self._commutes(position) else None
+            behind = self._unanimous(node) if self.graph.commutes[position] else None
             for read in self.graph.reads[position]:
                 self.demands[read] = read.pairs[0].key if read.pairs else behind
 
@@ -132,7 +128,7 @@ class Propagation:
         for position, node in enumerate(self.graph.nodes):
             for read in self.graph.reads[position]:
                 self._requantize_pairs(read)
-            if self._commutes(position):
+            if self.graph.commutes[position]:
                 self._move_dequantize_forward(position, node)
             else:
                 emits = self._run_layer(position, node)

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
 
+from quantization.onnx_graph.commuting import commutes
 from quantization.onnx_graph.graph import OnnxGraph, attribute, without_weights
 from quantization.onnx_graph.module_path import module_path
 from quantization.preflight.operators import QDQ, WEIGHTED
@@ -82,6 +83,7 @@ class QdqGraph:
         weights: the constant inputs of each node.
         readers: tensor to the reads of it.
         producer: tensor to the position of its layer; graph inputs are absent.
+        commutes: for each node whether Q and DQ move over it.
         inputs: graph inputs.
         outputs: reads by graph outputs.
     """
@@ -111,6 +113,7 @@ class QdqGraph:
                 self.readers.setdefault(read.tensor, []).append(read)
             for name in node.output:
                 self.producer[name] = position
+        self.commutes = [commutes(node, self.onnx) for node in self.nodes]
         self.outputs = [self._trace(-1, index, value.name) for index, value in enumerate(graph.output)]
         for read in self.outputs:
             self.readers.setdefault(read.tensor, []).append(read)
