@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,7 +55,7 @@ def link(kind: str, x: str, number: int) -> list[NodeProto]:
         return [helper.make_node("Concat", [x, "first"], [out], axis=2)]
     if kind == "Add":
         return [helper.make_node("Add", [x, "first"], [out])]
-    attributes = {"kernel_shape": [1, 1]} if kind == "MaxPool" else {}
+    attributes: dict[str, Any] = {"kernel_shape": [1, 1]} if kind == "MaxPool" else {}
     return [helper.make_node(kind, [x], [out], **attributes)]
 
 

@@ -11,10 +11,12 @@ def positive(text: str) -> int:
     """A whole number above zero.
 
     Raises:
-        argparse.ArgumentTypeError: it is below 1.
-        ValueError: it is no whole number.
+        argparse.ArgumentTypeError: it is none.
     """
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number") from error
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return value
@@ -24,10 +26,9 @@ def positive_number(text: str) -> float:
     """A finite number above zero.
 
     Raises:
-        argparse.ArgumentTypeError: it is zero, negative, infinite or NaN.
-        ValueError: it is no number.
+        argparse.ArgumentTypeError: it is none.
     """
-    value = float(text)
+    value = _number(text)
     if not 0 < value < _INFINITY:
         raise argparse.ArgumentTypeError(f"{text} is not above zero")
     return value
@@ -37,10 +38,9 @@ def not_negative(text: str) -> float:
     """A finite number from zero.
 
     Raises:
-        argparse.ArgumentTypeError: it is negative, infinite or NaN.
-        ValueError: it is no number.
+        argparse.ArgumentTypeError: it is none.
     """
-    value = float(text)
+    value = _number(text)
     if not 0 <= value < _INFINITY:
         raise argparse.ArgumentTypeError(f"{text} is not zero or above")
     return value
@@ -50,10 +50,16 @@ def share(text: str) -> float:
     """A number from 0 to below 1.
 
     Raises:
-        argparse.ArgumentTypeError: it is outside.
-        ValueError: it is no number.
+        argparse.ArgumentTypeError: it is none.
     """
-    value = float(text)
+    value = _number(text)
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to below 1")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no number") from error

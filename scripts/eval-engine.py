@@ -11,6 +11,7 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from quantization.argument_types import positive
 from quantization.data.images import open_dataset
 from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.evaluation.coco import Evaluator, Predictor
@@ -19,16 +20,17 @@ from quantization.files import atomic_write, check_writable
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="eval-engine.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("engine", metavar="ENGINE", help="plan built on this GPU (bench-engine.py, trtexec), or .onnx")
     parser.add_argument("--cocodir", metavar="DIR", default=None, help="COCO-layout folder")
     parser.add_argument("--data", metavar="YAML", default=None, help="YOLO data.yaml instead of --cocodir")
-    parser.add_argument("--imgsz", type=int, default=640, help="image side, where the network leaves it open")
-    parser.add_argument("--batch-size", type=int, default=8, help="images a batch; an engine may run them in parts")
+    parser.add_argument("--imgsz", type=positive, default=640, help="image side, where the network leaves it open")
+    parser.add_argument("--batch-size", type=positive, default=8, help="images per batch; an engine may run them in parts")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
-    parser.add_argument("--confidence", type=float, default=0.001, help="least score of a detection")
+    parser.add_argument("--confidence", type=float, default=0.001, help="minimum detection score")
     parser.add_argument("--nmsthres", type=float, default=0.65, help="IoU threshold of non-maximum suppression")
     parser.add_argument(
         "--objectness", action="store_true", help="score one-class models by objectness, as yolov7 does"
@@ -60,8 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and print; the exit code."""
     options = build_parser().parse_args(arguments)
     log_to_stdout()
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size {options.batch_size}: give 1 or more")
     if options.save_json is not None:
         check_writable(options.save_json, "--save-json")
     dataset = open_dataset(options.cocodir, options.data)
