@@ -76,9 +76,9 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
 
     from quantization import quantize
     from quantization.export import export
-    from quantization.placement.policy import choose_placement
     from quantization.onnx_graph.load import load_onnx
     from quantization.onnx_graph.module_path import path_matcher
+    from quantization.placement.policy import choose_placement
     from quantization.preflight.report import preflight
     from quantization.quantizers.backend import WEIGHT_NAME, named_quantizers
     from quantization.quantizers.modules import QuantConv2d, QuantLinear

@@ -28,7 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cocodir", metavar="DIR", default=None, help="COCO-layout folder")
     parser.add_argument("--data", metavar="YAML", default=None, help="YOLO data.yaml instead of --cocodir")
     parser.add_argument("--imgsz", type=positive, default=640, help="image side, where the network leaves it open")
-    parser.add_argument("--batch-size", type=positive, default=8, help="images per batch; an engine may run them in parts")
+    parser.add_argument(
+        "--batch-size", type=positive, default=8, help="images per batch; an engine may run them in parts"
+    )
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     parser.add_argument("--confidence", type=float, default=0.001, help="minimum detection score")
     parser.add_argument("--nmsthres", type=float, default=0.65, help="IoU threshold of non-maximum suppression")

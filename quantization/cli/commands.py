@@ -24,11 +24,11 @@ from quantization.evaluation.coco import Evaluator, Metrics, Predictor
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export import export as onnx_export
 from quantization.files import check_writable, refuse_overwriting, write_json
+from quantization.onnx_graph.load import load_onnx
+from quantization.onnx_graph.module_path import path_matcher
 from quantization.placement import scale_groups as rules
 from quantization.placement.insert import attention_blocks
 from quantization.placement.policy import recorded_placement
-from quantization.onnx_graph.load import load_onnx
-from quantization.onnx_graph.module_path import path_matcher
 from quantization.preflight.report import preflight, report_text
 from quantization.qat.run import picture_file, task_loss, train
 from quantization.quantize import equalize_channels, insert_and_calibrate
