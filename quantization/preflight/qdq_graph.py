@@ -9,6 +9,7 @@ and the forms of both torch exporters and of onnxsim read alike. Needs onnx and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Union
 
@@ -93,6 +94,7 @@ class QdqGraph:
         graph = model.graph
         self._types = infer_types(model)
         self.inputs = [value.name for value in graph.input if value.name not in self.onnx.initializers]
+        self._parameters: dict[str, np.ndarray | None] = {}
         data = self._image_tensors()
         self._alias_sources = self._find_aliases()
         self._constants = self._find_constants()
@@ -183,11 +185,17 @@ class QdqGraph:
 
     def scale(self, node: NodeProto) -> np.ndarray | None:
         """The scale of a Q or DQ node; None if it is missing or computed."""
-        return self.onnx.constant(node.input[1]) if len(node.input) > 1 else None
+        return self._parameter(node.input[1]) if len(node.input) > 1 else None
+
+    def _parameter(self, name: str) -> np.ndarray | None:
+        """The constant of this name, read once: a graph's pairs often share one."""
+        if name not in self._parameters:
+            self._parameters[name] = self.onnx.constant(name)
+        return self._parameters[name]
 
     def zero_point(self, node: NodeProto) -> tuple[np.ndarray | None, str]:
         """The zero point of a Q or DQ node (None: not given, so zero) and the name of its integer type."""
-        value = self.onnx.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        value = self._parameter(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         if value is not None:
             return value, str(value.dtype)
         if node.op_type == "QuantizeLinear":
@@ -207,7 +215,7 @@ class QdqGraph:
     def elements(self, tensor: str) -> int:
         """Number of elements, 0 if unknown."""
         shape = self.shape(tensor)
-        return int(np.prod(shape, dtype=np.int64)) if shape else 0
+        return math.prod(shape) if shape else 0
 
     def weight(self, position: int) -> Read | None:
         """The weight of a convolution or matrix product; None if both factors depend on the image."""
