@@ -22,9 +22,10 @@ from quantization.cli.options import EvaluationCommand
 from quantization.cli.parser import parse
 from quantization.data.tensors import pick_device
 from quantization.errors import UserError, run_main
+from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.upstream import checkpoint
 from quantization.upstream.checkout import enter_checkout
-from quantization.upstream.evaluator import make_evaluator, open_checked, torch_network
+from quantization.upstream.network import torch_network
 from quantization.upstream.predictor import torch_predictor
 
 # name to the columns x, y, width, height, scores ... that the quantized network gives

@@ -65,10 +65,11 @@ class Comparison:
     def __init__(self, name: str, options: QuantizeCommand, bits: int) -> None:
         from quantization.cli.commands import calibrate, prepare
         from quantization.data.tensors import pick_device
+        from quantization.evaluation.network import make_evaluator, open_checked
         from quantization.placement.policy import choose_placement
         from quantization.quantizers.backend import named_quantizers
         from quantization.upstream import checkpoint
-        from quantization.upstream.evaluator import make_evaluator, open_checked, torch_network
+        from quantization.upstream.network import torch_network
 
         self.name, self.options, self.device = name, options, pick_device(options.run.device)
         self.teacher, _ = checkpoint.load(options.weight, self.device, name)

@@ -63,12 +63,13 @@ class Comparison:
     def __init__(self, name: str, options: SensitiveCommand, bits: int) -> None:
         from quantization.cli.commands import calibrate, prepare
         from quantization.data.tensors import pick_device
+        from quantization.evaluation.network import open_checked
         from quantization.placement.policy import choose_placement
         from quantization.quantizers.backend import named_quantizers
         from quantization.quantizers.switches import have_quantizers
         from quantization.sensitivity.units import find_units
         from quantization.upstream import checkpoint
-        from quantization.upstream.evaluator import open_checked, torch_network
+        from quantization.upstream.network import torch_network
 
         self.name, self.options, self.device = name, options, pick_device(options.run.device)
         self.model, _ = checkpoint.load(options.weight, self.device, name)
@@ -84,7 +85,7 @@ class Comparison:
 
     def evaluator(self, files: list[str]) -> Callable[[], Any]:
         """Measures the mAP over some of the validation images."""
-        from quantization.upstream.evaluator import make_evaluator
+        from quantization.evaluation.network import make_evaluator
         from quantization.upstream.predictor import torch_predictor
 
         part = self.dataset.with_val(files)

@@ -21,13 +21,15 @@ from quantization.data.images import Loader
 from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, pick_device, training_sample
 from quantization.errors import UserError
 from quantization.evaluation.coco import Metrics, Predictor
+from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.evaluation.summary import Summary
 from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
+from quantization.onnx_graph.load import load_onnx
 from quantization.options import CalibrationOptions, DataOptions, record
 from quantization.placement.policy import Placement, choose_placement, placement_of
-from quantization.preflight.report import load_onnx, preflight, report_text
+from quantization.preflight.report import preflight, report_text
 from quantization.qat.losses import TaskLoss
 from quantization.qat.run import QatRun, missing_labels, picture_file, task_loss
 from quantization.quantize import ScaleReport, equalize_channels, initialize, quantize
@@ -36,8 +38,8 @@ from quantization.sensitivity.budget import Budget
 from quantization.sensitivity.plot import draw_ranking
 from quantization.sensitivity.ranking import rank_by_map, rank_by_sqnr
 from quantization.upstream import checkpoint
-from quantization.upstream.evaluator import check_size, make_evaluator, onnx_network, open_checked, torch_network
 from quantization.upstream.model import class_count
+from quantization.upstream.network import check_size, onnx_network, torch_network
 from quantization.upstream.predictor import torch_predictor
 from quantization.upstream.record import CheckpointRecord, read_record
 
@@ -230,17 +232,9 @@ def export_command(name: str, options: ExportCommand) -> int:
         return 0
     stored = None if written is None else written.placement
     placement = placement_of(model) if stored is None else Placement(**stored)
-    import re
-
-    LOG.info(
-        "%s",
-        report_text(
-            preflight(
-                load_onnx(file), [re.escape(path) for path in (*placement.float_layers, *placement.float_weights)]
-            )
-        ),
-    )
-    return 0
+    report = preflight(load_onnx(file), set(placement.unquantized).__contains__)
+    LOG.info("%s", report_text(report))
+    return int(report.failed)
 
 
 def sensitive_command(name: str, options: SensitiveCommand) -> int:

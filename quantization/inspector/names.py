@@ -6,6 +6,8 @@ import os
 import re
 from typing import Sequence
 
+from quantization.onnx_graph.module_path import path_of_name
+
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _METADATA_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SEPARATORS = re.compile(r" \+ | \|\| |, |\.\.\.|PWN\(|fc\(|\(|\)|\{ForeignNode\[|\]\}")
@@ -53,9 +55,7 @@ def computing_nodes(names: Sequence[str]) -> tuple[str, ...]:
 
 def module_of(node: str) -> str:
     """``model.2.m.0.cv1.conv`` for ``/model.2/m/m.0/cv1/conv/Conv``; empty for a node without a scope."""
-    parts = node.strip("/").split("/")
-    # exporters put a container before each of its members: m/m.0
-    return ".".join(part for part, after in zip(parts[:-1], parts[1:]) if not after.startswith(part + "."))
+    return path_of_name(node)
 
 
 def common_module(nodes: Sequence[str]) -> str:

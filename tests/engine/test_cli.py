@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from quantization.engine import cli as bench_cli
+from quantization.engine.calibration_images import calibration_images
 from quantization.errors import UserError
 from support.workflow import SUPPORT
 
@@ -21,7 +22,7 @@ def test_calibration_images_from_an_array(tmp_path, kind):
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 2, 2)).astype(kind)
     np.save(tmp_path / "a.npy", images)
     scale = 255 if kind is np.uint8 else 1
-    calibration = bench_cli.calibration_images(str(tmp_path / "a.npy"), 4)
+    calibration = calibration_images(str(tmp_path / "a.npy"), 4)
     batches = list(calibration.batches((3, 3, 2, 2)))
     assert [len(batch) for batch in batches] == [3, 1] and all(batch.dtype == np.float32 for batch in batches)
     assert np.allclose(np.concatenate(batches) * scale, images[[0, 2, 4, 6]])
@@ -29,7 +30,7 @@ def test_calibration_images_from_an_array(tmp_path, kind):
     np.save(tmp_path / "c.npy", images[0])
     for name in ("b.npy", "c.npy", "none.npy"):
         with pytest.raises(UserError, match="--calib-images"):
-            bench_cli.calibration_images(str(tmp_path / name), 4)
+            calibration_images(str(tmp_path / name), 4)
 
 
 def specs(*arguments):
