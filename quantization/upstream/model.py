@@ -6,9 +6,19 @@ Upstream's own scripts run with the shims through ``python -m quantization.upstr
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Iterator, Protocol
 
 from quantization.errors import UserError
+
+
+class YoloNet(Protocol):
+    """What the bundle uses of an upstream's model."""
+
+    model: Any  # nn.Sequential of layers, the head last
+    stride: Any  # (levels,) tensor
+
+    def modules(self) -> Iterator[Any]:
+        """As of ``nn.Module``."""
 
 
 def head_types() -> tuple[type[Any], ...]:
