@@ -146,7 +146,7 @@ def shim_torchvision() -> None:
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
-    from quantization.evaluation.detections import nms as box_nms
+    from quantization.evaluation.nms import nms as box_nms
 
     def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
         kept = box_nms(boxes.detach().cpu().numpy(), scores.detach().cpu().numpy(), iou_threshold)

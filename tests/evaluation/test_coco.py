@@ -21,7 +21,8 @@ from quantization.data.images import (
 from quantization.data.labels import label_file, read_labels
 from quantization.errors import UserError
 from quantization.evaluation.coco import GroundTruth, evaluate
-from quantization.evaluation.detections import detections, nms, to_image
+from quantization.evaluation.detections import detections, to_image
+from quantization.evaluation.nms import nms
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from shapes import draw_dataset
 
