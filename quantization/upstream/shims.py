@@ -132,6 +132,8 @@ def shim_torchvision() -> None:
 
     if importlib.util.find_spec("torchvision") is None:
         return  # upstream's own import error names the missing package
+    if hasattr(sys.modules.get("torchvision"), "_quant_tools_library"):
+        return
     try:
         import torchvision
 
