@@ -9,7 +9,6 @@ suppressed by a box lie in a few contiguous ranges.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 

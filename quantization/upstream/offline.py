@@ -80,7 +80,9 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     elif event in ("subprocess.Popen", "os.system"):
         command = _text(arguments[0] if event == "os.system" else arguments[1])
         if INSTALLS.search(command):
-            raise Refused(f"upstream's script wants to run `{command}`: install what it needs yourself, then run it again")
+            raise Refused(
+                f"upstream's script wants to run `{command}`: install what it needs yourself, then run it again"
+            )
         if FETCHES.search(command):
             raise Refused(_advice(f"run `{command}`"))
 

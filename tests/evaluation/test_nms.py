@@ -54,9 +54,7 @@ def layouts(seed: int, count: int = 300) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1, 0.25, 0.45, 0.5, 0.6, 0.65, 0.9, 0.999, 1.0])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_keeps_what_comparing_every_pair_keeps(
-    threshold: float, dtype: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keeps_what_comparing_every_pair_keeps(threshold: float, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAIRS", 3000)  # several turns
     for seed in (0,):
         r = np.random.default_rng(seed)

@@ -49,7 +49,7 @@ class Scripted(torch.nn.Module):
 
 
 def average_precision(name: str, seed: str) -> Any:
-    """mAP of the same random detections by val.py's or test.py's whole loop, and by ``upstream_ap``."""
+    """MAP of the same random detections by val.py's or test.py's whole loop, and by ``upstream_ap``."""
     r = np.random.default_rng(int(seed))
     size, classes, truth, found, loader, outputs = 128, 3, [], [], [], []
     for image in range(12):
@@ -104,9 +104,38 @@ def average_precision(name: str, seed: str) -> Any:
     return {"theirs": [float(results[3]), float(results[2])], "ours": list(ours), "empty": list(empty)}
 
 
+def refusals() -> list[str]:
+    """Which attempts to leave the machine are refused; a connection to it and other commands are not."""
+    import os
+    import socket
+    import subprocess
+
+    from quantization.errors import UserError
+    from quantization.upstream.offline import go_offline
+
+    go_offline()
+    go_offline()
+    attempts = {
+        "connect": lambda: socket.create_connection(("192.0.2.1", 443), 5),
+        "look up": lambda: socket.getaddrinfo("example.com", 80),
+        "pip": lambda: subprocess.check_output("pip install 'nothing-such'", shell=True),
+        "curl": lambda: os.system("curl -L 'https://example.com' -o x"),
+        "git fetch": lambda: subprocess.check_output(["git", "fetch", "origin"]),
+        "git describe": lambda: subprocess.run("git describe || true", shell=True, capture_output=True),
+    }
+    refused = []
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except UserError:
+            refused.append(name)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()[:2], 5).close()
+    return refused
+
 
 def main(arguments: list[str]) -> None:
-    result = {task.__name__: task for task in (forward, average_precision)}[arguments[0]](*arguments[1:])
+    result = {task.__name__: task for task in (forward, average_precision, refusals)}[arguments[0]](*arguments[1:])
     print("\n" + json.dumps(result))
 
 
