@@ -6,6 +6,7 @@ what ``val.py`` and ``test.py`` print.
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import Any, Iterator
 
@@ -87,9 +88,7 @@ def _images(found: Found, truth: Truth) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _match_yolov5(detections: Tensor, labels: Tensor, thresholds: Tensor) -> Tensor:
     """Which detections are right (N, 10), by val.py."""
-    from val import process_batch
-
-    return process_batch(detections, labels, thresholds)
+    return importlib.import_module("val").process_batch(detections, labels, thresholds)
 
 
 def _match_yolov7(detections: Tensor, labels: Tensor, thresholds: Tensor) -> Tensor:

@@ -6,9 +6,24 @@ Upstream's own scripts run with the shims through ``python -m quantization.upstr
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Protocol
 
 from quantization.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class YoloNet(Protocol):
+    """What both upstreams' networks have beyond ``nn.Module``.
+
+    Attributes:
+        model: the layers; the last one is the detection head.
+        stride: (levels,) pixels per cell of the head's maps.
+    """
+
+    model: nn.Sequential
+    stride: Tensor
 
 
 def head_types() -> tuple[type[Any], ...]:
@@ -59,7 +74,7 @@ def shared_detect_convs(model: Any) -> list[str]:
     path = head_path(model)
     head = model.get_submodule(path)
     sources = [head.f] if isinstance(head.f, int) else head.f
-    read = set()
+    read: set[int] = set()
     for layer in model.model:
         if layer is not head:
             read.update(f if f >= 0 else layer.i + f for f in ([layer.f] if isinstance(layer.f, int) else layer.f))

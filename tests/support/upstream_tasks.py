@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from types import SimpleNamespace
@@ -80,14 +81,11 @@ def average_precision(name: str, seed: str) -> Any:
     model, data = Scripted(outputs, names), {"nc": classes, "val": "", "names": dict(enumerate(names))}
     settings = {"batch_size": 1, "imgsz": size, "iou_thres": 0.6, "model": model, "dataloader": loader, "plots": False}
     if name == "yolov5":
-        from val import run
-
-        results = run(data, half=False, **settings)[0]
+        results = importlib.import_module("val").run(data, half=False, **settings)[0]
     else:
-        import test
-
-        test.opt = SimpleNamespace()
-        test.check_dataset = lambda _: None
+        test = importlib.import_module("test")
+        test.opt = SimpleNamespace()  # type: ignore[attr-defined]  # read where its main would set it
+        test.check_dataset = lambda _: None  # type: ignore[attr-defined]  # there is no data set
         results = test.test(data, half_precision=False, **settings)[0]
     order = np.random.default_rng(1)
     rows, marks = order.permutation(np.concatenate(found)), order.permutation(np.concatenate(truth))

@@ -68,7 +68,7 @@ def test_evaluates_without_fetching(name: str, checkouts: Callable[[str], Path],
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Results saved to" in done.stdout + done.stderr
-    assert not [line for line in calls.read_text().splitlines() if not line.startswith("git describe")]
+    assert not [line for line in calls.read_text().splitlines() if " describe " not in line]
     assert not list((few / "home").rglob("*.ttf"))
     assert not list(checkouts(name).rglob("*.ttf"))
     assert "ownloading" not in done.stdout + done.stderr
@@ -96,7 +96,7 @@ def test_what_is_not_there_is_one_line(
     lines = done.stderr.strip().splitlines()
     assert lines[-1].startswith("error: ") and message in lines[-1]
     assert "Traceback" not in done.stderr
-    assert not [line for line in calls.read_text().splitlines() if not line.startswith("git describe")]
+    assert not [line for line in calls.read_text().splitlines() if " describe " not in line]
 
 
 def test_refusals(checkouts: Callable[[str], Path]) -> None:
