@@ -154,4 +154,4 @@ def shim_torchvision() -> None:
         return torch.from_numpy(kept).to(boxes.device)
 
     torchvision.ops.nms = torchvision.ops.boxes.nms = nms
-    torchvision.quant_tools_library = library  # keeps the declaration alive
+    setattr(torchvision, "quant_tools_library", library)  # keeps the declaration alive

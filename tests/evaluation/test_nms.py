@@ -11,6 +11,11 @@ from quantization.evaluation.nms import nms
 
 def every_pair(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
     """Greedy suppression, box by box, in the boxes' own type."""
+    with np.errstate(all="ignore"):
+        return compare_every_pair(boxes, scores, threshold)
+
+
+def compare_every_pair(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept: list[int] = []
     for box in np.argsort(-scores, kind="stable").tolist():
@@ -19,8 +24,7 @@ def every_pair(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[
             for axis in (0, 1)
         ]
         inter = np.maximum(sides[0], 0) * np.maximum(sides[1], 0)
-        with np.errstate(all="ignore"):
-            iou = inter / (area[kept] + area[box] - inter)
+        iou = inter / (area[kept] + area[box] - inter)
         if not (iou.astype(np.float64) > threshold).any():
             kept.append(box)
     return kept
