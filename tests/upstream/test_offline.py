@@ -42,7 +42,7 @@ def run_upstream(checkout: Path, few: Path, *arguments: object) -> tuple[subproc
     for name in COMMANDS:
         (commands / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {calls}\n')
         (commands / name).chmod(0o755)
-    for cache in few.rglob("*.cache"):
+    for cache in (few / "shapes").rglob("*.cache"):
         cache.unlink()  # the two upstreams cannot read each other's
     font = checkout / "Arial.ttf"
     font.unlink(missing_ok=True)  # what a user's checkout lacks too
