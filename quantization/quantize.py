@@ -116,7 +116,7 @@ def quantize(
     quantized = replace_to_quantization_module(model, placement)
     LOG.info("%d modules quantized", len(quantized))
     if placement.extras:
-        side = 2 * int(model.stride.max())  # the groups do not depend on it
+        side = 2 * largest_stride(model)  # the groups do not depend on it
         apply_custom_rules_to_quantizer(
             model, lambda part, file: export_graph(part, file, (side, side), exporter=exporter)
         )

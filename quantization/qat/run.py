@@ -21,6 +21,7 @@ from quantization.qat.trainer import Trainer, finetune
 from quantization.quantizers.switches import amax_table
 from quantization.upstream import checkpoint
 from quantization.upstream.loss import detection_loss
+from quantization.upstream.model import layers_of
 from quantization.upstream.record import CheckpointRecord
 
 LOG = logging.getLogger("quantization")
@@ -52,7 +53,7 @@ def task_loss(name: str, model: nn.Module, weight: float | None, imgsz: int) -> 
             raise
         LOG.warning("QAT follows the float model's outputs alone: %s", error)
         return None
-    return TaskLoss(model.model[-1], loss, 1.0 if weight is None else weight)
+    return TaskLoss(layers_of(model)[-1], loss, 1.0 if weight is None else weight)
 
 
 def missing_labels(image: str, weight: float | None) -> None:

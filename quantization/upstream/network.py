@@ -10,10 +10,10 @@ from quantization.evaluation.network import Network
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.options import DataOptions
 from quantization.upstream.checkout import UPSTREAMS
-from quantization.upstream.model import YoloNet, class_count, class_names
+from quantization.upstream.model import class_count, class_names, largest_stride, layers_of
 
 
-def torch_network(name: str, model: YoloNet, file: str, options: DataOptions) -> Network:
+def torch_network(name: str, model: nn.Module, file: str, options: DataOptions) -> Network:
     """Facts of a loaded checkpoint.
 
     Args:
@@ -28,7 +28,7 @@ def torch_network(name: str, model: YoloNet, file: str, options: DataOptions) ->
     check_channels(image_channels(model), file)
     check_size(options.imgsz, model, "--imgsz")
     size = (options.imgsz, options.imgsz)
-    stride = int(model.stride.max())
+    stride = largest_stride(model)
     return Network(
         name, class_count(model), tuple(class_names(model)), size, UPSTREAMS[name].iou, name == "yolov7", stride
     )
@@ -41,20 +41,20 @@ def onnx_network(name: str, network: OnnxPredictor, options: DataOptions) -> Net
     return Network(name, network.classes, names, size, UPSTREAMS[name].iou, name == "yolov7")
 
 
-def image_channels(model: YoloNet) -> int:
+def image_channels(model: nn.Module) -> int:
     """Channels of the images that a model reads: Focus and ReOrg stack four pixels of an image."""
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
-    stacked = type(model.model[0]).__name__ in ("Focus", "ReOrg")
+    stacked = type(layers_of(model)[0]).__name__ in ("Focus", "ReOrg")
     return first.in_channels // 4 if stacked else first.in_channels
 
 
-def check_size(size: int, model: YoloNet, flag: str) -> None:
+def check_size(size: int, model: nn.Module, flag: str) -> None:
     """Refuse an image size that the model cannot take.
 
     Raises:
         UserError: ``size`` is no multiple of the model's stride.
     """
-    stride = int(model.stride.max())
+    stride = largest_stride(model)
     if size % stride or size <= 0:
         raise UserError(
             f"{flag} {size} is no multiple of the model's stride {stride}: use {max(stride, round(size / stride) * stride)}"

@@ -14,8 +14,9 @@ from quantization.data.images import Loader
 from quantization.data.labels import label_file, read_labels
 from quantization.errors import UserError
 from quantization.evaluation.coco import Evaluator, Thresholds, evaluate
-from quantization.evaluation.detections import detections, nms
+from quantization.evaluation.detections import detections
 from quantization.evaluation.ground_truth import GroundTruth
+from quantization.evaluation.nms import nms
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from shapes import draw_dataset
 from support.perfect_detector import perfect_detector
