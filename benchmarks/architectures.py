@@ -77,7 +77,7 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
     from quantization import quantize
     from quantization.export import export
     from quantization.placement.policy import choose_placement
-    from quantization.preflight.report import load_onnx, preflight
+    from quantization.preflight.report import preflight
     from quantization.quantizers.backend import WEIGHT_NAME, named_quantizers
     from quantization.quantizers.modules import QuantConv2d, QuantLinear
     from quantization.upstream import model as upstream
@@ -106,13 +106,14 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
     if with_rules:
         exporting = []
 
-        def write(part: Any, file: str) -> None:
+        def timed_export(part: Any) -> Any:
             begin = time.perf_counter()
-            export.export_graph(part, file, (size, size), exporter=exporter)
+            graph = export.export_graph(part, export.ExportOptions((size, size), exporter=exporter))
             exporting.append(time.perf_counter() - begin)
+            return graph
 
         begin = time.perf_counter()
-        groups = quantize.apply_custom_rules_to_quantizer(model, write)
+        groups = quantize.apply_custom_rules_to_quantizer(model, timed_export)
         shared = [list(group.names) for group in groups if len(group.members) > 1]
         row.update(
             group_seconds=round(time.perf_counter() - begin - sum(exporting), 3),
@@ -126,13 +127,13 @@ def measure(cfg: str, classes: int = CLASSES, with_rules: bool = True, exporter:
     calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "net.onnx")
-        difference = export.export_onnx(model, file, (size, size), exporter=exporter)
+        exported = export.export_onnx(model, file, export.ExportOptions((size, size), exporter=exporter))
         blocks = [re.escape(block) for block in attention_blocks(model)]
         placement = choose_placement(model)
-        report = preflight(load_onnx(file), [*placement.float_layers, *placement.float_weights, *blocks])
+        report = preflight(exported.graph, [*placement.float_layers, *placement.float_weights, *blocks])
     row.update(
-        difference=difference.largest / difference.scale,
-        mean_difference=difference.mean / difference.scale,
+        difference=exported.difference.largest / exported.difference.scale,
+        mean_difference=exported.difference.mean / exported.difference.scale,
         seconds=round(time.perf_counter() - start, 1),
         notes=[line for line in messages.lines if "also feeds" in line or "left float" in line],
     )

@@ -33,19 +33,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from quantization.calibration.calibrate import calibrate_model
+from quantization.calibration.group_ranges import filled_counts
 from quantization.calibration.histograms import HistogramCalibrator, compute_amax_all
-from quantization.calibration.range_search import FIRST_CANDIDATE, NUM_BINS
+from quantization.calibration.range_search import NUM_BINS, first_candidate
 
 
 def loop_index(counts: torch.Tensor) -> int:
     """The best candidate's bin, one candidate at a time: (B,) counts."""
     centres = torch.arange(NUM_BINS, dtype=torch.float64, device=counts.device) + 0.5
     errors = []
-    for candidate in centres[FIRST_CANDIDATE:]:
+    for candidate in centres[first_candidate() :]:
         scale = candidate / 127
         quantized = (centres / scale).round().clamp(-128, 127) * scale
         errors.append(float(((quantized - centres) ** 2 * counts).sum()))
-    return FIRST_CANDIDATE + min(range(len(errors)), key=errors.__getitem__)
+    return first_candidate() + min(range(len(errors)), key=errors.__getitem__)
 
 
 def search(options: argparse.Namespace) -> None:
@@ -61,10 +62,11 @@ def search(options: argparse.Namespace) -> None:
     amax = compute_amax_all(calibrators)
     vectorised = time.perf_counter() - start
     start = time.perf_counter()
-    index = {name: loop_index(calibrator.counts) for name, calibrator in calibrators.items()}
+    index = {name: loop_index(filled_counts(calibrator)) for name, calibrator in calibrators.items()}
     loop = time.perf_counter() - start
     equal = sum(
-        abs(float(amax[name]) - (index[name] + 0.5) * calibrators[name].range / NUM_BINS) < 1e-6 for name in calibrators
+        abs((amax[name] or 0.0) - (index[name] + 0.5) * calibrators[name].range / NUM_BINS) < 1e-6
+        for name in calibrators
     )
     print(f"torch {torch.__version__}, {options.device}, {options.histograms} histograms of {NUM_BINS} bins")
     print(f"vectorised {vectorised:.3f} s, loop {loop:.2f} s: ratio {loop / vectorised:.0f}; equal amax: {equal}")
@@ -76,7 +78,7 @@ def collection(options: argparse.Namespace) -> None:
     from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(options.upstream, Path.cwd())
-    from quantization import quantize
+    from quantization.calibration import calibrate
     from quantization.upstream import model as upstream
 
     model = upstream.fuse(random_net(options.net, CLASSES)).to(options.device).eval()
@@ -84,7 +86,7 @@ def collection(options: argparse.Namespace) -> None:
     shape = (options.batch_size, 3, options.imgsz, options.imgsz)
     batches = [torch.rand(shape, device=options.device) for _ in range(options.batches)]
     choices: list[float] = []
-    choose = quantize.group_scales
+    choose = calibrate.group_scales
 
     def timed_choice(*arguments: Any) -> Any:
         begin = time.perf_counter()
@@ -97,7 +99,7 @@ def collection(options: argparse.Namespace) -> None:
             for images in batches:
                 model(images)
 
-    with mock.patch.object(quantize, "group_scales", timed_choice):
+    with mock.patch.object(calibrate, "group_scales", timed_choice):
         timings = take_turns(
             {"float": forward, "calibration": lambda: calibrate_model(student, batches)}, options.rounds
         )

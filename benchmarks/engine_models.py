@@ -27,7 +27,7 @@ from quantization.cli.commands import pick_device
 from quantization.data.images import Loader, open_dataset
 from quantization.data.tensors import TensorLoader
 from quantization.errors import UserError, log_to_stdout, run_main
-from quantization.export.export import export_graph, export_onnx
+from quantization.export.export import ExportOptions, export_onnx
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement
 from quantization.quantizers.modules import QuantUpsample
@@ -61,8 +61,7 @@ def place(model: nn.Module, variant: str) -> None:
     rules = variant != "no-rule"
     replace_to_quantization_module(model, choose_placement(model, (), head, stem, rules))
     if rules:
-        size = 2 * int(model.stride.max())
-        quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export_graph(part, file, (size, size)))
+        quantize.apply_custom_rules_to_quantizer(model)
 
 
 def leave_out(model: nn.Module, variant: str) -> None:
@@ -106,8 +105,8 @@ def main(arguments: list[str] | None = None) -> int:
         base = upstream.fuse(random_net(options.cfg, CLASSES)).to(device)
     loader = Loader(open_dataset(options.cocodir).train[:CALIBRATION_IMAGES], (options.size, options.size), 16)
     np.save(options.out / "calib.npy", np.concatenate([batch.images for batch in loader]))
-    size, differences = (options.size, options.size), {}
-    differences["float"] = export_onnx(base, str(options.out / "float.onnx"), size, options.batch).largest
+    export, differences = ExportOptions((options.size, options.size), options.batch), {}
+    differences["float"] = export_onnx(base, str(options.out / "float.onnx"), export).difference.largest
     for variant in options.variants:
         model = copy.deepcopy(base)
         place(model, variant)
@@ -115,12 +114,12 @@ def main(arguments: list[str] | None = None) -> int:
         leave_out(model, variant)
         file = str(options.out / f"{variant}.onnx")
         respelled = (
-            mock.patch("quantization.export.respell_float_silu")
+            mock.patch("quantization.export.export.respell_float_silu")
             if variant == "plain-silu"
             else contextlib.nullcontext()
         )
         with respelled:
-            differences[variant] = export_onnx(model, file, size, options.batch).largest
+            differences[variant] = export_onnx(model, file, export).difference.largest
         print(f"{file}: ONNX Runtime differs from torch by {differences[variant]:.3g}", flush=True)
     facts: dict[str, object] = {
         "net": options.cfg or options.weight,

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Callable, Sequence
@@ -103,18 +101,17 @@ def main() -> None:
     size = 2 * int(model.stride.max())
     quantize.initialize("native")
     replace_to_quantization_module(model)
-    with tempfile.TemporaryDirectory() as folder:
-        marked_file, quantized_file = os.path.join(folder, "marked.onnx"), os.path.join(folder, "quantized.onnx")
+    graphs: list[onnx.ModelProto] = []
 
-        def write(part: Any, file: str) -> None:
-            export.export_graph(part, file, (size, size))
-            shutil.copyfile(file, marked_file)
+    def kept(part: torch.nn.Module) -> onnx.ModelProto:
+        graphs.append(export.export_graph(part, export.ExportOptions((size, size))))
+        return graphs[-1]
 
-        rules.find_scale_groups(model, write)
-        calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
-        export.export_onnx(model, quantized_file, (size, size))
-        reading = median_seconds(lambda: onnx.load(marked_file), 3)
-        marked, quantized = onnx.load(marked_file), onnx.load(quantized_file)
+    rules.find_scale_groups(model, kept)
+    calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
+    marked, quantized = graphs[0], export.quantized_graph(model, export.ExportOptions((size, size)))
+    content = marked.SerializeToString()
+    reading = median_seconds(lambda: onnx.load_model_from_string(content), 3)
     groups = rules.find_marked_classes(OnnxGraph(marked))
     scanner = Scanner(quantized.graph.node)
     pairs = scan_pairs(scanner)

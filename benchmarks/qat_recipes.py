@@ -51,7 +51,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
     from quantization.data.tensors import LabelledImages
     from quantization.qat.run import finetune_options, task_loss
     from quantization.qat.trainer import finetune
-    from quantization.quantizers.backend import named_quantizers
+    from quantization.quantizers.backend import named_quantizers, set_bits
     from quantization.upstream import checkpoint
     from quantization.upstream import model as upstream
 
@@ -69,7 +69,7 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace, parse: An
     ptq = copy.deepcopy(teacher)
     insert_and_calibrate(ptq, dataset, settings)
     for _, _, _, quantizer in named_quantizers(ptq):
-        quantizer._num_bits = options.bits
+        set_bits(quantizer, options.bits)
     result: dict[str, Any] = {
         "machine": machine(),
         "images": len(dataset.val),

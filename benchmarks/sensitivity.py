@@ -55,10 +55,13 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
     """Measure both; a dictionary of the figures."""
     from scipy.stats import spearmanr
 
+    from quantization.calibration.calibrate import calibrate_model
     from quantization.cli import commands
     from quantization.data.images import Loader, open_dataset
-    from quantization.quantizers.backend import named_quantizers
-    from quantization.quantizers.switches import have_quantizers
+    from quantization.data.tensors import training_sample
+    from quantization.quantizers.backend import set_bits
+    from quantization.quantizers.levels import BITS
+    from quantization.quantizers.switches import have_quantizers, quantizers_of
     from quantization.sensitivity import first_order as sqnr
     from quantization.upstream import checkpoint
     from quantization.upstream import model as upstream
@@ -69,8 +72,11 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
     if not have_quantizers(model):
         equalize_channels(model, dataset, settings)
         insert_and_calibrate(model, dataset, settings)
-    for _, _, _, quantizer in named_quantizers(model):
-        quantizer._num_bits = options.bits
+    if options.bits != BITS:
+        for quantizer in quantizers_of(model):
+            set_bits(quantizer, options.bits)
+        sample = training_sample(dataset, settings, settings.calib_batches * settings.batch_size)
+        calibrate_model(model, TensorLoader(sample, device), settings.calib_method, len(sample), settings.group_scale)
     files = dataset.val[: settings.num_image]
     units = sqnr.find_units(model)
 
@@ -123,7 +129,7 @@ def main() -> int:
     parser.add_argument("--upstream", choices=("yolov5", "yolov7"), required=True)
     parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")
     parser.add_argument("--sweep", choices=("left-in-float", "alone"), default="left-in-float")
-    parser.add_argument("--bits", type=int, default=8, help="width of all quantizers, with the scales of 8 bits' amax")
+    parser.add_argument("--bits", type=int, default=8, help="width of all quantizers")
     parser.add_argument("--probes", type=int, default=1, help="backward passes a batch")
     parser.add_argument("--halves", action="store_true", help="how well the sweep agrees with itself (as long again)")
     parser.add_argument("--json", type=Path, help="write the figures and the table here")

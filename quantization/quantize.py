@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 
 from torch import nn
@@ -12,7 +13,7 @@ from quantization.calibration.equalization import BATCHES, equalize
 from quantization.calibration.group_ranges import GroupScale
 from quantization.data.images import Dataset
 from quantization.data.tensors import TensorLoader, training_sample
-from quantization.export.export import export_graph
+from quantization.export.graph import ExportOptions, export_graph
 from quantization.placement import scale_groups as rules
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import recorded_placement
@@ -28,16 +29,21 @@ def initialize(backend: str | None = None) -> str:
     return select_backend(backend)
 
 
-def apply_custom_rules_to_quantizer(model: nn.Module, export_onnx: rules.ExportFunction) -> list[rules.ScaleGroup]:
+def apply_custom_rules_to_quantizer(
+    model: nn.Module, export_onnx: rules.ExportFunction | None = None
+) -> list[rules.ScaleGroup]:
     """Give every scale group of ``model`` one quantizer, so that Q/DQ costs TensorRT nothing (quantization.placement.scale_groups).
 
     Args:
         model: from ``replace_to_quantization_module``, before calibration.
-        export_onnx: writes a model to a path, as ``lambda model, file: export.export_graph(model, file, (64, 64))``.
+        export_onnx: gives the ONNX graph of the model that it is called with; None: ``export_graph``.
 
     Returns:
         All groups, also those of one quantizer.
     """
+    if export_onnx is None:
+        side = 2 * int(model.stride.max())  # the groups do not depend on it
+        export_onnx = functools.partial(export_graph, options=ExportOptions((side, side)))
     groups = rules.find_scale_groups(model, export_onnx)
     rules.share_quantizers(model, groups)
     return groups
@@ -59,10 +65,9 @@ def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.N
     quantized = replace_to_quantization_module(model, recorded_placement(model, vars(options)))
     LOG.info("%d modules quantized", len(quantized))
     if not options.no_rules:
-        size = 2 * int(model.stride.max())  # the groups do not depend on it
-        apply_custom_rules_to_quantizer(
-            model, lambda part, file: export_graph(part, file, (size, size), exporter=options.exporter)
-        )
+        side = 2 * int(model.stride.max())
+        export = ExportOptions((side, side), exporter=options.exporter)
+        apply_custom_rules_to_quantizer(model, functools.partial(export_graph, options=export))
     loader = training_sample(dataset, options, options.calib_batches * options.batch_size)
     images = TensorLoader(loader, next(model.parameters()).device)
     scales = calibrate_model(model, images, options.calib_method, len(loader), options.group_scale)

@@ -25,11 +25,11 @@ from quantization.errors import UserError
 from quantization.placement.scale_groups import place_name
 from quantization.quantizers.backend import (
     WEIGHT_NAME,
-    as_quantizer,
     bits,
     is_enabled,
     named_quantizers,
     set_amax,
+    set_enabled,
     swapped,
 )
 from quantization.quantizers.levels import replace_zeros
@@ -71,7 +71,7 @@ def calibrate_model(
         scale = scales[key]
         if scale is None:  # the forward pass never calls it
             LOG.warning("%s saw no tensor in calibration and is left float", path)
-            as_quantizer(quantizer).disable()
+            set_enabled(quantizer, False)
             continue
         # torch.tensor would wait for the GPU
         set_amax(quantizer, replace_zeros(torch.full((), scale.amax, device=device)))

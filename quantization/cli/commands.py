@@ -27,7 +27,7 @@ from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.placement import scale_groups as rules
 from quantization.placement.insert import attention_blocks
 from quantization.placement.policy import recorded_placement
-from quantization.preflight.report import load_onnx, preflight, report_text
+from quantization.preflight.report import preflight, report_text
 from quantization.qat.run import picture_file, task_loss, train
 from quantization.quantize import equalize_channels, insert_and_calibrate
 from quantization.quantizers.switches import amax_table, have_quantizers, uncalibrated
@@ -213,24 +213,25 @@ def export(name: str, options: argparse.Namespace) -> None:
     if not have_quantizers(model):
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save")
-    onnx_export.export_onnx(
+    exported = onnx_export.export_onnx(
         model,
         file,
-        size,
-        options.batch,
-        options.dynamic,
-        options.opset,
-        options.exporter,
-        options.simplify,
-        options.fp16_remainder,
+        onnx_export.ExportOptions(
+            size,
+            options.batch,
+            options.dynamic,
+            options.opset,
+            options.exporter,
+            options.simplify,
+            options.fp16_remainder,
+        ),
     )
     LOG.info("ONNX: %s", file)
     if have_quantizers(model):
         placement = recorded_placement(model, info.get("options", {}))
         blocks = [re.escape(path) for path in attention_blocks(model)]
-        LOG.info(
-            "%s", report_text(preflight(load_onnx(file), [*placement.float_layers, *placement.float_weights, *blocks]))
-        )
+        policy = [*placement.float_layers, *placement.float_weights, *blocks]
+        LOG.info("%s", report_text(preflight(exported.graph, policy)))
 
 
 def sensitive(name: str, options: argparse.Namespace) -> None:

@@ -197,6 +197,6 @@ def quantized_type(module: nn.Module, shortcut_types: Mapping[type[nn.Module], s
     if type(module) in shortcut_types:
         return SHORTCUTS[shortcut_types[type(module)]] if getattr(module, "add", True) else None
     target = REGISTRY.get(type(module))
-    if target is QuantUpsample and module.mode != "nearest":
+    if isinstance(module, nn.Upsample) and module.mode != "nearest":
         return None  # an interpolated value lies between the levels, so Q/DQ does not commute with it
     return target

@@ -82,7 +82,7 @@ class Net(nn.Module):
             conv.add_quantizers()
             with torch.no_grad():
                 conv.weight.copy_(torch.eye(4).view(4, 4, 1, 1))
-        self.second._input_quantizer = self.first._input_quantizer
+        quantizer.put_quantizer(self.second, quantizer.get_quantizer(self.first))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         self.nowhere(x + 1)
@@ -104,9 +104,12 @@ def batches() -> list[torch.Tensor]:
 def test_readers_of_one_tensor_count_as_one(net: Net, batches: list[torch.Tensor]) -> None:
     """By hand: the gradient at x is that of both readers together."""
     probe = GroupProbe([float(max(x.abs().max() for x in batches))])
-    net.first._input_quantizer = net.second._input_quantizer = probe
-    net.first._weight_quantizer = net.second._weight_quantizer = net.nowhere._weight_quantizer = nn.Identity()
-    net.nowhere._input_quantizer = nn.Identity()
+    quantizer.put_quantizer(net.first, probe)
+    quantizer.put_quantizer(net.second, probe)
+    quantizer.put_quantizer(net.first, nn.Identity(), quantizer.WEIGHT_NAME)
+    quantizer.put_quantizer(net.second, nn.Identity(), quantizer.WEIGHT_NAME)
+    quantizer.put_quantizer(net.nowhere, nn.Identity(), quantizer.WEIGHT_NAME)
+    quantizer.put_quantizer(net.nowhere, nn.Identity())
     net.requires_grad_(True)
     fill([probe], net, raw_outputs(net), batches[:1], seed=5)
     assert net.first.weight.requires_grad and net.first.weight.grad is None
@@ -123,9 +126,9 @@ def test_readers_of_one_tensor_count_as_one(net: Net, batches: list[torch.Tensor
 
 def test_calibration_has_the_least_error_in_the_outputs(net: Net, batches: list[torch.Tensor]) -> None:
     calibrate_model(net, batches, "mse")
-    by_mse, nowhere = float(net.first._input_quantizer.amax), float(net.nowhere._input_quantizer.amax)
+    by_mse, nowhere = float(quantizer.get_quantizer(net.first).amax), float(quantizer.get_quantizer(net.nowhere).amax)
     calibrate_model(net, batches, "sqnr")
-    found = float(net.first._input_quantizer.amax)
+    found = float(quantizer.get_quantizer(net.first).amax)
     x = torch.cat(batches).numpy()
 
     def error(amax: float) -> float:
@@ -133,7 +136,7 @@ def test_calibration_has_the_least_error_in_the_outputs(net: Net, batches: list[
 
     least = min(error(amax) for amax in np.linspace(2, 5, 200))
     assert error(found) <= 1.1 * least and error(by_mse) > 1.3 * least
-    assert float(net.nowhere._input_quantizer.amax) == nowhere  # no gradient: by its own error
+    assert float(quantizer.get_quantizer(net.nowhere).amax) == nowhere  # no gradient: by its own error
 
 
 def test_choice_of_a_group_and_what_sharing_costs(batches: list[torch.Tensor]) -> None:

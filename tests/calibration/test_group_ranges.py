@@ -124,9 +124,11 @@ def test_calibrate_model_leaves_quantizers_in_place() -> None:
     batches = [torch.rand(2, 3, 8, 8) for _ in range(3)]
     assert calibrate_model(model, batches, "max") == []
     assert [place[3] for place in quantizer.named_quantizers(model)] == before
-    assert float(model[0]._input_quantizer.amax) == float(torch.stack(batches).max())
+    assert float(quantizer.get_quantizer(model[0]).amax) == float(torch.stack(batches).max())
     with torch.no_grad():  # the second layer is calibrated on float values
         weight, bias = model[0].weight, model[0].bias
         hidden = torch.nn.functional.silu(torch.nn.functional.conv2d(torch.cat(batches), weight, bias))
-    assert float(model[2]._input_quantizer.amax) == pytest.approx(float(hidden.abs().max()), rel=1e-6)
-    assert unused._input_quantizer._disabled and not model[2]._input_quantizer._disabled
+    assert float(quantizer.get_quantizer(model[2]).amax) == pytest.approx(float(hidden.abs().max()), rel=1e-6)
+    assert not quantizer.is_enabled(quantizer.get_quantizer(unused)) and quantizer.is_enabled(
+        quantizer.get_quantizer(model[2])
+    )
