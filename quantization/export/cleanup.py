@@ -1,4 +1,8 @@
-"""Clean-up of an exported graph: what the exporter writes twice, or in a way that costs TensorRT layers."""
+"""Clean-up of an exported graph: what the exporter writes twice, or in a way that costs TensorRT layers.
+
+onnx_ir's passes were tried (1.1): common subexpression elimination leaves the same number of Q and DQ, but merges other
+nodes and their constants too, so the rest of the graph is no longer what the exporter wrote; and it needs Python 3.9.
+"""
 
 from __future__ import annotations
 
