@@ -27,7 +27,7 @@ from quantization.upstream.outputs import LEAST_ENERGY, Outputs, frozen_paramete
 BINS = 4096  # 32 per level of 8 bits at the widest range
 BINS_PER_LEVEL = 2  # at the narrowest range that is tried
 IMAGES = 256  # about as many as calibration takes; of 64, the best range for boxes was missed on one net of two
-CHUNK = 4  # images a backward pass
+CHUNK = 4  # images per backward pass
 # what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
 # yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
 BOX_WEIGHT = 100.0
@@ -44,7 +44,7 @@ class GradientHistogram:
 
     def __init__(self, reach: float, bits: int = BITS) -> None:
         self.range, self.bits = reach, bits
-        self.rows: list[Tensor] = []  # (BINS,) float64, one an image
+        self.rows: list[Tensor] = []  # (BINS,) float64, one per image
 
     def add(self, x: Tensor, gradient: Tensor) -> None:
         """Count values and their gradients, (B, ...) each. Values beyond the range go to the last bin."""
@@ -62,7 +62,7 @@ class GradientHistogram:
         return delta @ torch.stack(self.rows, 1)
 
     def energy(self, amax: float) -> float:
-        """The error energy in the detections, in parts of theirs, at one range."""
+        """The error energy in the detections, relative to their own, at one range."""
         candidate = torch.tensor([amax], dtype=torch.float64, device=self.rows[0].device)
         return float(self.errors(candidate).square().mean().clamp(min=LEAST_ENERGY))
 
@@ -161,7 +161,7 @@ def best_amax(histograms: Sequence[GradientHistogram]) -> float:
     """The range with the least error in the detections when all these tensors, of one width, share it."""
     reach = max(histogram.range for histogram in histograms)
     levels = highest_level(histograms[0].bits) + 1
-    narrowest = BINS_PER_LEVEL * levels / BINS  # in parts of the largest value; 1/16 for 8 bits
+    narrowest = BINS_PER_LEVEL * levels / BINS  # relative to the largest value; 1/16 for 8 bits
     exponents = torch.linspace(1, 0, CANDIDATES, dtype=torch.float64, device=histograms[0].rows[0].device)
     candidates = reach * narrowest**exponents
     errors = torch.stack([histogram.errors(candidates) for histogram in histograms]).sum(0)  # (K, images)

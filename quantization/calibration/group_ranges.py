@@ -118,7 +118,7 @@ class GroupScale:
 
     @property
     def ratio(self) -> float:
-        """Largest over least own amax."""
+        """Largest own amax over the smallest."""
         return max(self.own) / min(self.own)
 
     def advice(self) -> str | None:

@@ -29,7 +29,7 @@ class Observation(NamedTuple):
     """What calibration takes of one tensor, on its device.
 
     Attributes:
-        least: the least value, shape (); NaN if there is one.
+        least: the smallest value, shape (); NaN if there is one.
         most: the largest, shape (); NaN if there is one.
         values: absolute values (n,), all of a small tensor or a sample of a large one.
         weight: how many values of the tensor each of ``values`` stands for.

@@ -16,7 +16,7 @@ from quantization.errors import UserError
 from quantization.onnx_graph.graph import OnnxGraph
 
 MIN_OPSET = 19  # the first whose QuantizeLinear takes FP16
-LEAST = 2.0**-24  # least positive FP16; a scale must not become 0
+LEAST = 2.0**-24  # the smallest positive FP16 number; a scale must not become 0
 FLOAT_INPUTS = {"Resize": (1, 2)}  # inputs that stay FP32 whatever the data's type: roi and scales
 
 
@@ -33,7 +33,7 @@ def decode_tensors(nodes: list[NodeProto]) -> set[str]:
 
 
 def half(tensor: TensorProto, name: str) -> TensorProto:
-    """An FP16 copy; positive values below FP16's least are raised to it, so that no scale becomes 0."""
+    """An FP16 copy; positive values below ``LEAST`` are raised to it, so that no scale becomes 0."""
     values = numpy_helper.to_array(tensor)
     values = np.where((values > 0) & (values < LEAST), LEAST, values)
     with np.errstate(over="ignore"):  # check_range says which tensor it was

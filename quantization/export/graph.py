@@ -28,7 +28,7 @@ class ExportOptions:
         size: H and W, multiples of the stride.
         batch: batch size, the example's only if ``dynamic``.
         dynamic: leave the batch size open.
-        opset: ONNX operator set; None: the least one that has per-channel Q/DQ.
+        opset: ONNX operator set; None: the lowest that has per-channel Q/DQ.
         exporter: a key of ``MIN_OPSET``.
         simplify: run onnxsim over the graph; Q/DQ stay.
         fp16_remainder: FP16 for what is not quantized (``export.fp16``).

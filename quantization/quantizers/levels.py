@@ -13,7 +13,7 @@ def highest_level(bits: int = BITS) -> int:
     return 2 ** (bits - 1) - 1
 
 
-# the least amax whose scale is a normal float32: below it a scale loses digits or is zero, and TensorRT refuses zero
+# the smallest amax whose scale is a normal float32: below it a scale loses digits or is zero, and TensorRT refuses zero
 LEAST_AMAX = highest_level() * torch.finfo(torch.float32).tiny
 
 

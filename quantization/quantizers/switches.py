@@ -51,7 +51,7 @@ def shortcut_sums(model: nn.Module) -> list[str]:
 
 
 def amax_table(model: nn.Module) -> dict[str, Any]:
-    """The amax of every input quantizer by place (a number) and of every weight (least and largest)."""
+    """The amax of every input quantizer by place (a number) and of every weight (smallest and largest)."""
     table: dict[str, Any] = {}
     for path, name, _, quantizer in named_quantizers(model):
         amax = get_amax(quantizer)
