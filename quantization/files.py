@@ -66,6 +66,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def write_json(file: str, content: Any) -> None:
+    """Write JSON; the file appears complete or not at all."""
     with atomic_write(file) as temporary, open(temporary, "w", encoding="utf-8") as handle:
         json.dump(content, handle, indent=2)
 

@@ -1,38 +1,78 @@
-"""Passes over a model: put quantizers in, give scale groups one quantizer, calibrate, switch on and off."""
+"""The pipeline, one function per stage, and the published names.
+
+    float model -> equalize_channels -> quantize -> (QAT: qat.run) -> export.export
+
+Each stage takes the model, batches and options; none knows of the command line.
+"""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import logging
+from dataclasses import asdict, dataclass
+from typing import Any, Iterable, cast
 
-from torch import nn
+import onnx
+from torch import Tensor, nn
 
 from quantization.calibration.calibrate import calibrate_model
-from quantization.calibration.equalization import BATCHES, equalize
+from quantization.calibration.equalization import equalize
 from quantization.calibration.group_ranges import GroupScale
-from quantization.data.images import Dataset
-from quantization.data.tensors import TensorLoader, training_sample
-from quantization.export.graph import ExportOptions, export_graph
+from quantization.export.export import export_onnx
+from quantization.export.graph import export_graph
+from quantization.options import CalibrationOptions, ExportOptions
 from quantization.placement import scale_groups as rules
 from quantization.placement.insert import replace_to_quantization_module
-from quantization.placement.policy import recorded_placement
-from quantization.quantizers.backend import (
-    select_backend,
-)
+from quantization.placement.policy import Placement
+from quantization.quantizers.backend import select_backend as initialize
+from quantization.quantizers.switches import amax_table, disable_quantization
 
+__all__ = [
+    "ScaleReport",
+    "apply_custom_rules_to_quantizer",
+    "calibrate_model",
+    "disable_quantization",
+    "equalize_channels",
+    "export_onnx",
+    "initialize",
+    "quantize",
+    "replace_to_quantization_module",
+]
 LOG = logging.getLogger("quantization")
 
 
-def initialize(backend: str | None = None) -> str:
-    """Select the quantizer backend and return its name; see ``quantizer.select_backend``."""
-    return select_backend(backend)
+@dataclass(frozen=True)
+class ScaleReport:
+    """What ``quantize`` decided.
+
+    Attributes:
+        quantized: paths of the modules that hold quantizers.
+        groups: places of each scale group.
+        shared: ranges of the groups that read more than one tensor.
+        amax: of every quantizer, by place; smallest and largest of a weight's.
+    """
+
+    quantized: list[str]
+    groups: list[list[str]]
+    shared: list[GroupScale]
+    amax: dict[str, Any]
+
+    def content(self) -> dict[str, Any]:
+        """For the summary."""
+        shared = [{**asdict(scale), "ratio": scale.ratio} for scale in self.shared]
+        return {"groups": self.groups, "amax": self.amax, "shared_scales": shared}
+
+
+def export_for_rules(model: nn.Module, exporter: str = "torchscript") -> onnx.ModelProto:
+    """The graph in which the rules look for scale groups; they do not depend on its size."""
+    side = 2 * int(cast(Tensor, model.stride).max())
+    return export_graph(model, ExportOptions((side,), exporter=exporter))
 
 
 def apply_custom_rules_to_quantizer(
     model: nn.Module, export_onnx: rules.ExportFunction | None = None
 ) -> list[rules.ScaleGroup]:
-    """Give every scale group of ``model`` one quantizer, so that Q/DQ costs TensorRT nothing (quantization.placement.scale_groups).
+    """Give every scale group of ``model`` one quantizer, so that Q/DQ costs TensorRT nothing (placement.scale_groups).
 
     Args:
         model: from ``replace_to_quantization_module``, before calibration.
@@ -41,35 +81,53 @@ def apply_custom_rules_to_quantizer(
     Returns:
         All groups, also those of one quantizer.
     """
-    if export_onnx is None:
-        side = 2 * int(model.stride.max())  # the groups do not depend on it
-        export_onnx = functools.partial(export_graph, options=ExportOptions((side, side)))
-    groups = rules.find_scale_groups(model, export_onnx)
+    groups = rules.find_scale_groups(model, export_onnx or export_for_rules)
     rules.share_quantizers(model, groups)
     return groups
 
 
-def equalize_channels(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> None:
-    """Equalize a float model in place, unless the command line says no; before a copy of it becomes QAT's teacher."""
-    if options.no_equalize:
-        return
-    loader = training_sample(dataset, options, BATCHES * options.batch_size)
-    count = equalize(model, TensorLoader(loader, next(model.parameters()).device))
+def equalize_channels(model: nn.Module, batches: Iterable[Tensor], options: CalibrationOptions) -> int:
+    """Equalize a float model in place if the options ask for it; before a copy of it becomes QAT's teacher.
+
+    Args:
+        model: fused, in float.
+        batches: images (B, 3, H, W), floats in 0..1 on the model's device.
+        options: of the calibration.
+
+    Returns:
+        Number of channels whose range changed.
+    """
+    count = equalize(model, batches) if options.equalize else 0
     if count:
         LOG.info("Equalized the ranges of %d channels", count)
+    return count
 
 
-def insert_and_calibrate(model: nn.Module, dataset: Dataset, options: argparse.Namespace) -> list[GroupScale]:
-    """Quantize a float model in place, with the command line's options; returns the scales that tensors share."""
-    LOG.info("Quantizer backend: %s", initialize(options.backend))
-    quantized = replace_to_quantization_module(model, recorded_placement(model, vars(options)))
+def quantize(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    placement: Placement,
+    options: CalibrationOptions | None = None,
+    exporter: str = "torchscript",
+) -> ScaleReport:
+    """Put quantizers into a float model, in place, join their scale groups and calibrate them.
+
+    Args:
+        model: fused, in float.
+        batches: images (B, 3, H, W), floats in 0..1 on the model's device; iterated twice by method "sqnr".
+        placement: where quantizers go; without ``extras`` every quantizer has a scale of its own.
+        options: of the calibration; None: the defaults.
+        exporter: ONNX exporter that shows the graph to the rules.
+
+    Raises:
+        UserError: nothing is left to quantize, or calibration met NaN, infinity or no image.
+    """
+    options = options or CalibrationOptions()
+    LOG.info("Quantizer backend: %s", initialize())
+    quantized = replace_to_quantization_module(model, placement)
     LOG.info("%d modules quantized", len(quantized))
-    if not options.no_rules:
-        side = 2 * int(model.stride.max())
-        export = ExportOptions((side, side), exporter=options.exporter)
-        apply_custom_rules_to_quantizer(model, functools.partial(export_graph, options=export))
-    loader = training_sample(dataset, options, options.calib_batches * options.batch_size)
-    images = TensorLoader(loader, next(model.parameters()).device)
-    scales = calibrate_model(model, images, options.calib_method, len(loader), options.group_scale)
-    LOG.info("Calibrated on %d images by %s", len(loader.files), options.calib_method)
-    return scales
+    if placement.extras:
+        apply_custom_rules_to_quantizer(model, functools.partial(export_for_rules, exporter=exporter))
+    scales = calibrate_model(model, batches, options.method, None, options.group_scale)
+    groups = [list(group.names) for group in rules.shared_groups(model)]
+    return ScaleReport(quantized, groups, scales, amax_table(model))

@@ -51,9 +51,10 @@ def calibrate_model(
     Args:
         model: quantized; left in eval mode.
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
-        method: one of ``histograms.METHODS``; "sqnr" needs a detection network, and goes through the first batches twice.
+        method: one of ``options.CALIBRATION_METHODS``; "sqnr" needs a detection network, and reads the first batches
+            twice.
         total: number of batches, for the progress bar.
-        group_scale: how tensors that share a scale agree on it, one of ``group_ranges.CHOICES``.
+        group_scale: how tensors that share a scale agree on it, one of ``options.GROUP_SCALES``.
 
     Returns:
         The scales of the groups that read more than one tensor.
@@ -92,7 +93,7 @@ def collect(
     Args:
         model: quantized, in eval mode.
         batches: as for ``calibrate_model``.
-        method: one of ``histograms.METHODS``.
+        method: one of ``options.CALIBRATION_METHODS``.
         total: number of batches, for the progress bar.
 
     Returns:

@@ -27,7 +27,6 @@ from quantization.calibration.range_search import first_candidate, squared_error
 from quantization.quantizers.levels import BITS
 from quantization.quantizers.pass_memo import TensorMemo
 
-CHOICES = ("error", "joint", "max")
 WARN_RATIO = 4.0  # two of eight bits
 
 # group name to the gradients of the detections for each of its tensors; None: all zeros, or it does not reach them
@@ -38,7 +37,7 @@ class GroupCalibrator:
     """Collects the distinct tensors that the quantizers of one group read.
 
     Args:
-        method: activation calibration, one of ``histograms.METHODS``.
+        method: activation calibration, one of ``options.CALIBRATION_METHODS``.
         bits: width of the group's quantizer.
 
     Attributes:
@@ -181,7 +180,7 @@ def scale_by_values(calibrator: GroupCalibrator, own: Sequence[float], choice: s
     Args:
         calibrator: that has seen values other than zero.
         own: each tensor's own amax, 0 where every value was zero.
-        choice: one of ``CHOICES``.
+        choice: one of ``options.GROUP_SCALES``.
     """
     histograms = [
         tensor if isinstance(tensor, HistogramCalibrator) and tensor.counts is not None else None
@@ -210,7 +209,7 @@ def scale_by_detections(
         calibrator: that has seen values other than zero.
         gradients: of each tensor; None where it does not reach the detections, but for one at least.
         own: each tensor's amax of least squared error, which is that of a tensor that does not reach the detections.
-        choice: one of ``CHOICES``.
+        choice: one of ``options.GROUP_SCALES``.
     """
     probed = [histogram for histogram in gradients if histogram is not None]
     alone = [amax if histogram is None else best_amax([histogram]) for amax, histogram in zip(own, gradients)]

@@ -20,7 +20,6 @@ from torch import Tensor
 from quantization.calibration.range_search import NUM_BINS, entropy_index, mse_index, percentile_index
 from quantization.quantizers.levels import BITS, LEAST_AMAX
 
-METHODS = ("sqnr", "mse", "entropy", "percentile", "max")
 # values that a histogram takes of one tensor at most: in 25 batches 1,600 for each of 2,048 bins
 SAMPLES = 2**17
 
@@ -203,5 +202,5 @@ def compute_amax_all(calibrators: Mapping[str, Calibrator]) -> dict[str, float |
 
 
 def make_calibrator(method: str, bits: int = BITS) -> Calibrator:
-    """An activation calibrator by name, one of ``METHODS``; "sqnr" begins as "mse", see ``gradient_ranges``."""
+    """An activation calibrator by name, one of ``options.CALIBRATION_METHODS``; "sqnr" begins as "mse", see ``gradient_ranges``."""
     return MaxCalibrator() if method == "max" else HistogramCalibrator("mse" if method == "sqnr" else method, bits=bits)

@@ -1,95 +1,47 @@
-"""The commands of the qat scripts: quantize, export, sensitive, test."""
+"""The commands of the qat scripts. Each checks all of its input before it does any work."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import logging
 import platform
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import torch
 from torch import nn
 
 from quantization import __version__
-from quantization import quantize as passes
+from quantization.calibration.equalization import BATCHES
+from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.data.images import Dataset, Loader, open_dataset
-from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, training_sample
+from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, pick_device, training_sample
 from quantization.errors import UserError
-from quantization.evaluation.coco import Evaluator, Metrics, Predictor
+from quantization.evaluation.coco import Evaluator, Metrics
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.export import export as onnx_export
+from quantization.evaluation.summary import Summary
+from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
-from quantization.placement import scale_groups as rules
-from quantization.placement.insert import attention_blocks
-from quantization.placement.policy import recorded_placement
+from quantization.options import CalibrationOptions, DataOptions, record
+from quantization.placement.policy import Placement, choose_placement, placement_of
 from quantization.preflight.report import preflight, report_text
-from quantization.qat.run import picture_file, task_loss, train
-from quantization.quantize import equalize_channels, insert_and_calibrate
-from quantization.quantizers.switches import amax_table, have_quantizers, uncalibrated
-from quantization.sensitivity import budget
-from quantization.sensitivity import ranking as sensitivity_analysis
-from quantization.sensitivity.first_order import sensitivity_by_sqnr
-from quantization.sensitivity.plot import plot
+from quantization.qat.losses import TaskLoss
+from quantization.qat.run import QatRun, picture_file, task_loss
+from quantization.quantize import ScaleReport, equalize_channels, initialize, quantize
+from quantization.quantizers.switches import have_quantizers, uncalibrated
+from quantization.sensitivity.budget import Budget
+from quantization.sensitivity.plot import draw_ranking
+from quantization.sensitivity.ranking import rank_by_map, rank_by_sqnr
 from quantization.upstream import checkpoint
-from quantization.upstream import model as upstream
+from quantization.upstream.evaluator import check_size, make_evaluator
+from quantization.upstream.model import class_count
 from quantization.upstream.predictor import torch_predictor
+from quantization.upstream.record import CheckpointRecord, read_record
 
 LOG = logging.getLogger("quantization")
-
-
-# --- parts that the commands share ------------------------------------------------------------------------------------
-
-
-def pick_device(name: str | None) -> torch.device:
-    """The device of ``--device``.
-
-    Raises:
-        UserError: torch does not know it, or has no such GPU.
-    """
-    if name is None:
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name} is unknown: give cpu or cuda:0") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu, or install a torch built for your CUDA"
-        )
-    return device
-
-
-def check_size(size: int, model: nn.Module, flag: str) -> None:
-    """Raises a UserError if ``size`` is no multiple of the model's stride."""
-    stride = int(model.stride.max())
-    if size % stride or size <= 0:
-        raise UserError(
-            f"{flag} {size} is no multiple of the model's stride {stride}: "
-            f"use {max(stride, round(size / stride) * stride)}"
-        )
-
-
-def make_evaluator(
-    name: str, options: argparse.Namespace, dataset: Dataset, classes: int, stride: int | None
-) -> Evaluator:
-    """An evaluator with the command line's data and thresholds; rectangles need the stride, and no ``--square``."""
-    return Evaluator(
-        dataset,
-        classes,
-        (options.imgsz, options.imgsz),
-        options.batch_size,
-        options.workers,
-        None if options.square else stride,
-        options.confidence,
-        options.nmsthres,
-        name == "yolov7",
-    )
 
 
 def versions() -> dict[str, str]:
@@ -97,200 +49,246 @@ def versions() -> dict[str, str]:
     return {
         "quant-tools": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which pickles would name
         "numpy": np.__version__,
     }
 
 
-# --- commands ---------------------------------------------------------------------------------------------------------
+def sample_tensors(
+    dataset: Dataset, options: DataOptions, device: torch.device, count: int = SQNR_IMAGES
+) -> TensorLoader:
+    """``count`` training images at random, as tensors on ``device``."""
+    return TensorLoader(training_sample(dataset, options, count), device)
 
 
-def quantize(name: str, options: argparse.Namespace) -> None:
-    """PTQ, and QAT when ``--qat`` is given."""
-    refuse_overwriting(
-        options.weight,
-        options.ptq,
-        options.qat,
-        options.summary,
-        picture_file(options.summary) if options.qat else None,
-    )
-    device = pick_device(options.device)
-    dataset = open_dataset(options.cocodir, options.data)
-    model, info = checkpoint.load(options.weight, device, name)
-    if have_quantizers(model):
-        raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
-    check_size(options.imgsz, model, "--imgsz")
-    wants_map = options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None
-    evaluator = (
-        make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
-        if wants_map
-        else None
-    )
-    for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
-        if file is not None:
-            check_writable(file, flag)
-    task = task_loss(name, model, dataset.train, options) if options.qat else None
-    torch.manual_seed(options.seed)
+def prepare(model: nn.Module, dataset: Dataset, options: DataOptions, calibration: CalibrationOptions) -> None:
+    """Equalize a float model in place on training images, if the options ask for it."""
+    device = next(model.parameters()).device
+    equalize_channels(model, sample_tensors(dataset, options, device, BATCHES * options.batch_size), calibration)
 
-    summary: dict[str, Any] = {"options": vars(options), "versions": versions(), "figures": {}}
 
-    def record(label: str, metrics: Metrics, **more: Any) -> None:
-        summary["figures"][label] = {**asdict(metrics), **more}
-        write_json(options.summary, summary)
+def calibrate(
+    model: nn.Module,
+    dataset: Dataset,
+    placement: Placement,
+    options: QuantizeCommand | SensitiveCommand,
+) -> ScaleReport:
+    """Quantize a float model in place on training images."""
+    initialize(options.run.backend)
+    count = options.calibration.batches * options.images.batch_size
+    images = sample_tensors(dataset, options.images, next(model.parameters()).device, count)
+    report = quantize(model, images, placement, options.calibration, options.placement.exporter)
+    LOG.info("Calibrated on %d images by %s", images.image_count, options.calibration.method)
+    return report
 
-    if options.eval_origin or options.max_drop is not None:
-        record("float", evaluator(torch_predictor(model), "float"))
-    equalize_channels(model, dataset, options)
-    teacher = copy.deepcopy(model) if options.qat else None
-    scales = insert_and_calibrate(model, dataset, options)
-    info = {
-        "groups": [list(group.names) for group in rules.shared_groups(model)],
-        "calib_method": options.calib_method,
-        "backend": passes.initialize(options.backend),
-        "versions": versions(),
-        "options": vars(options),
-        "amax": amax_table(model),
-    }
-    summary.update(
-        groups=info["groups"],
-        amax=info["amax"],
-        backend=info["backend"],
-        shared_scales=[{**asdict(scale), "ratio": scale.ratio} for scale in scales],
-    )
-    checkpoint.save(options.ptq, model, info)
-    LOG.info("PTQ checkpoint: %s", options.ptq)
-    write_json(options.summary, summary)
 
-    def hold_budget(part: nn.Module, file: str, key: str, content: dict[str, Any]) -> None:
-        budget.hold(
-            part,
-            file,
-            key,
-            content,
-            TensorLoader(training_sample(dataset, options), device),
-            lambda: evaluator(torch_predictor(part), key.upper(), quiet=True),
-            summary["figures"]["float"]["map"],
-            options.max_drop,
-            options.seed,
-            record,
+class _Quantization:
+    """The command quantize: its input, checked, and the stages in their order.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        options: of the command.
+
+    Raises:
+        UserError: something in the input has to change; nothing is written then.
+    """
+
+    def __init__(self, name: str, options: QuantizeCommand) -> None:
+        self.name, self.options = name, options
+        picture = picture_file(options.summary) if options.qat else None
+        refuse_overwriting(options.weight, options.ptq, options.qat, options.summary, picture)
+        self.device = pick_device(options.run.device)
+        self.dataset = open_dataset(options.images.cocodir, options.images.data)
+        self.model, _ = checkpoint.load(options.weight, self.device, name)
+        if have_quantizers(self.model):
+            raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
+        check_size(options.images.imgsz, self.model, "--imgsz")
+        self.evaluator = self._evaluator()
+        self.placement = choose_placement(self.model, options.placement)
+        self.task = self._task()
+        for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
+            if file is not None:
+                check_writable(file, flag)
+        self.summary = Summary(options.summary, record(options), versions())
+
+    def _evaluator(self) -> Evaluator | None:
+        options = self.options
+        if not (options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None):
+            return None
+        return make_evaluator(self.name, options.images, self.dataset, class_count(self.model), self.model)
+
+    def _task(self) -> TaskLoss | None:
+        options = self.options
+        if not options.qat:
+            return None
+        weight = options.training.task_weight
+        return task_loss(self.name, self.model, self.dataset.train, weight, options.images.imgsz)
+
+    def measure(self, model: nn.Module, label: str, quiet: bool = False) -> Metrics:
+        """MAP of a model as it is."""
+        assert self.evaluator is not None  # _evaluator makes one for every option that measures
+        return self.evaluator(torch_predictor(model), label, quiet)
+
+    def run(self) -> None:
+        """All stages."""
+        options = self.options
+        torch.manual_seed(options.images.seed)
+        if options.eval_origin or options.max_drop is not None:
+            self.summary.record("float", self.measure(self.model, "float"))
+        prepare(self.model, self.dataset, options.images, options.calibration)
+        teacher = copy.deepcopy(self.model) if options.qat else None
+        written = self.ptq()
+        if teacher is not None:
+            self.qat(teacher, written)
+        LOG.info("Summary: %s", options.summary)
+
+    def ptq(self) -> CheckpointRecord:
+        """Calibrate, save, measure."""
+        options, model = self.options, self.model
+        report = calibrate(model, self.dataset, self.placement, options)
+        written = CheckpointRecord(
+            groups=report.groups,
+            calib_method=options.calibration.method,
+            backend=initialize(options.run.backend),
+            versions=versions(),
+            options=record(options),
+            amax=report.amax,
+            placement={
+                key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.placement).items()
+            },
         )
-
-    if options.max_drop is not None:
-        hold_budget(model, options.ptq, "ptq", info)
-    elif options.eval_ptq:
-        record("ptq", evaluator(torch_predictor(model), "PTQ"))
-    if options.qat:
-        loader = Loader(
-            dataset.train,
-            (options.imgsz, options.imgsz),
-            options.batch_size,
-            options.workers,
-            shuffle_seed=options.seed,
-        )
-        batches = LabelledImages(loader, device, None if task is None else upstream.class_count(model))
-        train(
-            model, teacher, batches, options, lambda label: evaluator(torch_predictor(model), label), info, record, task
-        )
+        checkpoint.save(options.ptq, model, written.content())
+        LOG.info("PTQ checkpoint: %s", options.ptq)
+        self.summary.add(**report.content(), backend=written.backend, placement=written.placement)
         if options.max_drop is not None:
-            model, info = checkpoint.load(options.qat, device, name)  # the best epoch
-            hold_budget(model, options.qat, "qat", info)
-    LOG.info("Summary: %s", options.summary)
+            self.hold_budget(model, options.ptq, "ptq", written)
+        elif options.eval_ptq:
+            self.summary.record("ptq", self.measure(model, "PTQ"))
+        return written
+
+    def qat(self, teacher: nn.Module, written: CheckpointRecord) -> None:
+        """Train, save the best epoch."""
+        options, images = self.options, self.options.images
+        assert options.qat is not None
+        loader = Loader(
+            self.dataset.train,
+            (images.imgsz, images.imgsz),
+            images.batch_size,
+            images.workers,
+            shuffle_seed=images.seed,
+        )
+        batches = LabelledImages(loader, self.device, None if self.task is None else class_count(self.model))
+        run = QatRun(
+            options.training, options.qat, written, self.summary, lambda label: self.measure(self.model, label)
+        )
+        run.train(self.model, teacher, batches, self.task)
+        if options.max_drop is not None:
+            best, content = checkpoint.load(options.qat, self.device, self.name)
+            found = read_record(content, options.qat)
+            assert found is not None  # QatRun wrote it
+            self.hold_budget(best, options.qat, "qat", found)
+
+    def hold_budget(self, model: nn.Module, file: str, key: str, written: CheckpointRecord) -> None:
+        """What ``--max-drop`` asks for."""
+        images = sample_tensors(self.dataset, self.options.images, self.device)
+        assert self.options.max_drop is not None
+        budget = Budget(
+            self.options.max_drop, self.summary.figures("float")["map"], images, self.options.images.seed, self.summary
+        )
+        budget.hold(model, file, key, written, lambda: self.measure(model, key.upper(), quiet=True))
 
 
-def export(name: str, options: argparse.Namespace) -> None:
+def quantize_command(name: str, options: QuantizeCommand) -> int:
+    """PTQ, and QAT when ``--qat`` is given."""
+    _Quantization(name, options).run()
+    return 0
+
+
+def export_command(name: str, options: ExportCommand) -> int:
     """Checkpoint to Q/DQ ONNX."""
-    if len(options.size) > 2:
-        raise UserError(f"--size takes N or H W, got {len(options.size)} numbers")
-    least = onnx_export.MIN_OPSET[options.exporter]
-    if options.opset is not None and options.opset < least:
-        raise UserError(f"--opset {options.opset} cannot hold per-channel Q/DQ: use {least} or newer")
     file = options.save or str(Path(options.weight).with_suffix(".onnx"))
     refuse_overwriting(options.weight, file)
-    model, info = checkpoint.load(options.weight, pick_device(options.device), name)
-    size = (options.size[0], options.size[-1])
-    for side in size:
+    model, content = checkpoint.load(options.weight, pick_device(options.device), name)
+    written = read_record(content, options.weight)
+    for side in options.graph.size:
         check_size(side, model, "--size")
-    if not have_quantizers(model):
+    quantized = have_quantizers(model)
+    if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save")
-    exported = onnx_export.export_onnx(
-        model,
-        file,
-        onnx_export.ExportOptions(
-            size,
-            options.batch,
-            options.dynamic,
-            options.opset,
-            options.exporter,
-            options.simplify,
-            options.fp16_remainder,
-        ),
-    )
+    exported = export_onnx(model, file, options.graph)
     LOG.info("ONNX: %s", file)
-    if have_quantizers(model):
-        placement = recorded_placement(model, info.get("options", {}))
-        blocks = [re.escape(path) for path in attention_blocks(model)]
-        policy = [*placement.float_layers, *placement.float_weights, *blocks]
-        LOG.info("%s", report_text(preflight(exported.graph, policy)))
+    if not quantized:
+        return 0
+    stored = None if written is None else written.placement
+    placement = placement_of(model) if stored is None else Placement(**stored)
+    policy = [re.escape(path) for path in (*placement.float_layers, *placement.float_weights)]
+    LOG.info("%s", report_text(preflight(exported.graph, policy)))
+    return 0
 
 
-def sensitive(name: str, options: argparse.Namespace) -> None:
+def sensitive_command(name: str, options: SensitiveCommand) -> int:
     """Rank layers by the mAP with each in float in turn, or units by their error in the detections."""
     picture = picture_file(options.summary)
     refuse_overwriting(options.weight, options.summary, picture)
-    device = pick_device(options.device)
-    dataset = open_dataset(options.cocodir, options.data)
+    device = pick_device(options.run.device)
+    dataset = open_dataset(options.images.cocodir, options.images.data)
     model, _ = checkpoint.load(options.weight, device, name)
-    check_size(options.imgsz, model, "--imgsz")
+    check_size(options.images.imgsz, model, "--imgsz")
     check_writable(options.summary, "--summary")
+    evaluator = None
     if options.metric == "map":
-        dataset.val = dataset.val[: options.num_image]
-        evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
+        part = dataset.with_val(dataset.val[: options.num_image])
+        evaluator = make_evaluator(name, options.images, part, class_count(model), model)
     if have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:
-        equalize_channels(model, dataset, options)
-        insert_and_calibrate(model, dataset, options)
-    if options.metric == "map":
+        placement = choose_placement(model, options.placement)
+        prepare(model, dataset, options.images, options.calibration)
+        calibrate(model, dataset, placement, options)
+    if evaluator is not None:
+        measure = evaluator
         predict = torch_predictor(model)
-        sensitivity_analysis.sensitivity(model, lambda: evaluator(predict, "layer", quiet=True), options.summary)
+        rank_by_map(model, lambda: measure(predict, "layer", quiet=True), options.summary)
     else:
-        loader = training_sample(dataset, options, options.num_image or SQNR_IMAGES)
-        sensitivity_by_sqnr(
-            model,
-            TensorLoader(loader, device),
-            len(loader),
-            len(loader.files),
-            options.seed,
-            options.ignore_policy,
-            options.summary,
-        )
-    plot(options.summary, picture)
+        images = sample_tensors(dataset, options.images, device, options.num_image or SQNR_IMAGES)
+        rank_by_sqnr(model, images, options.images.seed, options.placement.ignore_policy, options.summary)
+    draw_ranking(options.summary, picture)
     LOG.info("Summary: %s, plot: %s", options.summary, picture)
+    return 0
 
 
-def test(name: str, options: argparse.Namespace) -> None:
+def test_command(name: str, options: EvaluationCommand) -> int:
     """COCO mAP of a checkpoint or an ONNX."""
-    dataset = open_dataset(options.cocodir, options.data)
+    dataset = open_dataset(options.images.cocodir, options.images.data)
     if options.save_json is not None:
         refuse_overwriting(options.weight, options.save_json)
         check_writable(options.save_json, "--save-json")
     if options.weight.endswith(".onnx"):
-        predict: Predictor = OnnxPredictor(options.weight)
-        evaluator = make_evaluator(name, options, dataset, predict.classes, None)
-        evaluator.loader.size = predict.image_size((options.imgsz, options.imgsz))
+        predict: Any = OnnxPredictor(options.weight)
+        evaluator = make_evaluator(name, options.images, dataset, predict.classes)
+        evaluator.loader.size = predict.image_size((options.images.imgsz, options.images.imgsz))
         label = "ONNX Runtime"
     else:
-        model, _ = checkpoint.load(options.weight, pick_device(options.device), name)
-        check_size(options.imgsz, model, "--imgsz")
+        model, _ = checkpoint.load(options.weight, pick_device(options.run.device), name)
+        check_size(options.images.imgsz, model, "--imgsz")
         missing = uncalibrated(model)
         if missing:
             raise UserError(f"{options.weight} was never calibrated ({missing[0]} has no scale): run quantize first")
         predict = torch_predictor(model)
-        evaluator = make_evaluator(name, options, dataset, upstream.class_count(model), int(model.stride.max()))
+        evaluator = make_evaluator(name, options.images, dataset, class_count(model), model)
         label = "quantized" if have_quantizers(model) else "float"
     metrics = evaluator(predict, f"{options.weight} ({label})")
     for class_name, value in metrics.per_class.items():
         LOG.info("  %-20s %.4f", class_name, value)
     if options.save_json is not None:
-        write_json(options.save_json, {**asdict(metrics), "options": vars(options), "versions": versions()})
+        write_json(options.save_json, {**asdict(metrics), "options": record(options), "versions": versions()})
+    return 0
+
+
+TABLE: dict[str, Callable[..., int]] = {
+    "quantize": quantize_command,
+    "export": export_command,
+    "sensitive": sensitive_command,
+    "test": test_command,
+}

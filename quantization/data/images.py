@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Iterator, Sequence
 
@@ -34,6 +34,10 @@ class Dataset:
     annotations: Path | None
     names: list[str]
     source: str
+
+    def with_val(self, files: list[str]) -> Dataset:
+        """A copy with other validation images."""
+        return replace(self, val=files)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 from typing import Iterator, Optional, Tuple
 
@@ -11,6 +10,8 @@ from torch import Tensor
 
 from quantization.data.images import Batch, Dataset, Loader
 from quantization.data.labels import batch_targets
+from quantization.errors import UserError
+from quantization.options import DataOptions
 
 Labelled = Tuple[Tensor, Optional[Tensor]]  # images (B, 3, H, W), floats in 0..1; targets (N, 6), or None
 SQNR_IMAGES = 64  # on a trained yolov5n the estimates are then 1.4 dB from brute force (standard deviation)
@@ -22,15 +23,43 @@ class TensorLoader:
     def __init__(self, loader: Loader, device: torch.device) -> None:
         self.loader, self.device = loader, device
 
+    @property
+    def image_count(self) -> int:
+        """Number of images in a pass."""
+        return len(self.loader.files)
+
+    def __len__(self) -> int:  # batches
+        return len(self.loader)
+
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.loader:
             yield as_floats(batch, self.device)
 
 
-def training_sample(dataset: Dataset, options: argparse.Namespace, count: int = SQNR_IMAGES) -> Loader:
+def training_sample(dataset: Dataset, options: DataOptions, count: int = SQNR_IMAGES) -> Loader:
     """``count`` training images at random, letterboxed as in evaluation."""
     files = random.Random(options.seed).sample(dataset.train, min(len(dataset.train), count))
     return Loader(files, (options.imgsz, options.imgsz), options.batch_size, options.workers)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device that ``--device`` names; None: the first GPU, or the CPU.
+
+    Raises:
+        UserError: torch does not know it, or has no such GPU.
+    """
+    if name is None:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(f"cuda:{name}" if name.isdigit() else name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name} is unknown: give cpu or cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"--device {name}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu, or install a torch built for your CUDA"
+        )
+    return device
 
 
 def as_floats(batch: Batch, device: torch.device) -> Tensor:

@@ -280,7 +280,7 @@ def run_with_trtexec(
 
 
 def _check_trtexec_calibration(spec: Spec) -> None:
-    """trtexec reads a calibration cache, but cannot calibrate with images."""
+    """Trtexec reads a calibration cache, but cannot calibrate with images."""
     cache = spec.options.calib_cache
     if cache and not os.path.isfile(cache):
         raise UserError(

@@ -1,5 +1,6 @@
 """Per-layer times and layer information of an engine, in the JSON formats of trtexec's exportProfile and
-exportLayerInfo, which draw-engine.py and trt-engine-explorer read."""
+exportLayerInfo, which draw-engine.py and trt-engine-explorer read.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def measure_layers(engine: Engine, cuda: Cuda, iterations: int = 100, warmup: in
 
 
 def profile_records(times: dict[str, list[float]], iterations: int) -> list[dict[str, Any]]:
-    """trtexec's profile: a count, then for each layer total, average and median ms and the share of the total."""
+    """Trtexec's profile: a count, then for each layer total, average and median ms and the share of the total."""
     total = sum(sum(values) for values in times.values())
     records: list[dict[str, Any]] = [{"count": iterations}]
     for name, values in times.items():

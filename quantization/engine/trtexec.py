@@ -37,7 +37,7 @@ class TimingOptions:
 def build_flags(
     options: BuildOptions, version: versions.Version, profile: Mapping[str, ShapeRange] | None = None
 ) -> list[str]:
-    """trtexec's flags for a build.
+    """Trtexec's flags for a build.
 
     Args:
         options: checked here.
@@ -74,7 +74,7 @@ def build_flags(
 
 
 def shape_flags(options: BuildOptions, profile: Mapping[str, ShapeRange] | None) -> list[str]:
-    """trtexec's flags for the shapes; ``profile`` as in :func:`build_flags`."""
+    """Trtexec's flags for the shapes; ``profile`` as in :func:`build_flags`."""
     if profile is None:
         opt = dict(options.shapes or {})
         low, high = dict(options.min_shapes or opt), dict(options.max_shapes or opt)
@@ -94,7 +94,7 @@ def shape_flags(options: BuildOptions, profile: Mapping[str, ShapeRange] | None)
 
 
 def timing_flags(timing: TimingOptions, version: versions.Version) -> list[str]:
-    """trtexec's flags for one timed run. From 11.0 a graph, spin wait and no transfers are the default."""
+    """Trtexec's flags for one timed run. From 11.0 a graph, spin wait and no transfers are the default."""
     flags = [f"--warmUp={timing.warmup * 1000:g}", f"--duration={timing.duration:g}"]
     if versions.has_fast_timing_defaults(version):
         flags += [] if timing.cuda_graph else ["--noCudaGraph"]
@@ -105,7 +105,7 @@ def timing_flags(timing: TimingOptions, version: versions.Version) -> list[str]:
 
 
 def export_flags(layer_info: str | None, profile: str | None) -> list[str]:
-    """trtexec's flags for the layer and profile JSON files."""
+    """Trtexec's flags for the layer and profile JSON files."""
     return ([f"--exportLayerInfo={layer_info}"] if layer_info else []) + (
         [f"--exportProfile={profile}"] if profile else []
     )

@@ -170,7 +170,7 @@ def evaluate(
 
 
 def coco_metrics(truth: GroundTruth, results: Sequence[Sequence[float]], image_ids: list[int]) -> Metrics:
-    """mAP of detections by pycocotools.
+    """MAP of detections by pycocotools.
 
     Args:
         truth: the annotations.

@@ -14,9 +14,10 @@ from quantization.errors import UserError
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export import fp16
 from quantization.export.cleanup import clean, respell_float_silu
-from quantization.export.graph import MIN_OPSET, ExportOptions, ExportOutputs, export_graph, export_mode
+from quantization.export.graph import ExportOutputs, export_graph, export_mode
 from quantization.export.quantizer import ExportQuantizer
 from quantization.files import atomic_write
+from quantization.options import LOWEST_OPSET, ExportOptions
 from quantization.quantizers.backend import bits, is_enabled, is_quantizing, named_quantizers, swapped
 from quantization.quantizers.levels import BITS
 from quantization.quantizers.switches import uncalibrated
@@ -118,7 +119,7 @@ def quantized_graph(model: nn.Module, options: ExportOptions) -> onnx.ModelProto
         options: how.
     """
     if options.fp16_remainder and options.opset is None:
-        options = replace(options, opset=max(fp16.MIN_OPSET, MIN_OPSET[options.exporter]))
+        options = replace(options, opset=max(fp16.MIN_OPSET, LOWEST_OPSET[options.exporter]))
     with swapped(model, lambda path, name, quantizer: ExportQuantizer(quantizer, options.exporter == "dynamo")):
         graph = export_graph(model, options)
     clean(graph)
@@ -155,12 +156,12 @@ def compare(model: nn.Module, file: str, options: ExportOptions) -> Difference:
     Args:
         model: that was exported.
         file: the ONNX.
-        options: its ``size`` and ``batch``.
+        options: its ``shape`` and ``batch``.
 
     Raises:
         UserError: shapes differ, or an output is not finite.
     """
-    images = np.random.default_rng(0).random((options.batch, 3, *options.size), dtype=np.float32)
+    images = np.random.default_rng(0).random((options.batch, 3, *options.shape), dtype=np.float32)
     device = next(model.parameters()).device
     with export_mode(model), torch.no_grad():
         expected = [

@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import io
 import warnings
-from dataclasses import dataclass
 from typing import Any, Iterator
 
 import onnx
@@ -14,33 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from quantization.errors import UserError
+from quantization.options import LOWEST_OPSET, ExportOptions
 from quantization.upstream import model as upstream
 
-MIN_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with opset 13
 MAX_BYTES = 2**31  # of a protobuf file; nets of the YOLO families take a tenth of it at most
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How a model becomes an ONNX.
-
-    Attributes:
-        size: H and W, multiples of the stride.
-        batch: batch size, the example's only if ``dynamic``.
-        dynamic: leave the batch size open.
-        opset: ONNX operator set; None: the lowest that has per-channel Q/DQ.
-        exporter: a key of ``MIN_OPSET``.
-        simplify: run onnxsim over the graph; Q/DQ stay.
-        fp16_remainder: FP16 for what is not quantized (``export.fp16``).
-    """
-
-    size: tuple[int, int] = (640, 640)
-    batch: int = 1
-    dynamic: bool = False
-    opset: int | None = None
-    exporter: str = "torchscript"
-    simplify: bool = False
-    fp16_remainder: bool = False
 
 
 class ExportOutputs(nn.Module):
@@ -76,13 +52,13 @@ def export_graph(model: nn.Module, options: ExportOptions = ExportOptions()) -> 
 
     Args:
         model: quantizers in it must be calibrated or swapped for markers.
-        options: of these, ``size``, ``batch``, ``dynamic``, ``opset`` and ``exporter`` count.
+        options: of these, ``shape``, ``batch``, ``dynamic``, ``opset`` and ``exporter`` count.
 
     Raises:
         UserError: the exporter needs a newer torch, or the model is too large for one file.
     """
     refuse_too_large(model)
-    images = torch.zeros(options.batch, 3, *options.size, device=next(model.parameters()).device)
+    images = torch.zeros(options.batch, 3, *options.shape, device=next(model.parameters()).device)
     wrapper = ExportOutputs(model).eval()
     export = _by_dynamo if options.exporter == "dynamo" else _by_torchscript
     with export_mode(model), torch.no_grad(), warnings.catch_warnings():
@@ -105,7 +81,7 @@ def _by_torchscript(wrapper: nn.Module, images: Tensor, outputs: list[str], opti
         wrapper,
         (images,),
         buffer,
-        opset_version=options.opset or MIN_OPSET["torchscript"],
+        opset_version=options.opset or LOWEST_OPSET["torchscript"],
         input_names=["images"],
         output_names=outputs,
         dynamic_axes={name: {0: "batch"} for name in ("images", *outputs)} if options.dynamic else None,
@@ -125,7 +101,7 @@ def _by_dynamo(wrapper: nn.Module, images: Tensor, outputs: list[str], options: 
     program = torch.onnx.export(
         wrapper,
         (images,),
-        opset_version=options.opset or MIN_OPSET["dynamo"],
+        opset_version=options.opset or LOWEST_OPSET["dynamo"],
         input_names=["images"],
         output_names=outputs,
         dynamo=True,

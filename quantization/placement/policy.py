@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Sequence
 
 from torch import nn
 
 from quantization.errors import UserError
-from quantization.upstream import model as upstream
+from quantization.options import PlacementOptions
+from quantization.quantizers.backend import is_enabled, is_quantizer
+from quantization.quantizers.modules import (
+    ATTENTION,
+    ATTENTION_REASON,
+    SHORTCUTS,
+    QuantConv2d,
+    QuantInputConv2d,
+    QuantLinear,
+    QuantUpsample,
+    ShortcutBlock,
+    quantized_type,
+)
+from quantization.upstream.model import block_types, head_policy, shared_detect_convs
 
-HEAD_CHOICES = ("auto", "shared", "float", "input", "int8")
-STEM_CHOICES = ("auto", "float", "int8")
+LOG = logging.getLogger("quantization")
 IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where quantizers go.
+    """Where quantizers go: decided, by module path.
 
     Attributes:
-        float_layers: regular expressions for modules left in float, with all modules below them.
-        float_weights: the same for convolutions whose input alone is quantized; ``float_layers`` wins.
+        float_layers: modules that could be quantized and are left in float.
+        float_weights: convolutions whose input alone is quantized.
         extras: quantize shortcut sums and nearest Upsamples too, not only layers with weights.
     """
 
@@ -30,58 +43,90 @@ class Placement:
     float_weights: tuple[str, ...] = ()
     extras: bool = True
 
+    @property
+    def unquantized(self) -> tuple[str, ...]:
+        """Modules that compute in float."""
+        return (*self.float_layers, *self.float_weights)
 
-def choose_placement(
-    model: nn.Module, ignore: Sequence[str] = (), head: str = "auto", stem: str = "auto", rules: bool = True
-) -> Placement:
-    """The placement that the command line's options ask for.
+
+def choose_placement(model: nn.Module, options: PlacementOptions | None = None) -> Placement:
+    """The placement that the options ask for.
 
     Args:
-        model: a fused model of an upstream, float or quantized.
-        ignore: regular expressions of ``--ignore-policy``.
-        head: the network's last convolutions: "float", "input" (INT8 input, float weight), "int8"; "shared": "input" for
-            those whose tensor other layers read in INT8 too, "float" for the others; "auto": "input" for the largest of
-            the shared tensors alone, where float costs the most time.
-        stem: the convolution that reads the image: "float", "int8", or "auto": float if it has a stride.
-        rules: False: the placement without rules: every weighted layer but the head.
+        model: a fused float model of an upstream.
+        options: None: the defaults. ``head`` "auto" takes INT8 for the largest of the tensors that other layers read in
+            INT8 too, where float costs the most time.
+
+    Raises:
+        UserError: see ``matching_modules``.
     """
-    last = upstream.head_policy(model)
-    if not rules:
-        return Placement((*ignore, *(last if head != "int8" else ())), extras=False)
-    left = [*ignore]
-    if stem != "int8":
-        left += stem_policy(model, only_strided=stem == "auto")
-    shared = upstream.shared_detect_convs(model)
-    inputs = {"auto": shared[:1], "shared": shared, "input": last}.get(head, [])
-    if head in ("auto", "shared", "float"):
-        left += without(model, last, inputs)
-    return Placement(tuple(left), tuple(inputs))
-
-
-def without(model: nn.Module, patterns: Sequence[str], exceptions: Sequence[str]) -> list[str]:
-    """``patterns``, or if there are exceptions, patterns for the weighted layers that only ``patterns`` match."""
-    if not exceptions:
-        return list(patterns)
-
-    def among(path: str, expressions: Sequence[str]) -> bool:
-        return any(re.match(rf"(?:{expression})(?:\.|$)", path) for expression in expressions)
-
-    return [
-        re.escape(path)
-        for path, module in model.named_modules()
-        if hasattr(module, "weight") and among(path, patterns) and not among(path, exceptions)
-    ]
-
-
-def recorded_placement(model: nn.Module, options: Mapping[str, Any]) -> Placement:
-    """The placement of a checkpoint that ``quantize`` wrote with these options."""
-    return choose_placement(
-        model,
-        options.get("ignore_policy", ()),
-        options.get("head", "auto"),
-        options.get("stem", "auto"),
-        not options.get("no_rules", False),
+    options = options or PlacementOptions()
+    left = matching_modules(model, options.ignore_policy)
+    head = matching_modules(model, head_policy(model))
+    inputs: set[str] = set()
+    if options.rules:
+        if options.stem != "int8":
+            left |= matching_modules(model, stem_policy(model, only_strided=options.stem == "auto"))
+        shared = shared_detect_convs(model)
+        chosen = {"auto": shared[:1], "shared": shared, "input": head_policy(model)}.get(options.head, [])
+        inputs = matching_modules(model, chosen)
+    if options.head != "int8":
+        left |= head - inputs
+    left |= attention_layers(model)
+    candidates = quantizable(model)
+    return Placement(
+        tuple(path for path in candidates if path in left),
+        tuple(path for path in candidates if path in inputs - left),
+        options.rules,
     )
+
+
+def placement_of(model: nn.Module) -> Placement:
+    """The placement of a quantized model, read off its modules and enabled quantizers."""
+    shortcuts = block_types(SHORTCUTS)
+    left: list[str] = []
+    inputs: list[str] = []
+    extras = False
+    for path, module in model.named_modules():
+        if isinstance(module, (QuantConv2d, QuantInputConv2d, QuantLinear, QuantUpsample, ShortcutBlock)):
+            own = module.addop if isinstance(module, ShortcutBlock) else module
+            extras |= isinstance(module, (QuantUpsample, ShortcutBlock))
+            if not any(is_enabled(part) for part in own.children() if is_quantizer(part)):
+                left.append(path)
+            elif isinstance(module, QuantInputConv2d):
+                inputs.append(path)
+        elif quantized_type(module, shortcuts) is not None:
+            left.append(path)
+    return Placement(tuple(left), tuple(inputs), extras)
+
+
+def quantizable(model: nn.Module) -> dict[str, type[nn.Module]]:
+    """Path of each float module that can be quantized, and the class that it would become."""
+    shortcuts = block_types(SHORTCUTS)
+    found = {path: quantized_type(module, shortcuts) for path, module in model.named_modules()}
+    return {path: target for path, target in found.items() if target is not None}
+
+
+def attention_blocks(model: nn.Module) -> list[str]:
+    """Paths of the outermost attention blocks. Their linear layers stay float; a convolution in them does not."""
+    kinds = tuple(block_types(ATTENTION))
+    blocks: list[str] = []
+    for path, module in model.named_modules():
+        if isinstance(module, kinds) and not any(path.startswith(block + ".") for block in blocks):
+            blocks.append(path)
+    return blocks
+
+
+def attention_layers(model: nn.Module) -> set[str]:
+    """Paths of the linear layers that stay float (``ATTENTION_REASON``), logged by block."""
+    layers: set[str] = set()
+    for block in attention_blocks(model):
+        inside = {
+            path for path, module in model.named_modules() if path.startswith(block + ".") and type(module) is nn.Linear
+        }
+        LOG.info("%s: %d linear layers are left float: %s", block, len(inside), ATTENTION_REASON)
+        layers |= inside
+    return layers
 
 
 def stem_policy(model: nn.Module, only_strided: bool = True) -> list[str]:
@@ -103,12 +148,12 @@ def stem_policy(model: nn.Module, only_strided: bool = True) -> list[str]:
     return []
 
 
-def ignored_modules(model: nn.Module, patterns: Sequence[str]) -> set[str]:
-    """Paths of the modules that the patterns leave in float, with all modules below them.
+def matching_modules(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    """Paths of the modules that patterns match, with all modules below them; a pattern must match a whole path.
 
     Args:
-        model: the float model.
-        patterns: regular expressions; each is matched against whole module paths.
+        model: any model.
+        patterns: regular expressions.
 
     Raises:
         UserError: a pattern is no regular expression, or matches no module.

@@ -3,55 +3,62 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from quantization.files import atomic_write
+from quantization.pictures import new_figure, save_figure
+
+RED, BLUE, GREY = "#c44e52", "#4c72b0", "#8c8c8c"
 
 
-def plot(summary: str, picture: str) -> None:
+def draw_curve(summary: str, picture: str) -> None:
     """Draw the epochs of a summary.
 
     Args:
         summary: JSON of the quantize command.
         picture: .png or .svg.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     with open(summary, encoding="utf-8") as file:
         figures = json.load(file)["figures"]
+    figure = new_figure(7, 5.5)
+    accuracy, loss = figure.subplots(2, 1, sharex=True)
+    _draw_accuracy(accuracy, figures)
+    _draw_loss(loss, figures["qat"]["epochs"])
+    save_figure(figure, picture)
+
+
+def _draw_accuracy(axes: Any, figures: dict[str, Any]) -> None:
+    """MAP of each epoch, with the float and the PTQ model's where they were measured."""
     epochs = figures["qat"]["epochs"]
     numbers = [entry["epoch"] for entry in epochs]
-    figure, (accuracy, loss) = plt.subplots(2, 1, sharex=True, figsize=(7, 5.5))
     maps = [100 * entry["map"] for entry in epochs]
-    accuracy.plot(numbers, maps, marker="o", color="#c44e52", label="QAT")
+    axes.plot(numbers, maps, marker="o", color=RED, label="QAT")
     best = max(range(len(maps)), key=maps.__getitem__)
-    accuracy.plot(
+    axes.plot(
         numbers[best],
         maps[best],
         marker="o",
         markersize=11,
         fillstyle="none",
-        color="#c44e52",
+        color=RED,
         linestyle="",
         label=f"saved: epoch {numbers[best]}, {maps[best]:.2f}",
     )
-    for key, label, colour in (("float", "float", "#4c72b0"), ("ptq", "PTQ", "#8c8c8c")):
+    for key, label, colour in (("float", "float", BLUE), ("ptq", "PTQ", GREY)):
         if key in figures:
             value = 100 * figures[key]["map"]
-            accuracy.axhline(value, color=colour, linestyle="--", label=f"{label}: {value:.2f}")
-    accuracy.set_ylabel("mAP@0.5:0.95, points")
-    accuracy.legend(fontsize=8)
-    loss.plot(numbers, [entry["loss"] for entry in epochs], marker="o", color="#8c8c8c")
-    loss.set_yscale("log")
-    loss.set_ylabel("mean loss of the epoch")
-    loss.set_xlabel("epoch")
-    loss.xaxis.get_major_locator().set_params(integer=True)
-    rate = loss.twinx()
-    rate.plot(numbers, [entry["lr"] for entry in epochs], color="#4c72b0", linestyle=":")
-    rate.set_ylabel("learning rate at its end (dotted)", color="#4c72b0")
-    figure.tight_layout()
-    with atomic_write(picture) as temporary:
-        figure.savefig(temporary, dpi=130)
-    plt.close(figure)
+            axes.axhline(value, color=colour, linestyle="--", label=f"{label}: {value:.2f}")
+    axes.set_ylabel("mAP@0.5:0.95, points")
+    axes.legend(fontsize=8)
+
+
+def _draw_loss(axes: Any, epochs: list[dict[str, Any]]) -> None:
+    """Loss and learning rate of each epoch."""
+    numbers = [entry["epoch"] for entry in epochs]
+    axes.plot(numbers, [entry["loss"] for entry in epochs], marker="o", color=GREY)
+    axes.set_yscale("log")
+    axes.set_ylabel("mean loss of the epoch")
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    rate = axes.twinx()
+    rate.plot(numbers, [entry["lr"] for entry in epochs], color=BLUE, linestyle=":")
+    rate.set_ylabel("learning rate at its end (dotted)", color=BLUE)

@@ -1,8 +1,7 @@
-"""What QAT minimises: how far the quantized model's outputs are from the float model's, layer by layer and at the head,
-and upstream's own training loss.
+"""What QAT minimises: the distance to the float model's outputs, layer by layer, and upstream's own training loss.
 
-The terms are taken while the quantized model runs: as soon as a layer has its output, the float model's is compared and
-freed, and what stays for the backward pass is their difference in the precision that they came in.
+Terms are taken while the quantized model runs: as soon as a layer has its output, it is compared with the float model's,
+which is freed then. What stays for the backward pass is their difference, in the precision that they came in.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from torch import Tensor, nn
 
 from quantization.upstream.outputs import flatten
 
-LOSSES = ("normalised", "mse")
-
 
 class SquaredDistance(torch.autograd.Function):
     """Sum of (student - teacher)^2, shape () in float32; both of one shape, in any floating type.
@@ -26,12 +23,14 @@ class SquaredDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        """Both of one shape to shape ()."""
         difference = student - teacher
         ctx.save_for_backward(difference)
         return torch.linalg.vector_norm(difference, dtype=torch.float32).square()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Gradient of ``student``, of its shape."""
         return ctx.saved_tensors[0] * (2 * gradient), None
 
 
@@ -42,7 +41,7 @@ def distance(student: Tensor, teacher: Tensor, loss: str) -> Tensor:
         student: output of the quantized model.
         teacher: the same of the float model.
         loss: "mse": the mean squared error; "normalised": the squared error over the energy of ``teacher``, which is the
-            reciprocal of the signal-to-noise ratio, so that layers count alike whatever their outputs' magnitude.
+            reciprocal of the signal-to-noise ratio, so that all layers count the same whatever the magnitude of their outputs.
     """
     squared = SquaredDistance.apply(student, teacher)
     if loss == "mse":
@@ -63,7 +62,7 @@ class Distillation:
     Args:
         student: the quantized model's layers; the last one is the head.
         teacher: the float model's.
-        loss: of each layer, one of ``LOSSES``.
+        loss: of each layer, one of ``options.LOSSES``.
         stride: see ``supervised_layers``.
         head_weight: weight of the head's outputs; 0 leaves them out.
     """

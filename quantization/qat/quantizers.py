@@ -40,12 +40,14 @@ class LearnedScale(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        """``x``, any shape, rounded to multiples of ``scale``, () or (C, 1, ...), from ``low`` to ``high``."""
         ctx.save_for_backward(x, scale)
         ctx.ends = (low, high)
         return (x / scale).round_().clamp_(low, high).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """Gradients of ``x`` and ``scale``, of their shapes."""
         x, scale = ctx.saved_tensors
         low, high = ctx.ends
         levels = x / scale
@@ -66,6 +68,9 @@ class QatQuantizer(nn.Module):
             is a share of it.
     """
 
+    scale: Tensor  # (C, 1, ...) or ()
+    zero: Tensor  # (C,)
+
     def __init__(self, quantizer: nn.Module, places: int, learn: bool) -> None:
         super().__init__()
         self.high = 2 ** (quantizer._num_bits - 1) - 1
@@ -80,6 +85,7 @@ class QatQuantizer(nn.Module):
         self._seen = TensorMemo()  # the quantized tensors of this forward pass
 
     def forward(self, x: Tensor) -> Tensor:
+        """Quantize and dequantize ``x``, any shape; once per tensor and forward pass where several modules read it."""
         if not self.shared:
             return self.fake_quantize(x)
         result = self._seen.find(x)
@@ -95,9 +101,9 @@ class QatQuantizer(nn.Module):
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Quantize and dequantize ``x``, any shape and floating type; the result has its shape and type."""
         if self.log_scale is not None:
-            return LearnedScale.apply(x.float(), self.scale * self.log_scale.exp(), -self.high - 1, self.high).to(
-                x.dtype
-            )
+            scale = self.scale * self.log_scale.exp()
+            learned: Tensor = LearnedScale.apply(x.float(), scale, -self.high - 1, self.high)
+            return learned.to(x.dtype)
         values = x if x.dtype == torch.float32 or quantizes_half(x.dtype, x.device) else x.float()
         if self.per_channel:
             out = torch.fake_quantize_per_channel_affine(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterable, Sequence
 
@@ -13,50 +13,38 @@ from quantization.data.labels import any_labels, label_file
 from quantization.data.tensors import Labelled
 from quantization.errors import UserError
 from quantization.evaluation.coco import Metrics
-from quantization.qat.curve import plot
+from quantization.evaluation.summary import Summary
+from quantization.options import QatOptions
+from quantization.qat.curve import draw_curve
 from quantization.qat.losses import TaskLoss
-from quantization.qat.trainer import FinetuneOptions, finetune
+from quantization.qat.trainer import Trainer, finetune
 from quantization.quantizers.switches import amax_table
 from quantization.upstream import checkpoint
 from quantization.upstream.loss import detection_loss
+from quantization.upstream.record import CheckpointRecord
 
 LOG = logging.getLogger("quantization")
 
 
 def picture_file(summary: str) -> str:
-    """Where the plot of a summary goes: beside it."""
+    """Where the chart of a summary goes: beside it."""
     return str(Path(summary).with_suffix(".png"))
 
 
-def finetune_options(options: argparse.Namespace) -> FinetuneOptions:
-    """The QAT options of the command line."""
-    return FinetuneOptions(
-        options.epochs,
-        options.iters,
-        options.lr,
-        options.supervision_stride,
-        options.loss,
-        options.head_weight,
-        options.schedule,
-        options.learn_scales,
-        options.ema,
-        options.amp,
-    )
-
-
-def task_loss(name: str, model: nn.Module, images: Sequence[str], options: argparse.Namespace) -> TaskLoss | None:
-    """What ``--task-weight`` asks for; None for 0.
+def task_loss(name: str, model: nn.Module, images: Sequence[str], weight: float | None, imgsz: int) -> TaskLoss | None:
+    """Upstream's own loss as a term of QAT's; None where it is not wanted, or not possible and not asked for.
 
     Args:
         name: "yolov5" or "yolov7".
         model: what will be trained; that it is quantized later, in place, does not matter.
         images: files of the training images.
-        options: of the command line.
+        weight: ``--task-weight``; None: 1 where it is possible.
+        imgsz: longer image side in training, pixels.
 
     Raises:
         UserError: the weight is given, but there are no labels, or the head has another loss.
     """
-    if options.task_weight == 0:
+    if weight == 0:
         return None
     try:
         if not any_labels(images):
@@ -64,56 +52,75 @@ def task_loss(name: str, model: nn.Module, images: Sequence[str], options: argpa
                 f"--task-weight needs labels, but no training image has any: {label_file(images[0])} is the "
                 "first that is missing; add them, or give --task-weight 0"
             )
-        loss = detection_loss(name, model, options.imgsz)
+        loss = detection_loss(name, model, imgsz)
     except UserError as error:
-        if options.task_weight is not None:
+        if weight is not None:
             raise
-        LOG.warning("QAT goes by the float model's outputs alone: %s", error)
+        LOG.warning("QAT follows the float model's outputs alone: %s", error)
         return None
-    return TaskLoss(model.model[-1], loss, 1.0 if options.task_weight is None else options.task_weight)
+    return TaskLoss(model.model[-1], loss, 1.0 if weight is None else weight)
 
 
-def train(
-    model: nn.Module,
-    teacher: nn.Module,
-    batches: Iterable[Labelled],
-    options: argparse.Namespace,
-    evaluate: Callable[[str], Metrics],
-    info: dict[str, Any],
-    record: Callable[..., None],
-    task: TaskLoss | None = None,
-) -> None:
-    """QAT; after each epoch the mAP is measured, and the best epoch so far is the QAT checkpoint.
+@dataclass
+class QatRun:
+    """A QAT run: what it writes and how it is measured.
 
-    Args:
-        model: quantized and calibrated; trained in place.
-        teacher: the float model.
-        batches: of training images, on the models' device.
-        options: of the command line.
-        evaluate: measures ``model``; called with a label for the log.
-        info: saved with the checkpoint.
-        record: writes the figures into the summary.
-        task: the loss against labels; None: there is none.
+    Attributes:
+        options: of the training.
+        checkpoint: the .pt that holds the best epoch so far.
+        record: saved in it.
+        summary: takes the figures; its chart lies beside it.
+        evaluate: measures the model; called with a label for the log.
+        history: one record per epoch that is done.
+        best: of the epochs that are done.
     """
-    history: list[dict[str, float]] = []
-    best: list[Metrics] = []
 
-    def after_epoch(epoch: int, loss: float, lr: float) -> None:
-        metrics = evaluate(f"QAT epoch {epoch + 1}/{options.epochs}")
-        history.append({"epoch": epoch + 1, "loss": loss, "lr": lr, "map": metrics.map, "map50": metrics.map50})
-        if not best or metrics.map > best[0].map:
-            best[:] = [metrics]
-            checkpoint.save(
-                options.qat, model, {**info, "amax": amax_table(model), "epoch": epoch + 1, "history": list(history)}
+    options: QatOptions
+    checkpoint: str
+    record: CheckpointRecord
+    summary: Summary
+    evaluate: Callable[[str], Metrics]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: Metrics | None = None
+
+    def train(
+        self, model: nn.Module, teacher: nn.Module, batches: Iterable[Labelled], task: TaskLoss | None = None
+    ) -> None:
+        """Train; after each epoch the mAP is measured, and the best epoch so far is the QAT checkpoint.
+
+        Args:
+            model: quantized and calibrated; trained in place.
+            teacher: the float model.
+            batches: of training images, on the models' device.
+            task: the loss against labels; None: there is none.
+        """
+
+        def after_epoch(epoch: int, loss: float, lr: float) -> None:
+            metrics = self.evaluate(f"QAT epoch {epoch + 1}/{self.options.epochs}")
+            self.history.append(
+                {"epoch": epoch + 1, "loss": loss, "lr": lr, "map": metrics.map, "map50": metrics.map50}
             )
-        record("qat", best[0], epochs=history)
+            if self.best is None or metrics.map > self.best.map:
+                self.best = metrics
+                self._save(model, epoch + 1)
+            self.summary.record("qat", self.best, epochs=self.history)
+            self._draw()
+
+        finetune(Trainer(model, teacher, self.options, task), batches, after_epoch)
+        LOG.info(
+            "QAT checkpoint: %s (best of %d epochs); curve: %s",
+            self.checkpoint,
+            len(self.history),
+            picture_file(self.summary.file),
+        )
+
+    def _save(self, model: nn.Module, epoch: int) -> None:
+        record = self.record.with_(amax=amax_table(model), epoch=epoch, history=list(self.history))
+        checkpoint.save(self.checkpoint, model, record.content())
+
+    def _draw(self) -> None:
+        picture = picture_file(self.summary.file)
         try:
-            plot(options.summary, picture)
-        except (ImportError, OSError) as error:  # no picture is worth the epochs that are left
-            LOG.warning(
-                "%s could not be drawn (%s): install matplotlib, or look into %s", picture, error, options.summary
-            )
-
-    picture = picture_file(options.summary)
-    finetune(model, teacher, batches, finetune_options(options), after_epoch, task)
-    LOG.info("QAT checkpoint: %s (best of %d epochs); curve: %s", options.qat, len(history), picture)
+            draw_curve(self.summary.file, picture)
+        except Exception as error:  # whatever it is: no picture is worth the epochs that are left
+            LOG.warning("%s could not be drawn (%s); the figures are in %s", picture, error, self.summary.file)

@@ -9,7 +9,6 @@ import contextlib
 import inspect
 import logging
 import math
-from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator
 
 import torch
@@ -18,45 +17,16 @@ from tqdm import tqdm
 
 from quantization.data.tensors import Labelled
 from quantization.errors import UserError
+from quantization.options import QatOptions
 from quantization.qat.losses import Distillation, TaskLoss
 from quantization.qat.quantizers import QatQuantizers
 from quantization.qat.weight_average import WeightAverage
 
 LOG = logging.getLogger("quantization")
-SCHEDULES = ("steps", "cosine")
 AMP_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "off": None}
 CHECK_EVERY = 10  # steps between looks at the loss on the host: each look waits for the GPU
 DIVERGED = 20.0  # times the first loss
 SCALE_RATE = 10.0  # learning rate of the learned scales, which are shares, times that of the weights
-
-
-@dataclass
-class FinetuneOptions:
-    """Options of the loop.
-
-    Attributes:
-        epochs: number of epochs; after each the model is evaluated.
-        iterations: steps an epoch.
-        lr: learning rate at its highest; see ``learning_rate``.
-        supervision_stride: every n-th layer is supervised, and the last one before the head.
-        loss: of each layer, one of ``losses.LOSSES``.
-        head_weight: weight of the head's outputs in the loss; 0 leaves them out.
-        schedule: one of ``SCHEDULES``.
-        learn_scales: learn the scales too (LSQ).
-        ema: decay of the weights' moving average; 0: none.
-        amp: mixed precision on a GPU, one of ``AMP_TYPES``.
-    """
-
-    epochs: int = 10
-    iterations: int = 200
-    lr: float = 1e-4
-    supervision_stride: int = 1
-    loss: str = "normalised"
-    head_weight: float = 0.0
-    schedule: str = "cosine"
-    learn_scales: bool = False
-    ema: float = 0.0
-    amp: str = "fp16"
 
 
 def learning_rate(progress: float, highest: float, schedule: str) -> float:
@@ -78,8 +48,9 @@ def learning_rate(progress: float, highest: float, schedule: str) -> float:
 def make_optimizer(weights: Any, scales: Any, device: torch.device) -> torch.optim.Adam:
     """Adam; on a GPU in one kernel, where torch has it, which also spares GradScaler its wait for the GPU."""
     groups = [{"params": weights, "rate": 1.0}] + ([{"params": scales, "rate": SCALE_RATE}] if scales else [])
-    fused = device.type == "cuda" and "fused" in inspect.signature(torch.optim.Adam.__init__).parameters
-    return torch.optim.Adam(groups, **({"fused": True} if fused else {}))
+    if device.type == "cuda" and "fused" in inspect.signature(torch.optim.Adam.__init__).parameters:
+        return torch.optim.Adam(groups, fused=True)
+    return torch.optim.Adam(groups)
 
 
 def make_scaler(device: torch.device, enabled: bool) -> Any:
@@ -95,13 +66,11 @@ class Trainer:
     Args:
         model: quantized and calibrated; trained in place.
         teacher: the float model on the same device.
-        options: see ``FinetuneOptions``.
+        options: see ``QatOptions``.
         task: the loss against labels; None: there is none.
     """
 
-    def __init__(
-        self, model: nn.Module, teacher: nn.Module, options: FinetuneOptions, task: TaskLoss | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, teacher: nn.Module, options: QatOptions, task: TaskLoss | None = None) -> None:
         self.model, self.teacher, self.options = model, teacher.eval().requires_grad_(False), options
         self.device = next(model.parameters()).device
         self.amp = AMP_TYPES[options.amp] if self.device.type == "cuda" else None
@@ -157,6 +126,7 @@ class Trainer:
             self.model(images)
             loss = self.loss.take()
             if self.task is not None:
+                assert targets is not None  # where there is a task, batches have labels
                 loss = loss + self.task.take(targets)
         self.quantizers.forget()
         for group in self.optimizer.param_groups:
@@ -178,33 +148,23 @@ class Trainer:
             yield
 
 
-def finetune(
-    model: nn.Module,
-    teacher: nn.Module,
-    batches: Iterable[Labelled],
-    options: FinetuneOptions,
-    after_epoch: Callable[[int, float, float], None],
-    task: TaskLoss | None = None,
-) -> None:
-    """Train ``model`` to give the outputs of ``teacher``, and what ``task`` asks for.
+def finetune(trainer: Trainer, batches: Iterable[Labelled], after_epoch: Callable[[int, float, float], None]) -> None:
+    """Train for as many epochs and steps as the trainer's options say.
 
     Args:
-        model: quantized and calibrated; changed in place.
-        teacher: the float model on the same device.
-        batches: on that device; iterated as often as needed.
-        options: see ``FinetuneOptions``.
+        trainer: of the model, which is changed in place.
+        batches: on the model's device; iterated as often as needed.
         after_epoch: called with epoch (from 0), mean loss and last learning rate; saves what is worth keeping.
-        task: the loss against labels; None: there is none.
 
     Raises:
         UserError: the loss is NaN or has grown ``DIVERGED``-fold.
     """
-    trainer, watch = Trainer(model, teacher, options, task), LossWatch()
+    options, watch = trainer.options, LossWatch()
     for epoch in range(options.epochs):
         total, lr, done = torch.zeros((), device=trainer.device), options.lr, 0
         steps = tqdm(
-            take(batches, options.iterations),
-            total=options.iterations,
+            take(batches, options.iters),
+            total=options.iters,
             leave=False,
             unit="step",
             desc=f"QAT {epoch + 1}/{options.epochs}",
@@ -212,14 +172,14 @@ def finetune(
         with trainer.training():
             for step, (images, targets) in enumerate(steps):
                 lr = learning_rate(
-                    (epoch * options.iterations + step) / (options.epochs * options.iterations),
+                    (epoch * options.iters + step) / (options.epochs * options.iters),
                     options.lr,
                     options.schedule,
                 )
                 loss = trainer.step(images, lr, targets)
                 total += loss
                 done = step + 1
-                if step % CHECK_EVERY == 0 or done == options.iterations:
+                if step % CHECK_EVERY == 0 or done == options.iters:
                     watch.check(float(loss), epoch, step)
                     steps.set_postfix(loss=f"{float(loss):.4g}", lr=f"{lr:.1e}")
         with trainer.evaluating():
@@ -256,6 +216,7 @@ class LossWatch:
         self._last = 0.0
 
     def check(self, loss: float, epoch: int, step: int) -> None:
+        """Look at the loss of a step; see the class for what it raises."""
         where = f"QAT stopped in epoch {epoch + 1}, step {step + 1}"
         remedy = "lower --lr; the PTQ checkpoint is intact"
         if loss != loss or loss in (float("inf"), float("-inf")):

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from quantization.errors import UserError
+from quantization.options import BACKEND_VARIABLE, BACKENDS
 from quantization.quantizers import native
 from quantization.quantizers.levels import BITS, highest_level
 
-BACKENDS = ("auto", "native", "pytorch-quantization")
-ENVIRONMENT = "QUANT_TOOLS_BACKEND"
 INPUT_NAMES = ("_input_quantizer", "_input0_quantizer", "_input1_quantizer")
 WEIGHT_NAME = "_weight_quantizer"
 # where both backends, and the checkpoints that pickle their quantizers, keep what has no public name
@@ -68,8 +67,8 @@ def select_backend(name: str | None = None) -> str:
         UserError: an unknown name, or pytorch-quantization was asked for and does not import.
     """
     global _selected
-    source = "--backend" if name else ENVIRONMENT
-    name = name or os.environ.get(ENVIRONMENT) or "auto"
+    source = "--backend" if name else BACKEND_VARIABLE
+    name = name or os.environ.get(BACKEND_VARIABLE) or "auto"
     if name not in BACKENDS:
         raise UserError(f"{source} is {name!r}: choose one of {', '.join(BACKENDS)}")
     if name != "native":

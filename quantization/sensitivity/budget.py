@@ -15,9 +15,12 @@ from typing import Any, Callable, Iterable, Sequence
 from torch import Tensor, nn
 
 from quantization.evaluation.coco import Metrics
+from quantization.evaluation.summary import Summary
 from quantization.placement.policy import ignore_policy, policy_line
-from quantization.sensitivity import first_order as sqnr
+from quantization.sensitivity.first_order import Probes, measure
+from quantization.sensitivity.units import Unit, find_units
 from quantization.upstream import checkpoint
+from quantization.upstream.record import CheckpointRecord
 
 LOG = logging.getLogger("quantization")
 GIVE_BACK = 8  # evaluations at most that try to quantize a unit again
@@ -32,10 +35,10 @@ class Outcome:
         metrics: of the model as it is now.
         drop: points of mAP@0.5:0.95 below the float model.
         met: whether the drop is within the budget.
-        steps: one record an evaluation: number of units in float, map, drop.
+        steps: one record per evaluation: number of units in float, map, drop.
     """
 
-    left: list[sqnr.Unit]
+    left: list[Unit]
     metrics: Metrics
     drop: float
     met: bool
@@ -58,12 +61,73 @@ class Outcome:
         }
 
 
+class _Search:
+    """The search of ``keep_within``: which units of a ranking have to be in float.
+
+    Args:
+        evaluate: measures the model as it is.
+        float_map: mAP@0.5:0.95 of the float model.
+        points: the budget.
+        label: of the model, for the log.
+    """
+
+    def __init__(self, evaluate: Callable[[], Metrics], float_map: float, points: float, label: str) -> None:
+        self.evaluate, self.float_map, self.points, self.label = evaluate, float_map, points, label
+        self.ranked: Sequence[Unit] = []
+        self.seen: dict[frozenset[int], Metrics] = {}
+        self.steps: list[dict[str, float]] = []
+
+    def drop(self, metrics: Metrics) -> float:
+        """Points below the float model."""
+        return 100 * (self.float_map - metrics.map)
+
+    def meets(self, metrics: Metrics) -> bool:
+        """Whether the drop is within the budget."""
+        return self.drop(metrics) <= self.points + 1e-9  # of rounding
+
+    def fits(self, left: Iterable[int]) -> bool:
+        """Whether the budget is met with these units in float; each set is measured once."""
+        chosen = frozenset(left)
+        if chosen not in self.seen:
+            leave(self.ranked, chosen)
+            self.seen[chosen] = metrics = self.evaluate()
+            self.steps.append({"units": len(chosen), "map": metrics.map, "drop": self.drop(metrics)})
+            LOG.info(
+                "%s, %d units in float: mAP@0.5:0.95 %.4f, %.2f points below float (budget %g)",
+                self.label,
+                len(chosen),
+                metrics.map,
+                self.drop(metrics),
+                self.points,
+            )
+        return self.meets(self.seen[chosen])
+
+    def shortest(self) -> int | None:
+        """The fewest units from the top of the ranking that meet the budget; None: not even all of them do."""
+        number, too_few = 0, -1
+        while not self.fits(range(number)):
+            if number == len(self.ranked):
+                return None
+            too_few, number = number, min(max(1, 2 * number), len(self.ranked))
+        while number - too_few > 1:
+            middle = (number + too_few) // 2
+            if self.fits(range(middle)):
+                number = middle
+            else:
+                too_few = middle
+        return number
+
+    def thinned(self, number: int) -> frozenset[int]:
+        """The first ``number`` units without those that are not needed."""
+        left = list(range(number))
+        for index in list(reversed(left))[1 : 1 + GIVE_BACK]:  # without the last one it is known to be too few
+            if self.fits(set(left) - {index}):
+                left.remove(index)
+        return frozenset(left)
+
+
 def keep_within(
-    rank: Callable[[], Sequence[sqnr.Unit]],
-    evaluate: Callable[[], Metrics],
-    float_map: float,
-    points: float,
-    label: str,
+    rank: Callable[[], Sequence[Unit]], evaluate: Callable[[], Metrics], float_map: float, points: float, label: str
 ) -> Outcome:
     """Leave the fewest units in float that keep the mAP within ``points`` of the float model's.
 
@@ -78,96 +142,24 @@ def keep_within(
     Returns:
         The outcome; where even the whole ranking exceeds the budget, the best mAP that was seen.
     """
-    ranked: list[sqnr.Unit] = []
-    seen: dict[frozenset[int], Metrics] = {}
-    steps: list[dict[str, float]] = []
-
-    def drop(metrics: Metrics) -> float:
-        return 100 * (float_map - metrics.map)
-
-    def fits(left: Iterable[int]) -> bool:
-        chosen = frozenset(left)
-        if chosen not in seen:
-            leave(ranked, chosen)
-            seen[chosen] = metrics = evaluate()
-            steps.append({"units": len(chosen), "map": metrics.map, "drop": drop(metrics)})
-            LOG.info(
-                "%s, %d units in float: mAP@0.5:0.95 %.4f, %.2f points below float (budget %g)",
-                label,
-                len(chosen),
-                metrics.map,
-                drop(metrics),
-                points,
-            )
-        return drop(seen[chosen]) <= points + 1e-9  # of rounding
-
-    number, too_few = 0, -1
-    if not fits(()):
-        ranked += rank()
-    while not fits(range(number)) and number < len(ranked):
-        too_few, number = number, min(max(1, 2 * number), len(ranked))
-    if fits(range(number)):
-        while number - too_few > 1:
-            middle = (number + too_few) // 2
-            if fits(range(middle)):
-                number = middle
-            else:
-                too_few = middle
-        left = list(range(number))
-        for index in list(reversed(left))[1 : 1 + GIVE_BACK]:  # without the last one it is known to be too few
-            if fits(set(left) - {index}):
-                left.remove(index)
-        best = frozenset(left)
+    search = _Search(evaluate, float_map, points, label)
+    if not search.fits(()):
+        search.ranked = rank()
+    number = search.shortest()
+    if number is None:
+        best = max(search.seen, key=lambda chosen: (search.seen[chosen].map, -len(chosen)))
     else:
-        best = max(seen, key=lambda chosen: (seen[chosen].map, -len(chosen)))
-    leave(ranked, best)
-    metrics = seen[best]
-    return Outcome(
-        [unit for index, unit in enumerate(ranked) if index in best],
-        metrics,
-        drop(metrics),
-        drop(metrics) <= points + 1e-9,
-        steps,
-    )
+        best = search.thinned(number)
+    leave(search.ranked, best)
+    metrics = search.seen[best]
+    left = [unit for index, unit in enumerate(search.ranked) if index in best]
+    return Outcome(left, metrics, search.drop(metrics), search.meets(metrics), search.steps)
 
 
-def leave(ranked: Sequence[sqnr.Unit], chosen: frozenset[int]) -> None:
+def leave(ranked: Sequence[Unit], chosen: frozenset[int]) -> None:
     """Switch the chosen units to float and all others to quantized."""
     for index, unit in enumerate(ranked):
         unit.set_float(index in chosen)
-
-
-def apply_budget(
-    model: nn.Module,
-    batches: Iterable[Tensor],
-    evaluate: Callable[[], Metrics],
-    float_map: float,
-    points: float,
-    policy: Sequence[str],
-    label: str,
-    seed: int = 0,
-) -> Outcome:
-    """``keep_within`` on a model, ranked by SQNR, with the result in the log.
-
-    Args:
-        model: quantized and calibrated; quantizers of the units that are left in float end up disabled.
-        batches: images for the ranking, floats in 0..1 (B, 3, H, W).
-        evaluate: measures ``model`` as it is.
-        float_map: mAP@0.5:0.95 of the float model.
-        points: the budget.
-        policy: the run's own ``--ignore-policy``, repeated in the proposal.
-        label: for the log.
-        seed: of the ranking's probes.
-    """
-    outcome = keep_within(
-        lambda: [error.unit for error in sqnr.measure(model, sqnr.find_units(model), batches, seed=seed)],
-        evaluate,
-        float_map,
-        points,
-        label,
-    )
-    report(outcome, points, policy, label)
-    return outcome
 
 
 def report(outcome: Outcome, points: float, policy: Sequence[str], label: str) -> None:
@@ -198,37 +190,52 @@ def report(outcome: Outcome, points: float, policy: Sequence[str], label: str) -
         )
 
 
-def hold(
-    model: nn.Module,
-    file: str,
-    key: str,
-    info: dict[str, Any],
-    images: Iterable[Tensor],
-    evaluate: Callable[[], Metrics],
-    float_map: float,
-    points: float,
-    seed: int,
-    record: Callable[..., None],
-) -> None:
-    """Make the checkpoint ``file`` meet the budget, and record how.
+@dataclass(frozen=True)
+class Budget:
+    """What ``--max-drop`` asks for.
 
-    Args:
-        model: what ``file`` holds; all its units are on again afterwards, since training may mend what they cost.
-        file: written anew where units must be left in float.
-        key: "ptq" or "qat", for log and summary.
-        info: saved in the checkpoint, with the units' modules added to its ``--ignore-policy``.
-        images, evaluate, float_map, points, seed: see ``apply_budget``.
-        record: takes key, metrics and more for the summary.
+    Attributes:
+        points: the budget.
+        float_map: mAP@0.5:0.95 of the float model.
+        images: batches for the ranking, floats in 0..1 (B, 3, H, W).
+        seed: of the ranking's probes.
+        summary: takes the outcome.
     """
-    policy = info["options"]["ignore_policy"]
-    outcome = apply_budget(model, images, evaluate, float_map, points, policy, key.upper(), seed)
-    result = outcome.record(points, policy)
-    if outcome.left:
-        checkpoint.save(
-            file,
-            model,
-            {**info, "options": {**info["options"], "ignore_policy": result["ignore_policy"]}, "max_drop": result},
+
+    points: float
+    float_map: float
+    images: Iterable[Tensor]
+    seed: int
+    summary: Summary
+
+    def hold(
+        self, model: nn.Module, file: str, key: str, record: CheckpointRecord, evaluate: Callable[[], Metrics]
+    ) -> None:
+        """Make the checkpoint ``file`` meet the budget, and record how.
+
+        Args:
+            model: what ``file`` holds; all its units are on again afterwards, since training may mend what they cost.
+            file: written anew where units must be left in float.
+            key: "ptq" or "qat", for log and summary.
+            record: of the checkpoint; the units' modules are added to its placement and ``--ignore-policy``.
+            evaluate: measures ``model`` as it is.
+        """
+        policy = list(record.options["ignore_policy"])
+
+        def rank() -> list[Unit]:
+            return [error.unit for error in measure(model, find_units(model), self.images, Probes(seed=self.seed))]
+
+        outcome = keep_within(rank, evaluate, self.float_map, self.points, key.upper())
+        report(outcome, self.points, policy, key.upper())
+        result = outcome.record(self.points, policy)
+        if outcome.left:
+            placement = dict(record.placement or {})
+            placement["float_layers"] = [*placement.get("float_layers", ()), *outcome.modules]
+            options = {**record.options, "ignore_policy": result["ignore_policy"]}
+            written = record.with_(options=options, placement=placement, max_drop=result)
+            checkpoint.save(file, model, written.content())
+        self.summary.record(
+            key, outcome.metrics, max_drop=result, **({"epochs": record.history} if record.history else {})
         )
-    record(key, outcome.metrics, max_drop=result, **({"epochs": info["history"]} if "history" in info else {}))
-    for unit in outcome.left:
-        unit.set_float(False)
+        for unit in outcome.left:
+            unit.set_float(False)

@@ -15,7 +15,6 @@ splines", Communications in Statistics 18 (1989), applied to ``(J delta)(J delta
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 from dataclasses import dataclass
@@ -26,42 +25,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantization.errors import UserError
-from quantization.files import atomic_write
-from quantization.placement.policy import ignore_policy, policy_line
-from quantization.quantizers.backend import named_quantizers
-from quantization.quantizers.modules import ShortcutBlock
 from quantization.quantizers.switches import disable_quantization
-from quantization.union_find import UnionFind
+from quantization.sensitivity.units import Unit
 from quantization.upstream.outputs import LEAST_ENERGY, Outputs, frozen_parameters, random_directions, weighted_outputs
 
 LOG = logging.getLogger("quantization")
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Quantizers that are left in float together.
+class Probes:
+    """The random directions of the estimator.
 
     Attributes:
-        modules: paths for ``--ignore-policy``, in the order of the model.
-        holders: paths of the modules whose outputs hold the error: a block with a sum as a whole, since a quantizer in
-            it rounds what another one has moved, and values that lie close together (behind SiLU) then round otherwise.
-        quantizers: the enabled quantizers of those modules, each once.
+        count: backward passes per batch.
+        seed: of torch's generator.
     """
 
-    modules: tuple[str, ...]
-    holders: tuple[str, ...]
-    quantizers: tuple[nn.Module, ...]
-
-    def __str__(self) -> str:
-        return ", ".join(self.modules)
-
-    def set_float(self, on: bool) -> None:
-        """Switch the unit's quantizers off, or on again."""
-        for quantizer in self.quantizers:
-            if on:
-                quantizer.disable()
-            else:
-                quantizer.enable()
+    count: int = 1
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,29 +68,6 @@ class UnitError:
 def decibels(energy: float) -> float:
     """SQNR in dB of an error energy relative to the signal's."""
     return -10 * math.log10(max(energy, LEAST_ENERGY))
-
-
-def find_units(model: nn.Module) -> list[Unit]:
-    """The units of a model, in its order; quantizers that are disabled belong to none.
-
-    Modules that share a quantizer are in one unit. So are a block's sum and the modules below that block, because
-    ``--ignore-policy`` cannot name the sum without the block.
-    """
-    joined = UnionFind()
-    blocks = tuple(path for path, module in model.named_modules() if isinstance(module, ShortcutBlock))
-    places: list[tuple[str, str, nn.Module]] = []  # module of the policy, holder, quantizer
-    for path, _, module, quantizer in named_quantizers(model):
-        if quantizer._disabled:
-            continue
-        block = next((block for block in blocks if path.startswith(block + ".")), path)
-        policy = block if path == f"{block}.addop" else path  # the sum is no module of the float model
-        places.append((policy, block, quantizer))
-        joined.join(policy, str(id(quantizer)))
-        joined.join(policy, block)
-    units: dict[str, list[tuple[str, str, nn.Module]]] = {}
-    for place in places:
-        units.setdefault(joined.find(place[0]), []).append(place)
-    return [Unit(*(tuple(dict.fromkeys(column)) for column in zip(*found))) for found in units.values()]
 
 
 @contextlib.contextmanager
@@ -156,10 +114,8 @@ def measure(
     model: nn.Module,
     units: Sequence[Unit],
     batches: Iterable[Tensor],
+    probes: Probes | None = None,
     outputs: Outputs | None = None,
-    probes: int = 1,
-    seed: int = 0,
-    total: int | None = None,
 ) -> list[UnitError]:
     """Rank units by what their quantization does to the network's outputs.
 
@@ -170,28 +126,31 @@ def measure(
         model: quantized, calibrated and in eval mode; unchanged afterwards.
         units: from ``find_units``.
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
-        outputs: gives the output maps, each (B, ...); None: ``head_outputs.weighted_outputs(model)``.
-        probes: backward passes a batch.
-        seed: of the probes.
-        total: number of batches, for the progress bar.
+        probes: backward passes per batch and their seed; None: one, from seed 0.
+        outputs: gives the output maps, each (B, ...); None: ``upstream.outputs.weighted_outputs(model)``.
 
     Returns:
-        One record a unit, the greatest error first.
+        One record per unit, the greatest error first.
 
     Raises:
         UserError: no batch came, or an output is NaN or infinite.
     """
     outputs = outputs if outputs is not None else weighted_outputs(model)
+    probes = probes or Probes()
     sums, images_seen = torch.zeros(len(units), dtype=torch.float64), 0
     generator: torch.Generator | None = None
     with frozen_parameters(model), probed(model, units) as steps, torch.enable_grad():
-        for images in tqdm(batches, total=total, desc="SQNR", unit="batch", leave=False):
+        for images in tqdm(batches, desc="SQNR", unit="batch", leave=False):
             if generator is None:
-                generator = torch.Generator(device=images.device).manual_seed(seed)
+                generator = torch.Generator(device=images.device).manual_seed(probes.seed)
             maps = [part.float() for part in outputs(images)]
-            for number in range(probes):
+            for number in range(probes.count):
                 products = torch.autograd.grad(
-                    maps, steps, random_directions(maps, generator), retain_graph=number + 1 < probes, allow_unused=True
+                    maps,
+                    steps,
+                    random_directions(maps, generator),
+                    retain_graph=number + 1 < probes.count,
+                    allow_unused=True,
                 )
                 sums += (
                     torch.stack(
@@ -201,7 +160,7 @@ def measure(
                     .square()
                     .sum(1)
                     .cpu()
-                    / probes
+                    / probes.count
                 )
             images_seen += len(images)
     if not images_seen:
@@ -216,81 +175,3 @@ def measure(
         (UnitError(unit, energy, energy / whole) for unit, energy in zip(units, energies)),
         key=lambda error: -error.energy,
     )
-
-
-def sensitivity_by_sqnr(
-    model: nn.Module, batches: Iterable[Tensor], total: int, images: int, seed: int, policy: Sequence[str], summary: str
-) -> list[UnitError]:
-    """Rank the units by the error that each makes in the detections, and propose what to leave in float.
-
-    Args:
-        model: quantized and calibrated.
-        batches: images (B, 3, H, W), floats in 0..1 on the model's device.
-        total, images: number of batches and of images.
-        seed: of the probes.
-        policy: ``--ignore-policy`` of this run, repeated in the proposal.
-        summary: JSON file to write.
-
-    Returns:
-        One record a unit, the most sensitive first.
-    """
-    errors = measure(model, find_units(model), batches, seed=seed, total=total)
-    LOG.info("SQNR of the detections with one unit quantized, share of the error energy, unit:")
-    for error in errors:
-        LOG.info("  %6.2f dB  %5.1f %%  %s", error.sqnr_db, 100 * error.share, error.unit)
-    worst = worst_units(errors)
-    proposal = [*policy, *ignore_policy([path for unit in worst for path in unit.modules])]
-    write_units(errors, images, proposal, summary)
-    LOG.info(
-        "%d of %d units hold half of the error energy. To leave them in float:\n  %s",
-        len(worst),
-        len(errors),
-        policy_line(proposal),
-    )
-    return errors
-
-
-def write_units(errors: Sequence[UnitError], images: int, policy: Sequence[str], summary: str) -> None:
-    """Write the ranking by SQNR as JSON.
-
-    Args:
-        errors: from ``sqnr.measure``.
-        images: how many it saw.
-        policy: what ``--ignore-policy`` to propose.
-        summary: the file.
-    """
-    units = [
-        {
-            "modules": list(error.unit.modules),
-            "quantizers": len(error.unit.quantizers),
-            "sqnr_db": error.sqnr_db,
-            "share": error.share,
-        }
-        for error in errors
-    ]
-    content = {
-        "metric": "sqnr",
-        "images": images,
-        "sqnr_db": decibels(sum(error.energy for error in errors)),
-        "units": units,
-        "ignore_policy": list(policy),
-    }
-    with atomic_write(summary) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-
-
-def worst_units(errors: Sequence[UnitError], share: float = 0.5) -> list[Unit]:
-    """The fewest units that hold ``share`` of the error energy.
-
-    Args:
-        errors: the greatest first.
-        share: 0 to 1; without a half of the error energy the SQNR is 3 dB higher.
-    """
-    found: list[Unit] = []
-    held = 0.0
-    for error in errors:
-        if held >= share or error.energy == 0:
-            break
-        found.append(error.unit)
-        held += error.share
-    return found

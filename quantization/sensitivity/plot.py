@@ -5,36 +5,29 @@ from __future__ import annotations
 import json
 from typing import Any, Sequence
 
-from quantization.files import atomic_write
+from quantization.pictures import new_figure, save_figure
 from quantization.placement.policy import ignore_policy
 
 
-def plot(summary: str, picture: str) -> None:
+def draw_ranking(summary: str, picture: str) -> None:
     """Draw a bar for each layer or unit, the most sensitive at the top.
 
     Args:
         summary: JSON from ``sensitivity`` or ``sensitivity_by_sqnr``.
         picture: .png or .svg.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     with open(summary, encoding="utf-8") as file:
         content = json.load(file)
     bars = len(content["units"] if "units" in content else content["layers"])
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.24 * bars))
+    figure = new_figure(8, 1.2 + 0.24 * bars)
+    axes = figure.subplots()
     if "units" in content:
         draw_units(axes, content)
     else:
         draw_layers(axes, content)
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.01)
-    figure.tight_layout()
-    with atomic_write(picture) as temporary:
-        figure.savefig(temporary, dpi=130)
-    plt.close(figure)
+    save_figure(figure, picture)
 
 
 def draw_layers(axes: Any, content: dict[str, Any]) -> None:

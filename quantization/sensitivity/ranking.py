@@ -1,23 +1,26 @@
-"""Sensitivity analysis: which layers or units cost the most, by mAP or by SQNR, and what to leave in float."""
+"""Which layers or units cost the most accuracy: layers by mAP, units by the error that they make in the detections."""
 
 from __future__ import annotations
 
-import json
 import logging
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from torch import nn
 from tqdm import tqdm
 
+from quantization.data.tensors import TensorLoader
 from quantization.evaluation.coco import Metrics
-from quantization.files import atomic_write
+from quantization.files import write_json
+from quantization.placement.policy import ignore_policy, policy_line
 from quantization.quantizers.backend import swapped
 from quantization.quantizers.switches import disable_quantization, have_quantizers
+from quantization.sensitivity.first_order import Probes, UnitError, decibels, measure
+from quantization.sensitivity.units import Unit, find_units
 
 LOG = logging.getLogger("quantization")
 
 
-def sensitivity(model: nn.Module, evaluate: Callable[[], Metrics], summary: str) -> list[dict[str, Any]]:
+def rank_by_map(model: nn.Module, evaluate: Callable[[], Metrics], summary: str) -> list[dict[str, Any]]:
     """Rank the layers by the mAP that comes back when they alone are left in float.
 
     Args:
@@ -26,7 +29,7 @@ def sensitivity(model: nn.Module, evaluate: Callable[[], Metrics], summary: str)
         summary: JSON file, rewritten after every layer so that an interrupted run keeps what it has.
 
     Returns:
-        One record a layer, the most sensitive first: layer, type, map, map50, gain (map above all quantized).
+        One record per layer, the most sensitive first: layer, type, map, map50, gain (map above all quantized).
     """
     everything = evaluate()
     with disable_quantization(model):
@@ -47,9 +50,84 @@ def sensitivity(model: nn.Module, evaluate: Callable[[], Metrics], summary: str)
             }
         )
         records.sort(key=lambda record: -record["map"])
-        with atomic_write(summary) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"baseline": baseline, "layers": records}, file, indent=2)
+        write_json(summary, {"baseline": baseline, "layers": records})
     LOG.info("Layer left in float, mAP@0.5:0.95, gain in points:")
     for entry in records:
         LOG.info("  %-12s %-14s %.4f  %+.2f", entry["layer"], entry["type"], entry["map"], 100 * entry["gain"])
     return records
+
+
+def rank_by_sqnr(
+    model: nn.Module, batches: TensorLoader, seed: int, policy: Sequence[str], summary: str
+) -> list[UnitError]:
+    """Rank the units by the error that each makes in the detections, and propose what to leave in float.
+
+    Args:
+        model: quantized and calibrated.
+        batches: of training images, on the model's device.
+        seed: of the probes.
+        policy: ``--ignore-policy`` of this run, repeated in the proposal.
+        summary: JSON file to write.
+
+    Returns:
+        One record per unit, the most sensitive first.
+    """
+    errors = measure(model, find_units(model), batches, Probes(seed=seed))
+    LOG.info("SQNR of the detections with one unit quantized, share of the error energy, unit:")
+    for error in errors:
+        LOG.info("  %6.2f dB  %5.1f %%  %s", error.sqnr_db, 100 * error.share, error.unit)
+    worst = worst_units(errors)
+    proposal = [*policy, *ignore_policy([path for unit in worst for path in unit.modules])]
+    write_units(errors, batches.image_count, proposal, summary)
+    LOG.info(
+        "%d of %d units hold half of the error energy. To leave them in float:\n  %s",
+        len(worst),
+        len(errors),
+        policy_line(proposal),
+    )
+    return errors
+
+
+def write_units(errors: Sequence[UnitError], images: int, policy: Sequence[str], summary: str) -> None:
+    """Write the ranking by SQNR as JSON.
+
+    Args:
+        errors: from ``first_order.measure``.
+        images: how many it saw.
+        policy: what ``--ignore-policy`` to propose.
+        summary: the file.
+    """
+    units = [
+        {
+            "modules": list(error.unit.modules),
+            "quantizers": len(error.unit.quantizers),
+            "sqnr_db": error.sqnr_db,
+            "share": error.share,
+        }
+        for error in errors
+    ]
+    content = {
+        "metric": "sqnr",
+        "images": images,
+        "sqnr_db": decibels(sum(error.energy for error in errors)),
+        "units": units,
+        "ignore_policy": list(policy),
+    }
+    write_json(summary, content)
+
+
+def worst_units(errors: Sequence[UnitError], share: float = 0.5) -> list[Unit]:
+    """The fewest units that hold ``share`` of the error energy.
+
+    Args:
+        errors: the greatest first.
+        share: 0 to 1; without a half of the error energy the SQNR is 3 dB higher.
+    """
+    found: list[Unit] = []
+    held = 0.0
+    for error in errors:
+        if held >= share or error.energy == 0:
+            break
+        found.append(error.unit)
+        held += error.share
+    return found

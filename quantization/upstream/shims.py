@@ -25,7 +25,7 @@ def install_shims() -> None:
 
 
 def shim_pkg_resources() -> None:
-    """setuptools 82 and newer have no pkg_resources, which both upstreams import for version checks."""
+    """Setuptools 82 and newer have no pkg_resources, which both upstreams import for version checks."""
     if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
         return
     from importlib import metadata
@@ -70,7 +70,7 @@ def shim_pkg_resources() -> None:
 
 
 def shim_numpy() -> None:
-    """numpy 1.24 dropped np.int and np.float, numpy 2.4 dropped np.trapz; yolov7's data set and both metrics use them."""
+    """Numpy 1.24 dropped np.int and np.float, numpy 2.4 dropped np.trapz; yolov7's data set and both metrics use them."""
     import numpy as np
 
     for name, value in (("int", int), ("float", float), ("trapz", getattr(np, "trapezoid", None))):
@@ -87,7 +87,7 @@ def shim_pillow() -> None:
 
 
 def shim_torch_load() -> None:
-    """torch 2.6 made weights_only=True the default of torch.load; checkpoints and label caches are pickled objects."""
+    """Torch 2.6 made weights_only=True the default of torch.load; checkpoints and label caches are pickled objects."""
     import torch
 
     if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6):
@@ -105,7 +105,7 @@ def shim_torch_load() -> None:
 
 
 def shim_torch_onnx() -> None:
-    """torch 2.9 made the dynamo exporter the default; upstream's export.py is written for the TorchScript one."""
+    """Torch 2.9 made the dynamo exporter the default; upstream's export.py is written for the TorchScript one."""
     import inspect
 
     import torch
@@ -123,7 +123,7 @@ def shim_torch_onnx() -> None:
 
 
 def shim_torchvision() -> None:
-    """torchvision whose compiled operators do not fit torch (a CPU-only torch, a Jetson's torch) fails to import.
+    """Torchvision whose compiled operators do not fit torch (a CPU-only torch, a Jetson's torch) fails to import.
 
     Its Python half is all that upstream needs, but for nms: that one is declared to torch, so that the import works,
     and done in numpy.

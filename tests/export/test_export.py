@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from quantization.calibration.calibrate import calibrate_model
 from quantization.errors import UserError
 from quantization.export import export, graph
-from quantization.export.export import ExportOptions, export_onnx
+from quantization.export.export import export_onnx
+from quantization.options import LOWEST_OPSET, ExportOptions
 from quantization.quantizers import backend
 from quantization.quantizers.modules import QuantConv2d
 from quantization.upstream import model as upstream
@@ -122,7 +123,7 @@ def test_the_file_is_the_graph_and_gives_what_torch_gives(
     shapes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in (entry, output)]
     assert shapes == [[0 if dynamic else 2, 3, *SIZE], [0 if dynamic else 2, SIZE[0] * SIZE[1] // 4, 7]]
     assert exported.difference.largest < 0.02 * exported.difference.scale  # a value may round to the next level
-    assert exported.graph.opset_import[0].version == graph.MIN_OPSET[exporter]
+    assert exported.graph.opset_import[0].version == LOWEST_OPSET[exporter]
     assert not net.head.export and not net.training
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from quantization.calibration import histograms as calib
 from quantization.errors import UserError
 from quantization.evaluation.coco import Metrics
+from quantization.evaluation.summary import Summary
+from quantization.options import QatOptions
 from quantization.qat import run as training
 from quantization.qat.losses import TaskLoss
-from quantization.qat.trainer import FinetuneOptions, finetune, learning_rate, take
+from quantization.qat.trainer import Trainer, finetune, learning_rate, take
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
+from quantization.upstream.record import CheckpointRecord
 
 
 class Small(nn.Module):
@@ -55,9 +55,7 @@ def quantized(teacher: nn.Module, images: list[torch.Tensor]) -> nn.Module:
             module.__class__ = QuantConv2d
             module.add_quantizers()
             module._weight_quantizer = quantizer.make_quantizer(axis=0, num_bits=4)
-            weights = calib.MaxCalibrator(axis=0)
-            weights.collect(module.weight)
-            quantizer.set_amax(module._weight_quantizer, weights.compute_amax())
+            quantizer.set_amax(module._weight_quantizer, module.weight.abs().amax((1, 2, 3), keepdim=True))
             quantizer.set_amax(module._input_quantizer, torch.tensor(2.0))
     return model
 
@@ -85,10 +83,8 @@ def test_training_brings_the_outputs_closer(images: list[torch.Tensor], more: di
             parameter += 0.02 * torch.randn(parameter.shape)
     before, epochs = distance(model, teacher, images), []
     finetune(
-        model,
-        teacher,
+        Trainer(model, teacher, QatOptions(epochs=3, iters=60, lr=1e-3, **more)),
         labelled(images),
-        FinetuneOptions(epochs=3, iterations=60, lr=1e-3, **more),
         lambda epoch, loss, lr: epochs.append((epoch, loss, lr)),
     )
     assert distance(model, teacher, images) < 0.5 * before
@@ -106,7 +102,11 @@ def test_learned_scales_mend_a_bad_range(images: list[torch.Tensor]) -> None:
     for learn in (False, True):
         model = quantized(teacher, images)
         quantizer.set_amax(model.model[1][0]._input_quantizer, torch.tensor(40.0))
-        finetune(model, teacher, labelled(images), FinetuneOptions(2, 100, 2e-3, learn_scales=learn), lambda *_: None)
+        finetune(
+            Trainer(model, teacher, QatOptions(epochs=2, iters=100, lr=2e-3, learn_scales=learn)),
+            labelled(images),
+            lambda *_: None,
+        )
         ranges.append(float(model.model[1][0]._input_quantizer.amax))
         distances.append(distance(model, teacher, images))
     assert ranges[0] == 40.0 and ranges[1] < 30.0
@@ -119,10 +119,8 @@ def test_what_is_evaluated_is_the_average_and_training_goes_on_from_the_weights(
     model = quantized(teacher, images)
     seen: list[torch.Tensor] = []
     finetune(
-        model,
-        teacher,
+        Trainer(model, teacher, QatOptions(epochs=1, iters=40, lr=3e-3, ema=0.99)),
         labelled(images),
-        FinetuneOptions(1, 40, 3e-3, ema=0.99),
         lambda *_: seen.append(model.model[0][0].weight.detach().clone()),
     )
     start, end = (part.model[0][0].weight.detach() for part in (teacher, model))
@@ -132,34 +130,15 @@ def test_what_is_evaluated_is_the_average_and_training_goes_on_from_the_weights(
 def test_a_curve_that_cannot_be_drawn_stops_nothing(
     images: list[torch.Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary, figures = tmp_path / "summary.json", []
-    summary.with_suffix(".png").mkdir()  # in the picture's way
-    options = argparse.Namespace(
-        epochs=2,
-        iters=2,
-        lr=1e-4,
-        supervision_stride=1,
-        loss="normalised",
-        head_weight=0.0,
-        schedule="cosine",
-        learn_scales=False,
-        ema=0.0,
-        amp="fp16",
-        qat="qat.pt",
-        summary=str(summary),
-    )
-
-    def record(key: str, metrics: Metrics, epochs: list[dict[str, float]]) -> None:
-        figures.append(len(epochs))
-        summary.write_text(json.dumps({"figures": {key: {"map": metrics.map, "epochs": epochs}}}))
-
+    summary = Summary(str(tmp_path / "summary.json"), {}, {})
+    (tmp_path / "summary.png").mkdir()  # in the picture's way
     monkeypatch.setattr(training.checkpoint, "save", lambda *_: None)
     torch.manual_seed(0)
     teacher = Small()
-    training.train(
-        quantized(teacher, images), teacher, labelled(images), options, lambda _: Metrics(0.5, 0.6, 1, {}), {}, record
-    )
-    assert figures == [1, 2]
+    written = CheckpointRecord([], "mse", "native", {}, {}, {})
+    run = training.QatRun(QatOptions(epochs=2, iters=2), "qat.pt", written, summary, lambda _: Metrics(0.5, 0.6, 1, {}))
+    run.train(quantized(teacher, images), teacher, labelled(images))
+    assert [entry["epoch"] for entry in summary.figures("qat")["epochs"]] == [1, 2]
     assert sum("summary.png could not be drawn" in message for message in caplog.messages) == 2
 
 
@@ -168,10 +147,11 @@ def test_nan_and_growth_stop_with_the_remedy(images: list[torch.Tensor]) -> None
     teacher = Small()
     model = quantized(teacher, images)
     with pytest.raises(UserError, match=r"--lr.*PTQ checkpoint is intact"):
-        finetune(model, teacher, labelled(images), FinetuneOptions(epochs=2, iterations=100, lr=3.0), lambda *_: None)
+        finetune(Trainer(model, teacher, QatOptions(epochs=2, iters=100, lr=3.0)), labelled(images), lambda *_: None)
     damaged = [torch.full_like(images[0], math.nan)]
     with pytest.raises(UserError, match="epoch 1, step 1: the loss is nan"):
-        finetune(quantized(teacher, images), teacher, labelled(damaged), FinetuneOptions(1, 2), lambda *_: None)
+        trainer = Trainer(quantized(teacher, images), teacher, QatOptions(epochs=1, iters=2))
+        finetune(trainer, labelled(damaged), lambda *_: None)
 
 
 def test_labels_lead_where_they_differ_from_the_teacher(images: list[torch.Tensor]) -> None:
@@ -184,7 +164,11 @@ def test_labels_lead_where_they_differ_from_the_teacher(images: list[torch.Tenso
     for weight in (0.0, 30.0, 1000.0):
         model = quantized(teacher, images)
         task = TaskLoss(model.model[-1], lambda maps, targets: (maps[0] - targets).square().mean(), weight)
-        finetune(model, teacher, list(zip(images, wanted)), FinetuneOptions(1, 100, 3e-3), lambda *_: None, task)
+        finetune(
+            Trainer(model, teacher, QatOptions(epochs=1, iters=100, lr=3e-3), task),
+            list(zip(images, wanted)),
+            lambda *_: None,
+        )
         assert not model.model[-1]._forward_hooks
         with torch.no_grad():
             distances.append(sum(float((model(x) - y).square().mean()) for x, y in zip(images, wanted)))

@@ -13,6 +13,7 @@ from torch import nn
 
 from quantization.errors import UserError
 from quantization.export.quantizer import ExportQuantizer
+from quantization.options import BACKEND_VARIABLE
 from quantization.quantizers import backend as seam
 from quantization.quantizers.levels import LEAST_AMAX
 from quantization.quantizers.modules import QuantAdd, QuantConv2d, QuantUpsample, quantized_type
@@ -197,10 +198,10 @@ def test_registry_takes_exact_types_only() -> None:
 def test_bad_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--backend"):
         seam.select_backend("nothing")
-    monkeypatch.setenv(seam.ENVIRONMENT, "nothing")
-    with pytest.raises(UserError, match=seam.ENVIRONMENT):
+    monkeypatch.setenv(BACKEND_VARIABLE, "nothing")
+    with pytest.raises(UserError, match=BACKEND_VARIABLE):
         seam.select_backend()
-    monkeypatch.setenv(seam.ENVIRONMENT, "native")
+    monkeypatch.setenv(BACKEND_VARIABLE, "native")
     assert seam.select_backend() == "native"
     with pytest.raises(ValueError, match="num_bits"):
         QuantDescriptor(num_bits=16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, Callable, Sequence
 
 import pytest
@@ -11,12 +12,14 @@ from torch import nn
 
 from quantization.calibration.histograms import MaxCalibrator
 from quantization.evaluation.coco import Metrics
+from quantization.evaluation.summary import Summary
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
 from quantization.quantizers.switches import disable_quantization
 from quantization.sensitivity import budget
-from quantization.sensitivity.first_order import Unit, find_units
+from quantization.sensitivity.units import Unit, find_units
 from quantization.upstream import checkpoint
+from quantization.upstream.record import CheckpointRecord
 
 FLOAT_MAP = 0.5
 
@@ -36,7 +39,7 @@ class Search:
         self.map_of, self.ranked, self.tried = map_of, False, 0
 
     def in_float(self) -> set[int]:
-        return {index for index, unit in enumerate(self.units) if unit.quantizers[0]._disabled}
+        return {index for index, unit in enumerate(self.units) if not quantizer.is_enabled(unit.quantizers[0])}
 
     def rank(self) -> Sequence[Unit]:
         self.ranked = True
@@ -111,7 +114,7 @@ def quantized(images: list[torch.Tensor], outlier: bool) -> nn.Module:
         convs[1].weight[2] *= 300
         convs[1].bias[2] = (convs[1].bias[2].abs() + 0.1) * 300  # never behind a ReLU that is shut
         convs[2].weight[:, 2] /= 300
-    seen: dict[nn.Module, MaxCalibrator] = {conv: MaxCalibrator(axis=None) for conv in convs}
+    seen: dict[nn.Module, MaxCalibrator] = {conv: MaxCalibrator() for conv in convs}
     for conv in convs:
         conv.register_forward_pre_hook(lambda module, inputs: seen[module].collect(inputs[0]))
     for batch in images:
@@ -120,7 +123,7 @@ def quantized(images: list[torch.Tensor], outlier: bool) -> nn.Module:
         conv._forward_pre_hooks.clear()
         conv.__class__ = QuantConv2d
         conv.add_quantizers()
-        quantizer.set_amax(conv._input_quantizer, seen[conv].compute_amax())
+        quantizer.set_amax(conv._input_quantizer, torch.tensor(seen[conv].compute_amax()))
         quantizer.set_amax(conv._weight_quantizer, conv.weight.abs().amax((1, 2, 3), keepdim=True))
     return model.eval()
 
@@ -138,22 +141,22 @@ def evaluator(model: nn.Module, images: list[torch.Tensor]) -> Callable[[], Metr
     return evaluate
 
 
-def hold(model: nn.Module, images: list[torch.Tensor], file: str, points: float) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    info = {"options": {"ignore_policy": [r"model\.9"]}, "history": [{"epoch": 1}]}
-    budget.hold(
-        model,
-        file,
-        "ptq",
-        info,
-        images,
-        evaluator(model, images),
-        FLOAT_MAP,
-        points,
-        0,
-        lambda key, measured, **more: found.update(key=key, metrics=measured, **more),
+def hold(model: nn.Module, images: list[torch.Tensor], folder: Path, points: float) -> dict[str, Any]:
+    """The figures that the summary holds after the budget."""
+    summary = Summary(str(folder / "summary.json"), {}, {})
+    written = CheckpointRecord(
+        groups=[],
+        calib_method="mse",
+        backend="native",
+        versions={},
+        options={"ignore_policy": [r"model\.9"]},
+        amax={},
+        placement={"float_layers": ["model.9"], "float_weights": [], "extras": True},
+        history=[{"epoch": 1}],
     )
-    return found
+    limit = budget.Budget(points, FLOAT_MAP, images, 0, summary)
+    limit.hold(model, str(folder / "ptq.pt"), "ptq", written, evaluator(model, images))
+    return summary.figures("ptq")
 
 
 def test_a_network_with_an_outlier_channel_meets_its_budget(
@@ -168,30 +171,36 @@ def test_a_network_with_an_outlier_channel_meets_its_budget(
         saved.update(
             file=file,
             info=info,
-            off=[path for path, _, _, place in quantizer.named_quantizers(model) if place._disabled],
+            off=[path for path, _, _, place in quantizer.named_quantizers(model) if not quantizer.is_enabled(place)],
         )
 
     monkeypatch.setattr(checkpoint, "save", save)
     caplog.set_level(logging.INFO, logger="quantization")
-    found = hold(sensitive, images, str(tmp_path / "ptq.pt"), points)
+    found = hold(sensitive, images, tmp_path, points)
     result = found["max_drop"]
     assert result["met"] and result["drop"] <= points and result["left_in_float"] == ["model.0.4"]
     assert saved["off"] == ["model.0.4"] * 2  # input and weight
+    assert saved["info"]["placement"]["float_layers"] == ["model.9", "model.0.4"]
     assert result["ignore_policy"] == saved["info"]["options"]["ignore_policy"] == [r"model\.9", r"model\.0\.4"]
-    assert found["epochs"] == [{"epoch": 1}] and found["metrics"].map == result["steps"][-1]["map"]
+    assert found["epochs"] == [{"epoch": 1}] and found["map"] == result["steps"][-1]["map"]
     assert r"--ignore-policy 'model\.9' 'model\.0\.4'" in caplog.text
-    assert not any(unit.quantizers[0]._disabled for unit in find_units(sensitive)) and len(find_units(sensitive)) == 5
+    assert (
+        all(quantizer.is_enabled(unit.quantizers[0]) for unit in find_units(sensitive))
+        and len(find_units(sensitive)) == 5
+    )
 
     saved.clear()
     caplog.clear()
-    result = hold(plain, images, str(tmp_path / "ptq.pt"), points)["max_drop"]
+    result = hold(plain, images, tmp_path, points)["max_drop"]
     assert result["met"] and not result["left_in_float"] and not saved and len(result["steps"]) == 1
     assert "all units stay quantized" in caplog.text
 
 
 def test_an_unmet_budget_warns(images: list[torch.Tensor], caplog: Any) -> None:
     model = quantized(images, outlier=False)
-    outcome = budget.apply_budget(model, images, lambda: metrics(0.3), FLOAT_MAP, 0.1, [], "QAT")
+    units = find_units(model)
+    outcome = budget.keep_within(lambda: units, lambda: metrics(0.3), FLOAT_MAP, 0.1, "QAT")
+    budget.report(outcome, 0.1, [], "QAT")
     assert not outcome.met and not outcome.left  # all figures are alike: nothing is gained by leaving units out
     (warning,) = (entry for entry in caplog.records if entry.levelno == logging.WARNING)
     assert "QAT: the budget of 0.1 points is not met" in warning.getMessage()

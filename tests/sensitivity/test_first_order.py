@@ -11,24 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from quantization.calibration.histograms import MaxCalibrator
+from quantization.calibration.calibrate import calibrate_model
 from quantization.errors import UserError
 from quantization.placement import scale_groups as rules
 from quantization.placement.policy import ignore_policy, policy_line
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantAdd, QuantBottleneck, QuantConv2d, QuantUpsample
 from quantization.quantizers.switches import disable_quantization
-from quantization.sensitivity.first_order import (
-    LEAST_ENERGY,
-    Unit,
-    UnitError,
-    find_units,
-    measure,
-    worst_units,
-    write_units,
-)
-from quantization.sensitivity.plot import plot
-from quantization.upstream.outputs import flatten, raw_outputs, weigh
+from quantization.sensitivity.first_order import Probes, UnitError, measure
+from quantization.sensitivity.plot import draw_ranking
+from quantization.sensitivity.ranking import worst_units, write_units
+from quantization.sensitivity.units import Unit, find_units
+from quantization.upstream.outputs import LEAST_ENERGY, flatten, raw_outputs, weigh
 
 
 class Head(nn.Module):
@@ -100,26 +94,9 @@ def model(images: list[torch.Tensor]) -> nn.Module:
             module.__class__ = target
             module.add_quantizers()
     rules.share_quantizers(net, GROUPS)
-    calibrators: dict[int, MaxCalibrator] = {}
-
-    class Collect(nn.Module):
-        def __init__(self, calibrator: MaxCalibrator) -> None:
-            super().__init__()
-            self.calibrator = calibrator
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calibrator.collect(x)
-            return x
-
-    def collect(path: str, name: str, place: nn.Module) -> nn.Module:
-        return Collect(calibrators.setdefault(id(place), MaxCalibrator(axis=place.axis)))
-
-    with torch.no_grad(), quantizer.swapped(net, collect):
-        for batch in images:
-            net(batch)
+    calibrate_model(net, images, "max")
     for path, _, _, place in quantizer.named_quantizers(net):
-        quantizer.set_amax(place, calibrators[id(place)].compute_amax())
-        place._num_bits = BITS.get(path, 6)
+        quantizer.set_bits(place, BITS.get(path, 6))
     return net.eval()
 
 
@@ -161,7 +138,7 @@ def test_units_are_groups_with_their_weights_and_whole_blocks(model: nn.Module) 
 
 def test_energies_equal_brute_force(model: nn.Module, images: list[torch.Tensor]) -> None:
     units = find_units(model)
-    errors = measure(model, units, images, probes=8)
+    errors = measure(model, units, images, Probes(count=8))
     found = {str(error.unit): error.energy for error in errors}
     expected = brute_force(model, units, images)
     ours = [found[str(unit)] for unit in units]
@@ -189,7 +166,7 @@ def test_one_linear_layer_is_exact_in_the_limit() -> None:
         with disable_quantization(net):
             exact = net(batch)
     expected = float((quantized - exact).square().sum() / exact.square().sum())
-    (error,) = measure(net, find_units(net), [batch], lambda x: [net(x)], probes=100)
+    (error,) = measure(net, find_units(net), [batch], Probes(count=100), lambda x: [net(x)])
     assert error.energy == pytest.approx(expected, rel=0.05)  # 6400 samples: a standard error of 1.8 %
 
 
@@ -197,7 +174,9 @@ def test_same_seed_same_result_and_the_model_stays(model: nn.Module, images: lis
     units = find_units(model)
     with torch.no_grad():
         before = model(images[0])
-    first, again, other = ([error.energy for error in measure(model, units, images, seed=seed)] for seed in (3, 3, 4))
+    first, again, other = (
+        [error.energy for error in measure(model, units, images, Probes(seed=seed))] for seed in (3, 3, 4)
+    )
     assert first == again != other
     with torch.no_grad():
         assert torch.equal(model(images[0]), before)
@@ -288,7 +267,7 @@ def test_proposal_and_files(tmp_path: Path) -> None:
     assert policy_line(policy) == r"--ignore-policy 'model\.0\.conv' 'model\.10'"
     summary, picture = tmp_path / "ranking.json", tmp_path / "ranking.png"
     write_units(errors, 64, policy, str(summary))
-    plot(str(summary), str(picture))
+    draw_ranking(str(summary), str(picture))
     content = json.loads(summary.read_text())
     assert content["sqnr_db"] == pytest.approx(30) and content["images"] == 64
     assert [unit["sqnr_db"] for unit in content["units"][:1]] == [pytest.approx(-10 * np.log10(6e-4))]

@@ -1,0 +1,100 @@
+"""What each command takes: its own options, and the groups that it shares with others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantization.options import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    CalibrationOptions,
+    DataOptions,
+    ExportOptions,
+    Options,
+    PlacementOptions,
+    QatOptions,
+    RunOptions,
+    argument,
+    group,
+    option,
+)
+
+
+@dataclass(frozen=True)
+class QuantizeCommand(Options):
+    """PTQ, and QAT when --qat is given."""
+
+    weight: str = argument("float .pt from train.py")
+    ptq: str = option("ptq.pt", "PTQ checkpoint to write", metavar="FILE")
+    qat: str | None = option(None, "QAT checkpoint to write; asks for QAT", metavar="FILE")
+    summary: str = option("summary.json", "figures, options, versions, groups", metavar="FILE")
+    eval_origin: bool = option(False, "measure the float model's mAP")
+    eval_ptq: bool = option(False, "measure the PTQ model's mAP")
+    max_drop: float | None = option(
+        None,
+        "leave the fewest layers in float that keep mAP@0.5:0.95 within this many points (of 100) of the float model's; "
+        "measures both",
+        kind=float,
+        metavar="POINTS",
+        bounds=NOT_NEGATIVE,
+    )
+    placement: PlacementOptions = group(PlacementOptions, "placement")
+    calibration: CalibrationOptions = group(CalibrationOptions, "calibration")
+    training: QatOptions = group(QatOptions, "QAT")
+    images: DataOptions = group(DataOptions, "data")
+    run: RunOptions = group(RunOptions, "run")
+
+
+@dataclass(frozen=True)
+class ExportCommand(Options):
+    """Checkpoint to Q/DQ ONNX."""
+
+    weight: str = argument("quantized (or float) .pt")
+    save: str | None = option(None, "ONNX to write; default: WEIGHT with .onnx", metavar="FILE")
+    device: str | None = option(None, "cpu, cuda:0 ...; default: the first GPU, or the CPU")
+    graph: ExportOptions = group(ExportOptions, "graph")
+
+
+@dataclass(frozen=True)
+class SensitiveCommand(Options):
+    """Which layers cost the most accuracy."""
+
+    weight: str = argument("float or quantized .pt")
+    summary: str = option("sensitive-summary.json", "ranking to write; a plot goes beside it as .png", metavar="FILE")
+    metric: str = option(
+        "map",
+        "map: mAP with each layer in float in turn; sqnr: error in the detections of each unit that can be left in float, "
+        "from one pass over training images",
+        choices=("map", "sqnr"),
+    )
+    num_image: int | None = option(
+        None,
+        "look at this many images only; default: map all of validation, sqnr 64 of training",
+        kind=int,
+        bounds=POSITIVE,
+    )
+    placement: PlacementOptions = group(PlacementOptions, "placement")
+    calibration: CalibrationOptions = group(CalibrationOptions, "calibration")
+    images: DataOptions = group(DataOptions, "data")
+    run: RunOptions = group(RunOptions, "run")
+
+
+@dataclass(frozen=True)
+class EvaluationCommand(Options):
+    """COCO mAP by pycocotools."""
+
+    weight: str = argument("float or quantized .pt, or an .onnx")
+    save_json: str | None = option(None, "write the figures to this file", metavar="FILE")
+    upstream_ap: bool = option(
+        False, "print upstream's own AP of the same detections too: its formula gives 0.9 to 1.6 points more on COCO"
+    )
+    images: DataOptions = group(DataOptions, "data")
+    run: RunOptions = group(RunOptions, "run")
+
+
+COMMANDS = {
+    "quantize": QuantizeCommand,
+    "export": ExportCommand,
+    "sensitive": SensitiveCommand,
+    "test": EvaluationCommand,
+}

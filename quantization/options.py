@@ -1,0 +1,322 @@
+"""Every option of the commands, with its default, choices, bounds and help text, once.
+
+The command line's parser is built from these dataclasses, summary.json and checkpoints record them, and benchmarks and
+tests make them directly. Making one checks it, so that no wrong value gets further than this.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Iterator, Sequence
+
+from quantization.errors import UserError
+
+HEADS = ("auto", "shared", "float", "input", "int8")
+STEMS = ("auto", "float", "int8")
+CALIBRATION_METHODS = ("sqnr", "mse", "entropy", "percentile", "max")
+GROUP_SCALES = ("error", "joint", "max")
+SCHEDULES = ("steps", "cosine")
+LOSSES = ("normalised", "mse")
+AMP_TYPES = ("bf16", "fp16", "off")
+LOWEST_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with opset 13
+EXPORTERS = tuple(LOWEST_OPSET)
+BACKENDS = ("auto", "native", "pytorch-quantization")
+BACKEND_VARIABLE = "QUANT_TOOLS_BACKEND"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be: finite, and within these.
+
+    Attributes:
+        least: smallest value.
+        most: largest value.
+        above: every value is larger than this.
+        below: every value is smaller than this.
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = (("at least", self.least), ("at most", self.most), ("above", self.above), ("below", self.below))
+        return "a number " + " and ".join(f"{word} {limit:g}" for word, limit in words if limit is not None)
+
+
+POSITIVE = Bounds(least=1)
+NOT_NEGATIVE = Bounds(least=0)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the parser and the checks know of an option.
+
+    Attributes:
+        help: for ``--help``.
+        flag: on the command line; "" for the positional argument; None: the field's name with two dashes.
+        kind: type of a value, or of each value.
+        choices: allowed values; empty: any.
+        bounds: of a number.
+        metavar: stands for the value in ``--help``.
+        off: a flag that turns off what is on by default, as ``--no-rules``.
+    """
+
+    help: str
+    flag: str | None = None
+    kind: type = str
+    choices: Sequence[str] = ()
+    bounds: Bounds | None = None
+    metavar: str | None = None
+    off: bool = False
+
+
+def option(default: Any, text: str, **spec: Any) -> Any:
+    """A dataclass field that is an option; see ``Spec``. The type follows from the default unless ``kind`` is given."""
+    spec.setdefault("kind", type(default) if default is not None else str)
+    keywords = {} if default is MISSING else {"default": default}
+    return field(metadata={"spec": Spec(help=text, **spec)}, **keywords)
+
+
+def argument(text: str) -> Any:
+    """The positional argument WEIGHT."""
+    return option(MISSING, text, flag="", kind=str, metavar="WEIGHT")
+
+
+def group(options: type, title: str) -> Any:
+    """A dataclass field that holds options of its own, under a title in ``--help``."""
+    return field(default_factory=options, metadata={"title": title})
+
+
+class Options:
+    """Base of the option dataclasses: checks choices and bounds of every field.
+
+    Raises:
+        UserError: a value is not allowed; the message names the option.
+    """
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]  # subclasses are dataclasses
+            spec = entry.metadata.get("spec")
+            if spec is None:
+                continue
+            value = getattr(self, entry.name)
+            flag = flag_of(entry) or spec.metavar
+            for part in value if isinstance(value, tuple) else () if value is None else (value,):
+                if spec.choices and part not in spec.choices:
+                    raise UserError(f"{flag} {part} is unknown: choose one of {', '.join(spec.choices)}")
+                if spec.bounds is not None and part not in spec.bounds:
+                    raise UserError(f"{flag} {part} is out of range: give {spec.bounds}")
+
+
+def flag_of(entry: dataclasses.Field[Any]) -> str:
+    """A field's option on the command line; "" for the positional argument."""
+    flag: str | None = entry.metadata["spec"].flag
+    return "--" + entry.name.replace("_", "-") if flag is None else flag
+
+
+def key_of(entry: dataclasses.Field[Any]) -> str:
+    """The name of a field in records and in ``--config`` files: its flag's, with underscores."""
+    return flag_of(entry)[2:].replace("-", "_") or entry.name
+
+
+def walk(options: type | Options) -> Iterator[tuple[str | None, dataclasses.Field[Any]]]:
+    """The options of a dataclass, those of its groups included: title of the group (None at the top), field."""
+    for entry in dataclasses.fields(options):  # type: ignore[arg-type]  # subclasses are dataclasses
+        if "title" in entry.metadata:
+            factory: Any = entry.default_factory
+            for _, inner in walk(factory):
+                yield entry.metadata["title"], inner
+        else:
+            yield None, entry
+
+
+def record(options: Options) -> dict[str, Any]:
+    """All options by name, as they are spelled on the command line; a ``--config`` file reads it back."""
+    result: dict[str, Any] = {}
+    for entry in dataclasses.fields(options):  # type: ignore[arg-type]  # subclasses are dataclasses
+        value = getattr(options, entry.name)
+        if "title" in entry.metadata:
+            result.update(record(value))
+        else:
+            result[key_of(entry)] = not value if entry.metadata["spec"].off else value
+    return result
+
+
+@dataclass(frozen=True)
+class DataOptions(Options):
+    """Which images, and how they are read and evaluated."""
+
+    cocodir: str | None = option(
+        None, "COCO-layout folder: images/, train2017.txt, val2017.txt, annotations/ or labels/", metavar="DIR"
+    )
+    data: str | None = option(None, "YOLO data.yaml instead of --cocodir", metavar="YAML")
+    imgsz: int = option(640, "longer image side in pixels, a multiple of the stride", bounds=POSITIVE)
+    batch_size: int = option(10, "images per batch", bounds=POSITIVE)
+    workers: int = option(4, "threads that read images", bounds=NOT_NEGATIVE)
+    square: bool = option(
+        False, "evaluate on squares as a fixed-size engine does; without it on rectangles as upstream does"
+    )
+    confidence: float = option(0.001, "minimum detection score", bounds=Bounds(least=0, most=1))
+    nmsthres: float | None = option(
+        None,
+        "IoU threshold of non-maximum suppression; default: the upstream's own, 0.6 for yolov5 and 0.65 for yolov7",
+        kind=float,
+        bounds=Bounds(least=0, most=1),
+    )
+    single_cls: bool = option(
+        False, "all labels are one class, as train.py's --single-cls; default for a one-class model"
+    )
+    seed: int = option(0, "seed of image sampling and training order", bounds=NOT_NEGATIVE)
+
+
+@dataclass(frozen=True)
+class RunOptions(Options):
+    """What the commands run on."""
+
+    device: str | None = option(None, "cpu, cuda:0 ...; default: the first GPU, or the CPU")
+    backend: str | None = option(
+        None,
+        f"quantizer backend (environment: {BACKEND_VARIABLE}); auto takes pytorch-quantization where it is installed",
+        choices=BACKENDS,
+    )
+
+
+@dataclass(frozen=True)
+class PlacementOptions(Options):
+    """Which layers are quantized, and which share a scale."""
+
+    ignore_policy: tuple[str, ...] = option(
+        (),
+        "more modules to leave in float: regular expressions for whole module paths, e.g. 'model\\.2\\..*'",
+        kind=str,
+        metavar="REGEX",
+    )
+    head: str = option(
+        "auto",
+        "the detect head's convolutions: float; input: they compute in float on INT8 inputs, so that the layers before "
+        "them emit INT8 (faster, less accurate); int8; shared: input for tensors that other layers read in INT8 anyway, "
+        "float for the others; auto: input for the largest of those tensors alone",
+        choices=HEADS,
+    )
+    stem: str = option(
+        "auto",
+        "the convolution that reads the image; auto: float if it has a stride, where INT8 is slower",
+        choices=STEMS,
+    )
+    rules: bool = option(
+        True,
+        "quantize convolutions and linear layers only, each with a scale of its own (slower engines; for comparison)",
+        flag="--no-rules",
+        off=True,
+    )
+    exporter: str = option("torchscript", "ONNX exporter that shows the graph to the rules", choices=EXPORTERS)
+
+
+@dataclass(frozen=True)
+class CalibrationOptions(Options):
+    """How ranges are found."""
+
+    method: str = option(
+        "sqnr",
+        "activation ranges with the least error in the detections (sqnr), with the least error in the activations "
+        "themselves (mse: the published way), or by entropy, percentile or maximum",
+        flag="--calib-method",
+        choices=CALIBRATION_METHODS,
+    )
+    group_scale: str = option(
+        "error",
+        "how tensors that share a scale agree on it: least error of all together, one joint histogram, or the largest amax",
+        choices=GROUP_SCALES,
+    )
+    equalize: bool = option(
+        True,
+        "leave the weights as they are; else the channels behind ReLU and LeakyReLU are brought to similar ranges, which "
+        "does not change what the float network computes",
+        flag="--no-equalize",
+        off=True,
+    )
+    batches: int = option(25, "batches of training images to calibrate on", flag="--calib-batches", bounds=POSITIVE)
+
+
+@dataclass(frozen=True)
+class QatOptions(Options):
+    """How the quantized model is trained."""
+
+    epochs: int = option(10, "number of epochs; the best by mAP is kept", bounds=POSITIVE)
+    iters: int = option(200, "steps per epoch", bounds=POSITIVE)
+    lr: float = option(1e-4, "highest learning rate; the published one is 1e-5", bounds=Bounds(above=0))
+    schedule: str = option(
+        "cosine",
+        "of the learning rate; steps: the published one; cosine: warm-up, then a cosine",
+        choices=SCHEDULES,
+    )
+    loss: str = option(
+        "normalised",
+        "of each layer's output against the float model's; mse: the published one; normalised: relative to the energy of "
+        "the float model's output, so that all layers count the same",
+        choices=LOSSES,
+    )
+    head_weight: float = option(
+        0.0,
+        "weight of the detect head's raw outputs in the loss; 0: only the layers before the head",
+        metavar="W",
+        bounds=NOT_NEGATIVE,
+    )
+    task_weight: float | None = option(
+        None,
+        "weight of upstream's own training loss, on the labels of the training images; default: 1 where there are labels "
+        "and a head that it fits, else 0",
+        kind=float,
+        metavar="W",
+        bounds=NOT_NEGATIVE,
+    )
+    supervision_stride: int = option(1, "supervise every n-th layer", bounds=POSITIVE)
+    learn_scales: bool = option(False, "learn the scales too (LSQ)")
+    ema: float = option(
+        0.0,
+        "evaluate and save a moving average of the weights with this decay, e.g. 0.99; 0: none",
+        metavar="DECAY",
+        bounds=Bounds(least=0, below=1),
+    )
+    amp: str = option("fp16", "mixed precision on a GPU", choices=AMP_TYPES)
+
+
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """What the ONNX looks like."""
+
+    size: tuple[int, ...] = option((640,), "input size: N for a square, or H W", kind=int, metavar="N", bounds=POSITIVE)
+    batch: int = option(1, "batch size", bounds=POSITIVE)
+    dynamic: bool = option(False, "leave the batch size open")
+    opset: int | None = option(None, "13 or newer (dynamo: 18); default: the lowest", kind=int, bounds=POSITIVE)
+    exporter: str = option("torchscript", "torch's exporter", choices=EXPORTERS)
+    simplify: bool = option(False, "run onnxsim over the graph; Q/DQ stay")
+    fp16_remainder: bool = option(
+        False, "FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.size) > 2:
+            raise UserError(f"--size takes N or H W, got {len(self.size)} numbers")
+        lowest = LOWEST_OPSET[self.exporter]
+        if self.opset is not None and self.opset < lowest:
+            raise UserError(f"--opset {self.opset} cannot hold per-channel Q/DQ: use {lowest} or newer")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.size[0], self.size[-1]

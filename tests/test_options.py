@@ -1,0 +1,119 @@
+"""Options: every wrong value is refused by name, records read back, and the parser holds no default of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from quantization.cli.options import COMMANDS, QuantizeCommand, SensitiveCommand
+from quantization.cli.parser import make, parse, read_config
+from quantization.errors import UserError
+from quantization.options import CalibrationOptions, DataOptions, ExportOptions, QatOptions, record, walk
+
+
+@pytest.mark.parametrize(
+    "options, values, message",
+    [
+        (QatOptions, {"lr": math.nan}, "--lr nan is out of range: give a number above 0"),
+        (QatOptions, {"lr": math.inf}, "--lr inf"),
+        (QatOptions, {"lr": -1.0}, "--lr -1.0"),
+        (QatOptions, {"ema": 1.0}, "--ema 1.0 is out of range: give a number at least 0 and below 1"),
+        (QatOptions, {"epochs": 0}, "--epochs 0"),
+        (QatOptions, {"task_weight": -0.5}, "--task-weight -0.5"),
+        (QatOptions, {"schedule": "linear"}, "--schedule linear is unknown: choose one of steps, cosine"),
+        (CalibrationOptions, {"batches": 0}, "--calib-batches 0"),
+        (CalibrationOptions, {"method": "best"}, "--calib-method best"),
+        (DataOptions, {"confidence": 1.5}, "--confidence 1.5"),
+        (DataOptions, {"nmsthres": math.nan}, "--nmsthres nan"),
+        (DataOptions, {"workers": -1}, "--workers -1"),
+        (ExportOptions, {"size": (64, 64, 64)}, "--size takes N or H W"),
+        (ExportOptions, {"size": (0,)}, "--size 0"),
+        (ExportOptions, {"opset": 13, "exporter": "dynamo"}, "--opset 13 cannot hold per-channel Q/DQ: use 18"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(options: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        options(**values)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_an_empty_command_line_gives_the_defaults_of_the_dataclasses(command: str) -> None:
+    assert parse("yolov5", [command, "w.pt"]) == (command, COMMANDS[command](weight="w.pt"))  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_names_of_options_are_unique_in_a_command(command: str) -> None:
+    names = [entry.name for _, entry in walk(COMMANDS[command])]
+    assert len(set(names)) == len(names)
+
+
+def test_the_command_line_reaches_the_fields() -> None:
+    _, options = parse(
+        "yolov7",
+        "quantize w.pt --qat q.pt --no-rules --no-equalize --calib-method mse --calib-batches 3 --ignore-policy a b "
+        "--lr 1e-5 --task-weight 0 --imgsz 320 --device cpu --max-drop 0.1".split(),
+    )
+    assert isinstance(options, QuantizeCommand)
+    assert options.qat == "q.pt" and options.max_drop == 0.1 and options.run.device == "cpu"
+    assert not options.placement.rules and options.placement.ignore_policy == ("a", "b")
+    assert options.calibration == CalibrationOptions("mse", equalize=False, batches=3)
+    assert options.training == QatOptions(lr=1e-5, task_weight=0.0) and options.images == DataOptions(imgsz=320)
+
+
+def test_a_record_is_a_config_file(tmp_path: Path) -> None:
+    """summary.json's options, given back as --config, make the same options: types, flags and lists included."""
+    _, options = parse("yolov5", "quantize w.pt --no-rules --square --ignore-policy a b --lr 3e-5 --ema 0.9".split())
+    content = record(options)
+    assert json.loads(json.dumps(content)) == {**content, "ignore_policy": ["a", "b"]}
+    file = tmp_path / "run.yaml"
+    content.pop("weight")
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(content))))
+    assert parse("yolov5", ["quantize", "w.pt", "--config", str(file)]) == ("quantize", options)
+
+
+def test_the_command_line_wins_over_the_config(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("calib-method: mse\nimgsz: 320\nsquare: true\nignore-policy: ['model\\.2']\nbackend:\n")
+    _, options = parse("yolov5", ["sensitive", "w.pt", "--config", str(file), "--imgsz", "160"])
+    assert isinstance(options, SensitiveCommand)
+    assert options.calibration.method == "mse" and options.images.imgsz == 160 and options.images.square
+    assert options.placement.ignore_policy == (r"model\.2",)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("calib-metod: mse", "no option calib-metod: did you mean calib-method?"),
+        ("weight: a.pt", "no option weight"),
+        ("imgsz: many", "invalid int value: 'many'"),
+        ("square: 3", "square takes true or false"),
+        ("imgsz: [1, 2]", "imgsz takes one value"),
+        ("backend: cuda", "invalid choice: 'cuda'"),
+        ("- imgsz", "no mapping"),
+        ("a: [", "no YAML"),
+    ],
+)
+def test_wrong_config_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"--config .*run\.yaml") as caught:
+        read_config(str(file), QuantizeCommand)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_config_file_is_named() -> None:
+    with pytest.raises(UserError, match=r"none\.yaml does not exist"):
+        parse("yolov5", ["test", "w.pt", "--config", "none.yaml"])
+
+
+def test_options_cannot_be_changed() -> None:
+    options = make(DataOptions, {"imgsz": 64})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.imgsz = 32  # type: ignore[misc]
