@@ -51,8 +51,7 @@ def calibrate_model(
     Args:
         model: quantized; left in eval mode.
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
-        method: one of ``options.CALIBRATION_METHODS``; "sqnr" needs a detection network, and reads the first batches
-            twice.
+        method: one of ``options.CALIBRATION_METHODS``; "sqnr" needs a detection network, and reads ``batches`` twice.
         total: number of batches, for the progress bar.
         group_scale: how tensors that share a scale agree on it, one of ``options.GROUP_SCALES``.
 
@@ -74,8 +73,7 @@ def calibrate_model(
             LOG.warning("%s saw no tensor in calibration and is left float", path)
             set_enabled(quantizer, False)
             continue
-        # torch.tensor would wait for the GPU
-        set_amax(quantizer, replace_zeros(torch.full((), scale.amax, device=device)))
+        set_amax(quantizer, replace_zeros(torch.full((), scale.amax, device=device)))  # torch.tensor waits for the GPU
         advice = scale.advice()
         if advice is not None:
             LOG.warning("Scales: %s", advice)
