@@ -9,8 +9,8 @@ from accuracy_jobs import read_json, write_json
 from accuracy_plan import MODELS, runs
 from bundle import BUNDLE
 
-from quantization.calibration.histograms import METHODS
 from quantization.errors import UserError
+from quantization.options import CALIBRATION_METHODS
 
 STAGES = ("train", "quantize", "engines", "report")
 SETTINGS = (
@@ -88,8 +88,8 @@ def _add_quantization(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--methods",
         nargs="+",
-        choices=METHODS,
-        default=list(METHODS),
+        choices=CALIBRATION_METHODS,
+        default=list(CALIBRATION_METHODS),
         help="calibrators; the first one is QAT's too (default: all)",
     )
     group.add_argument(

@@ -31,10 +31,11 @@ from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
 from quantization.export.export import export_onnx
 from quantization.export.graph import export_graph
+from quantization.onnx_graph.load import load_onnx
 from quantization.options import ExportOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import Placement, choose_placement
-from quantization.preflight.report import load_onnx, preflight
+from quantization.preflight.report import preflight
 from quantization.quantizers.backend import WEIGHT_NAME, is_enabled, named_quantizers
 from quantization.quantizers.modules import QuantConv2d, QuantLinear
 from quantization.upstream import model as upstream

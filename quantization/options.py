@@ -22,6 +22,7 @@ LOSSES = ("normalised", "mse")
 AMP_TYPES = ("bf16", "fp16", "off")
 LOWEST_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with opset 13
 EXPORTERS = tuple(LOWEST_OPSET)
+DECODES = ("formula", "upstream")
 BACKENDS = ("auto", "native", "pytorch-quantization")
 BACKEND_VARIABLE = "QUANT_TOOLS_BACKEND"
 
@@ -300,6 +301,12 @@ class ExportOptions(Options):
     dynamic: bool = option(False, "leave the batch size open")
     opset: int | None = option(None, "13 or newer (dynamo: 18); default: the lowest", kind=int, bounds=POSITIVE)
     exporter: str = option("torchscript", "torch's exporter", choices=EXPORTERS)
+    decode: str = option(
+        "formula",
+        "the head's decode: one formula on its raw maps, which TensorRT runs faster, or as upstream writes it; the "
+        "output is the same",
+        choices=DECODES,
+    )
     simplify: bool = option(False, "run onnxsim over the graph; Q/DQ stay")
     fp16_remainder: bool = option(
         False, "FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)"

@@ -67,7 +67,7 @@ class ScaleReport:
 def export_for_rules(model: nn.Module, exporter: str = "torchscript") -> onnx.ModelProto:
     """The graph in which the rules look for scale groups; they do not depend on its size."""
     side = 2 * largest_stride(model)
-    return export_graph(model, ExportOptions((side,), exporter=exporter))
+    return export_graph(model, ExportOptions((side,), exporter=exporter, decode="upstream"))
 
 
 def apply_custom_rules_to_quantizer(

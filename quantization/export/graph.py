@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from quantization.errors import UserError
+from quantization.export.decode import formula_decode
 from quantization.options import LOWEST_OPSET, ExportOptions
 from quantization.upstream import model as upstream
 
@@ -52,7 +53,7 @@ def export_graph(model: nn.Module, options: ExportOptions = ExportOptions()) -> 
 
     Args:
         model: quantizers in it must be calibrated or swapped for markers.
-        options: of these, ``shape``, ``batch``, ``dynamic``, ``opset`` and ``exporter`` count.
+        options: of these, ``shape``, ``batch``, ``dynamic``, ``opset``, ``exporter`` and ``decode`` count.
 
     Raises:
         UserError: the exporter needs a newer torch, or the model is too large for one file.
@@ -60,8 +61,9 @@ def export_graph(model: nn.Module, options: ExportOptions = ExportOptions()) -> 
     refuse_too_large(model)
     images = torch.zeros(options.batch, 3, *options.shape, device=next(model.parameters()).device)
     wrapper = ExportOutputs(model).eval()
+    decode = formula_decode(model) if options.decode == "formula" else contextlib.nullcontext()
     export = _by_dynamo if options.exporter == "dynamo" else _by_torchscript
-    with export_mode(model), torch.no_grad(), warnings.catch_warnings():
+    with export_mode(model), decode, torch.no_grad(), warnings.catch_warnings():
         outputs = wrapper(images)  # lets the head make the grid of this size before it is traced
         # both upstreams compare grid shapes in Python, which the tracer warns about each time; the TorchScript
         # exporter announces its own deprecation

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -26,7 +28,7 @@ def replace_to_quantization_module(model: nn.Module, placement: Placement | None
     placement = placement or choose_placement(model)
     quantized: list[str] = []
     for path, target in quantizable(model).items():
-        module = model.get_submodule(path)
+        module: Any = model.get_submodule(path)
         if path in placement.float_layers or not (placement.extras or hasattr(module, "weight")):
             continue
         if path in placement.float_weights:

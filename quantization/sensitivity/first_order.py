@@ -100,14 +100,14 @@ def probed(model: nn.Module, units: Sequence[Unit]) -> Iterator[list[Tensor]]:
     handle = model.register_forward_pre_hook(begin)
     try:
         for holder, index in holders:
-            holder.forward = probing(holder, index)  # type: ignore[method-assign]
+            holder.forward = probing(holder, index)
         yield steps
     finally:
         handle.remove()
         for (holder, _), own in zip(holders, before):
             vars(holder).pop("forward", None)
             if own is not None:
-                holder.forward = own  # type: ignore[method-assign]
+                holder.forward = own
 
 
 def measure(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from quantization.quantizers.backend import is_enabled, named_quantizers
+from quantization.quantizers.backend import is_enabled, named_quantizers, set_enabled
 from quantization.quantizers.modules import ShortcutBlock
 from quantization.union_find import UnionFind
 
@@ -32,10 +32,7 @@ class Unit:
     def set_float(self, on: bool) -> None:
         """Switch the unit's quantizers off, or on again."""
         for quantizer in self.quantizers:
-            if on:
-                quantizer.disable()
-            else:
-                quantizer.enable()
+            set_enabled(quantizer, not on)
 
 
 def find_units(model: nn.Module) -> list[Unit]:
