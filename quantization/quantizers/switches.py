@@ -8,7 +8,7 @@ from typing import Any, Iterator
 import torch
 from torch import nn
 
-from quantization.quantizers.backend import is_quantizer, named_quantizers
+from quantization.quantizers.backend import is_quantizer, named_quantizers, set_amax
 from quantization.quantizers.modules import QuantAdd
 
 
@@ -68,3 +68,17 @@ def amax_table(model: nn.Module) -> dict[str, Any]:
             continue
         table[f"{path}.{name}"] = float(amax) if amax.numel() == 1 else [float(amax.min()), float(amax.max())]
     return table
+
+
+def amax_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Amax of every quantizer that has one, by place."""
+    found = {f"{path}.{name}": quantizer.amax for path, name, _, quantizer in named_quantizers(model)}
+    return {place: amax.detach() for place, amax in found.items() if amax is not None}
+
+
+def set_amax_tensors(model: nn.Module, table: dict[str, torch.Tensor]) -> None:
+    """Give every quantizer what ``amax_tensors`` found at its place in a model with the same quantizers."""
+    device = next(model.parameters()).device
+    for path, name, _, quantizer in named_quantizers(model):
+        if f"{path}.{name}" in table:
+            set_amax(quantizer, table[f"{path}.{name}"].to(device))

@@ -96,8 +96,18 @@ def save(file: str, model: nn.Module, info: dict[str, Any]) -> None:
         KEY: info,
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
     }
+    write_pt(file, content)
+
+
+def write_pt(file: str, content: Any) -> None:
+    """``torch.save``; the file appears complete or not at all.
+
+    Raises:
+        UserError: it cannot be written; torch says RuntimeError where the disk is full.
+    """
     with atomic_write(file) as temporary:
         try:
             torch.save(content, temporary)
-        except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror})") from error
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0][:120]
+            raise UserError(f"{file} cannot be written ({reason}): make room, or choose another place") from error
