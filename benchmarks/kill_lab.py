@@ -18,7 +18,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [".", str(HERE)]
 
 from quantization.errors import run_main
+from quantization.options import QatOptions
 from quantization.pictures import new_figure, save_figure
+from quantization.qat.trainer import learning_rate
 from quantization.upstream import checkout
 
 checkout.install_shims()
@@ -43,7 +45,7 @@ class Lab:
     """
 
     def __init__(self, folder: Path, data: Path, epochs: int = 2, steps: int = 6, more: Sequence[str] = ()) -> None:
-        self.folder, self.epochs, self.steps = folder.resolve(), epochs, steps
+        self.folder, self.data, self.epochs, self.steps = folder.resolve(), data, epochs, steps
         self.weight = self.folder / "tiny.pt"
         if not self.weight.is_file():
             model = random_net(str(HERE / "tiny.yaml"), 3)
@@ -51,7 +53,7 @@ class Lab:
         self.options = [
             *("--cocodir", str(data), "--imgsz", "64", "--batch-size", "4", "--calib-batches", "2", "--square"),
             *("--device", "cpu", "--workers", "1", "--epochs", str(epochs), "--iters", str(steps), "--eval-ptq"),
-            *("--backend", "native", "--eval-origin", "--confidence", "0.01", "--calib-method", "mse", *more),
+            *("--backend", "native", "--eval-origin", "--calib-method", "mse", *more),
         ]
 
     def start(self, run: str, more: Sequence[str] = (), hook: Hook | None = None, options: bool = True) -> int:
@@ -97,35 +99,46 @@ class Lab:
 
     @staticmethod
     def _count(file: str) -> None:
-        """Every step of QAT appends its number, from 0, to ``file``; a new process appends an empty line."""
-        from quantization.qat import trainer
+        """Every step of QAT appends its learning rate, which tells which one it is; a new process an empty line."""
+        from quantization.qat.trainer import Trainer
 
         handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.write(handle, b"\n")
-        original = trainer.learning_rate
+        original = Trainer.step
 
-        def learning_rate(progress: float, highest: float, schedule: str) -> float:
-            os.write(handle, f"{progress:.6f} ".encode())
-            return original(progress, highest, schedule)
+        def step(self: Any, images: Any, lr: float, targets: Any = None) -> Any:
+            os.write(handle, f"{lr!r} ".encode())
+            return original(self, images, lr, targets)
 
-        trainer.learning_rate = learning_rate
+        Trainer.step = step  # type: ignore[method-assign]  # in this process, which was forked for one run
 
     def redone(self, run: str) -> int:
         """The most steps of QAT that one attempt did again."""
-        total, furthest, most = self.epochs * self.steps, -1, 0
+        options, total = QatOptions(), self.epochs * self.steps
+        numbers = {learning_rate(step / total, options.lr, options.schedule): step for step in range(total)}
+        assert len(numbers) == total  # no two steps have the same rate
+        furthest, most = -1, 0
         for line in (self.folder / f"{run}.steps").read_text().splitlines():
-            numbers = [round(float(word) * total) for word in line.split()]
-            if numbers:
-                most = max(most, furthest + 1 - numbers[0])
-                furthest = max(furthest, *numbers)
+            done = [numbers[float(word)] for word in line.split()]
+            if done:
+                most = max(most, furthest + 1 - done[0])
+                furthest = max(furthest, *done)
         return most
 
-    def run(self, run: str, more: Sequence[str] = (), hook: Hook | None = None, options: bool = True) -> tuple[int, str]:
+    def run(
+        self, run: str, more: Sequence[str] = (), hook: Hook | None = None, options: bool = True
+    ) -> tuple[int, str]:
         """``start`` and wait: the exit code (minus the signal's number) and the log of this attempt."""
         log = self.folder / f"{run}.log"
         before = log.stat().st_size if log.exists() else 0
         code = exit_code(os.waitpid(self.start(run, more, hook, options), 0)[1])
         return code, log.read_bytes()[before:].decode(errors="replace")
+
+    @staticmethod
+    def kill(number: int, signal: int) -> int:
+        """Send a signal and wait for the end: the exit code."""
+        os.kill(number, signal)
+        return exit_code(os.waitpid(number, 0)[1])
 
     def left(self, run: str) -> list[str]:
         """Files in a run's folder that are no results."""

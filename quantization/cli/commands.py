@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from quantization import __version__
 from quantization.calibration.equalization import BATCHES
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
-from quantization.cli.resume import begin, inputs_of, is_done, load_own, own_files, plain_record, resume_hint
+from quantization.cli.resume import begin, inputs_of, is_done, own_checkpoints, own_files, plain_record, resume_hint
 from quantization.data.images import Dataset, Loader, open_dataset
 from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, pick_device, training_sample
 from quantization.errors import NotWritten, UserError
@@ -110,6 +110,7 @@ class _Quantization:
         facts = {**versions(), "quantizer backend": initialize(options.run.backend)}
         self.state = begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
         self.run_id = self.state.facts["run"]
+        self.kept = own_checkpoints(options, self.state, name)
         self.summary = Summary(
             options.summary, plain_record(options), versions(), self.run_id, self.state.facts.get("summary")
         )
@@ -218,9 +219,7 @@ class _Quantization:
         teacher = copy.deepcopy(self.model) if options.qat else None
         insert_quantizers(self.model, self.placement, options.placement.exporter)
         set_amax_tensors(self.model, state.tensors["amax"])
-        if Path(options.ptq).exists() or options.max_drop is not None:
-            load_own(options.ptq, state, self.name)
-        else:
+        if not Path(options.ptq).exists():
             checkpoint.save(options.ptq, self.model, written.content())
             LOG.info("PTQ checkpoint: %s was gone, and is written again", options.ptq)
         restore_generators(state.tensors["random"])
@@ -237,9 +236,8 @@ class _Quantization:
             self.summary,
             lambda label: self.measure(self.model, label),
             self.state,
+            self.kept,
         )
-        if run.best is not None:
-            run.kept = load_own(options.qat, self.state, self.name)
         loader = Loader(
             self.dataset.train,
             (images.imgsz, images.imgsz),

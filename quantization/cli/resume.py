@@ -181,17 +181,31 @@ def resume_hint(name: str, options: QuantizeCommand) -> str:
     return f"; go on with: python scripts/qat-{name}.py {' '.join(map(shlex.quote, words))}"
 
 
-def load_own(file: str, state: RunState, name: str) -> tuple[torch.nn.Module, CheckpointRecord]:
-    """A checkpoint that the run in ``state`` has written, on the CPU.
+def own_checkpoints(
+    options: QuantizeCommand, state: RunState, name: str
+) -> tuple[torch.nn.Module, CheckpointRecord] | None:
+    """Check that what a resumed run has written is its own; the best epoch of its QAT so far, on the CPU.
 
     Raises:
-        UserError: it is missing, or another run's.
+        UserError: a checkpoint is missing, or another run's.
     """
-    model, content = checkpoint.load(file, torch.device("cpu"), name)
-    found = read_record(content, file)
-    if found is None or found.run != state.facts["run"]:
+    if state.stage == "started":
+        return None
+    if Path(options.ptq).exists() or options.max_drop is not None:  # else it is written again
+        _own_checkpoint(options.ptq, state, name)
+    if options.qat is None or state.facts.get("qat", {}).get("best") is None:
+        return None
+    return _own_checkpoint(options.qat, state, name)
+
+
+def _own_checkpoint(file: str, state: RunState, name: str) -> tuple[torch.nn.Module, CheckpointRecord]:
+    model, found = None, None
+    if Path(file).is_file():
+        model, content = checkpoint.load(file, torch.device("cpu"), name)
+        found = read_record(content, file)
+    if model is None or found is None or found.run != state.facts["run"]:
         raise UserError(
-            f"--resume: {file} is not of run {state.facts['run']}, whose state is {state.file}: put its own back, or start "
-            "anew with --restart"
+            f"--resume: {file} of run {state.facts['run']} is missing, or another run's: put it back, or start anew with "
+            "--restart"
         )
     return model, found
