@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import random
 import time
 from pathlib import Path
@@ -103,7 +102,9 @@ def read_state(file: str, minutes: float = 10.0) -> RunState | None:
         facts, tensors = json.loads(content["facts"]), content["tensors"]
         if facts["stage"] not in STAGES or not isinstance(tensors, dict):
             raise KeyError("stage")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # the unpickler raises whatever a damaged file makes it meet
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise UserError(f"{file} is not the state of a run ({reason}): give --restart to discard it") from error
     return RunState(file, minutes, facts, tensors)

@@ -103,11 +103,12 @@ def write_pt(file: str, content: Any) -> None:
     """``torch.save``; the file appears complete or not at all.
 
     Raises:
-        UserError: it cannot be written; torch says RuntimeError where the disk is full.
+        UserError: it cannot be written.
     """
-    with atomic_write(file) as temporary:
+    with atomic_write(file) as temporary, open(temporary, "wb") as handle:
         try:
-            torch.save(content, temporary)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0][:120]
-            raise UserError(f"{file} cannot be written ({reason}): make room, or choose another place") from error
+            torch.save(content, handle)
+        except RuntimeError as error:  # torch's own, raised while it handles what the system said: a full disk, say
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise UserError(f"{file} cannot be written ({str(error).splitlines()[0][:120]})") from error

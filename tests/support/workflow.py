@@ -29,6 +29,6 @@ def run_python(folder: Path, *arguments: object, code: int = 0) -> subprocess.Co
     return done
 
 
-def run_task(checkout: Path, *arguments: object) -> Any:
-    """The result of a task of ``checkout_tasks.py``, run in a checkout."""
-    return json.loads(run_python(checkout, TASKS, *arguments).stdout.strip().splitlines()[-1])
+def run_task(checkout: Path, *arguments: object, script: Path = TASKS) -> Any:
+    """The result of a task of ``checkout_tasks.py``, or of another script that prints JSON, run in a checkout."""
+    return json.loads(run_python(checkout, script, *arguments).stdout.strip().splitlines()[-1])
