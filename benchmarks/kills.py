@@ -22,7 +22,7 @@ SIGNALS = {"SIGKILL": (9, -9), "SIGTERM": (15, 143), "SIGINT": (2, 130)}  # numb
 
 
 def worker(data: Path, folder: Path, kills: int, minutes: float) -> None:
-    """All kills, in a checkout; prints the table."""
+    """All kills, in a checkout; prints the table. Kept long: one loop and the counts that it keeps."""
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     from kill_lab import Lab, differences, wait
 
@@ -108,7 +108,8 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, type=Path, metavar=("DATA", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(*options.worker, options.kills, options.minutes)
+        data, runs = options.worker
+        worker(data, runs, options.kills, options.minutes)
         return
     from checkouts import install_bundle, make_checkout
     from shapes import draw_dataset

@@ -102,6 +102,6 @@ class TestCheckWritable:
 
     def test_refuses_a_file_in_the_folders_place(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        with pytest.raises(UserError, match="--ptq .*cannot be written"):
+        with pytest.raises(UserError, match=r"--ptq .*cannot be written"):
             check_writable(tmp_path / "file" / "a" / "b.pt", "--ptq")
         assert [path.name for path in tmp_path.iterdir()] == ["file"]

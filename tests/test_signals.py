@@ -61,5 +61,5 @@ def test_while_modules_are_imported(tmp_path: Path, number: int, code: int) -> N
     )
     assert process.stdout is not None and process.stdout.readline() == "importing\n"
     process.send_signal(number)
-    output, error = process.communicate()
+    _, error = process.communicate()
     assert (process.returncode, error) == (code, f"stopped by {signal.Signals(number).name}\n")

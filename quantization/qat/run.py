@@ -34,7 +34,7 @@ def picture_file(summary: str) -> str:
     return str(Path(summary).with_suffix(".png"))
 
 
-def task_loss(name: str, model: nn.Module, images: Sequence[str], weight: float | None, imgsz: int) -> TaskLoss | None:
+def task_loss(name: str, model: Any, images: Sequence[str], weight: float | None, imgsz: int) -> TaskLoss | None:
     """Upstream's own loss as a term of QAT's; None where it is not wanted, or not possible and not asked for.
 
     Args:

@@ -71,7 +71,7 @@ class Trainer:
         task: the loss against labels; None: there is none.
     """
 
-    def __init__(self, model: nn.Module, teacher: nn.Module, options: QatOptions, task: TaskLoss | None = None) -> None:
+    def __init__(self, model: Any, teacher: Any, options: QatOptions, task: TaskLoss | None = None) -> None:
         self.model, self.teacher, self.options = model, teacher.eval().requires_grad_(False), options
         self.device = next(model.parameters()).device
         self.amp = AMP_TYPES[options.amp] if self.device.type == "cuda" else None

@@ -136,12 +136,12 @@ def test_positions_in_the_data_are_those_of_the_uninterrupted_run() -> None:
         passes, expected = 0, {}
         for epoch in range(3):
             for step in range(5):
-                if step and step % batches == 0 or (not step and epoch):
+                if (step and step % batches == 0) or (not step and epoch):
                     passes += 1
                 expected[epoch, step] = (passes, step % batches)
         found = {key: Progress(*key).data_position(5, batches) for key in expected}
         assert found == expected
-        assert Progress(1, 5).data_position(5, batches) == expected[2, 0]  # an epoch's steps are done, not its evaluation
+        assert Progress(1, 5).data_position(5, batches) == expected[2, 0]
 
 
 def test_a_loader_goes_on_in_the_middle_of_a_pass(tmp_path: Path) -> None:
@@ -184,7 +184,8 @@ def test_damaged_and_foreign_states_are_refused(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(UserError, match="--restart to discard it"):
             read_state(str(file))
-    for other in ([1], {"a": 1}, {"format": 99}, {"format": 1, "facts": "{}", "tensors": {}}, {"model": nn.Linear(1, 1)}):
+    empty = {"format": 1, "facts": "{}", "tensors": {}}
+    for other in ([1], {"a": 1}, {"format": 99}, empty, {"model": nn.Linear(1, 1)}):
         torch.save(other, str(file))
         with pytest.raises(UserError, match="--restart to discard it"):
             read_state(str(file))

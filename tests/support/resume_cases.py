@@ -28,7 +28,8 @@ def signal_at(owner: str, name: str, call: int, number: int, after: bool = False
         module, _, attribute = owner.partition(":")
         place: Any = importlib.import_module(module)
         place = getattr(place, attribute) if attribute else place
-        original, calls = getattr(place, name), []
+        original = getattr(place, name)
+        calls: list[None] = []
 
         def function(*arguments: Any, **keywords: Any) -> Any:
             calls.append(None)
@@ -50,11 +51,12 @@ def full_disk(ending: str, until: int) -> Hook:
     def hook() -> None:
         from quantization import files
 
-        original, failures = os.replace, []
+        original = os.replace
+        failures: list[str] = []
 
         def replace(source: Any, target: Any) -> None:
             if str(target).endswith(ending) and len(failures) < until:
-                failures.append(target)
+                failures.append(str(target))
                 raise OSError(28, "No space left on device")
             original(source, target)
 
