@@ -1,10 +1,10 @@
-# `make demo` and `make test` work from nothing: they make .venv, install into it what requirements*.txt ask for, and go.
+# Every target works from a fresh clone: it creates .venv and installs the requirements first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DOT := $(shell command -v dot)
 
-# two workers of one thread each fit two cores; waiting threads that spin would slow each other down
+# two workers with one thread each fit two cores; spinning threads would slow each other down
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 JOBS ?= 2
@@ -14,11 +14,11 @@ JOBS ?= 2
 help:
 	@echo 'make demo   train a small yolov5, quantize it (PTQ, QAT), export it, print a table of mAP'
 	@echo 'make test   run the tests'
-	@echo 'make lint   run ruff and mypy'
-	@echo 'make venv   make .venv with everything that the others need'
+	@echo 'make lint   check with ruff and mypy'
+	@echo 'make venv   create .venv with all requirements'
 	@echo 'make clean  remove .venv, demo/ and caches'
-	@echo 'PYTHON=python3.X chooses the Python that .venv is made with, JOBS=N the number of test processes.'
-	@echo 'pip reads its usual settings, e.g. PIP_EXTRA_INDEX_URL for a CPU build of torch, which is a smaller download.'
+	@echo 'PYTHON=python3.X chooses the Python of .venv, JOBS=N the number of test processes.'
+	@echo 'pip reads its usual settings, such as PIP_EXTRA_INDEX_URL for the smaller CPU build of torch.'
 
 venv: $(BIN)/.requirements $(BIN)/.requirements-dev
 
@@ -28,9 +28,9 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory apt PACKAGE=python3-venv
 	$(PYTHON) -m venv --clear $(VENV)
 
-# a stamp per requirements file: pip runs again only when the file changed
+# one stamp per requirements file: pip runs again only after a change
 $(BIN)/.requirements: requirements.txt | $(BIN)/python
-	@echo 'installing requirements.txt into $(VENV): some minutes the first time'
+	@echo 'installing requirements.txt into $(VENV): a few minutes the first time'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
@@ -38,7 +38,7 @@ $(BIN)/.requirements-dev: requirements-dev.txt | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-# installs PACKAGE where that needs no password, else says how
+# installs PACKAGE if that needs no password; otherwise says how to
 .PHONY: apt
 apt:
 	@if [ "$$(id -u)" = 0 ]; then run=; elif sudo -n true 2>/dev/null; then run='sudo -n'; else run=none; fi; \
@@ -61,11 +61,12 @@ test: venv dot
 demo: $(BIN)/.requirements
 	$(BIN)/python benchmarks/demo.py
 
+# requirements-dev.txt has them for Python 3.10 and newer only
 lint: venv
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@if [ ! -x $(BIN)/ruff ]; then echo 'skipped: ruff and mypy need Python 3.10 or newer'; else \
+		set -ex; $(BIN)/ruff check .; $(BIN)/ruff format --check .; $(BIN)/mypy; \
+	fi
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,8 @@
 """Jobs of benchmarks/accuracy.py: commands with outputs, skipped where done, several jobs side by side.
 
 A job's results folder holds ``steps.json`` (which command made each output, how long it took) and, where a command
-failed, ``failed.json``. A step is done if the same command has made its output before, so that a second call of the
-benchmark goes on where the first one was stopped, and a changed option repeats what depends on it.
+failed, ``failed.json``. A step is done if the same command has already made its output: a second call of the benchmark
+continues where the first one stopped, and a changed option repeats what depends on it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from bundle import BUNDLE
 
 from quantization.errors import UserError
 from quantization.files import atomic_write
@@ -55,11 +54,13 @@ class Job(NamedTuple):
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that is complete or absent."""
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
 
 
 def read_json(path: Path, default: Any) -> Any:
+    """Content of a JSON file; ``default`` where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
 
 
@@ -160,8 +161,8 @@ class Workshop:
         return time.time() - start
 
     def plain(self, words: Sequence[str]) -> list[str]:
-        """A command without this machine's places: what it did is the same wherever the folders lie."""
-        places = ((str(self.work), "WORK"), (str(ROOT), "."), (sys.executable, "python"))
+        """A command without this machine's paths: it did the same wherever the folders are."""
+        places = ((str(self.work), "WORK"), (str(BUNDLE), "."), (sys.executable, "python"))
         return [functools.reduce(lambda text, place: text.replace(*place), places, word) for word in words]
 
     def steps_to_run(self, job: Job, wanted: set[str]) -> list[Step]:
@@ -215,7 +216,7 @@ class Workshop:
                 write_json(failed, {"step": step.name, "message": self.plain([str(error)])[0]})
             raise
 
-    def side_by_side(self, work: dict[str, Callable[[], None]]) -> list[str]:
+    def side_by_side(self, work: Mapping[str, Callable[[], None]]) -> list[str]:
         """Run callables, some at a time; those that fail do not stop the others.
 
         Returns:

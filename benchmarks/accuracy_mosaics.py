@@ -1,8 +1,8 @@
-"""Draw the images that upstream's training loader gives: mosaics, shifted, scaled, recoloured. Run in a checkout.
+"""Draw the images that upstream's training loader yields: mosaics, shifted, scaled, recoloured. Run in a checkout.
 
     python benchmarks/accuracy_mosaics.py yolov7 data/train2017.txt mosaics --imgsz 320 --count 500 --seed 0
 
-The published tool calibrates on them. Their settings here are those of upstream's own training from random weights:
+The published tool calibrates on such images. The settings are those of upstream's own training from random weights:
 yolov5's data/hyps/hyp.scratch-low.yaml and yolov7's data/hyp.scratch.p5.yaml (paste_in needs polygons: left out).
 OUT receives images/*.png (IMGSZ square) and train2017.txt.
 """
@@ -13,10 +13,9 @@ import argparse
 import os
 import random
 import shutil
-import sys
 from pathlib import Path
 
-sys.path.insert(0, os.getcwd())
+import bundle  # noqa: F401  # puts quantization on the import path
 
 AUGMENTATION = dict(
     hsv_h=0.015,
@@ -37,6 +36,7 @@ HYP = {
 
 
 def main() -> None:
+    """Draw the images that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("upstream", choices=tuple(HYP))
     parser.add_argument("list", metavar="LIST", type=Path, help="train2017.txt")

@@ -54,8 +54,8 @@ def unique(items: Iterable[Any]) -> list[Any]:
     return found
 
 
-def spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Mean, least, largest and standard deviation (of the sample; None for one value); None without values."""
+def spread(values: Sequence[float]) -> dict[str, float | None] | None:
+    """Mean, minimum, maximum and sample standard deviation (None for one value); None without values."""
     if not values:
         return None
     deviation = statistics.stdev(values) if len(values) > 1 else None
@@ -71,22 +71,15 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
 def collect(experiments: Sequence[Experiment], runs: Sequence[Run]) -> dict[str, Any]:
     """All figures by model, run and backend; drops in points of 100, against the same seed's float model in torch."""
     models: dict[str, Any] = {}
-    failed: list[dict[str, str]] = []
+    failed: list[dict[str, object]] = []
     for experiment in experiments:
         table = models.setdefault(experiment.model, {run.name: {"title": run.title, "backends": {}} for run in runs})
         base = read_json(experiment.results / "float" / "torch.json", None)
-        for run in ("train", *(run.name for run in runs)):
-            failure = read_json(experiment.results / run / "failed.json", None)
+        for name in ("train", *(run.name for run in runs)):
+            failure = read_json(experiment.results / name / "failed.json", None)
             if failure is not None:
-                failed.append(
-                    {
-                        "model": experiment.model,
-                        "seed": experiment.seed,
-                        "run": run,
-                        "step": failure["step"],
-                        "message": failure["message"],
-                    }
-                )
+                place = {"model": experiment.model, "seed": experiment.seed, "run": name}
+                failed.append({**place, "step": failure["step"], "message": failure["message"]})
         for run in runs:
             for backend in BACKENDS:
                 figures = read_json(experiment.results / run.name / f"{backend}.json", None)
@@ -115,21 +108,20 @@ def cell_text(cell: dict[str, Any] | None, seeds: int) -> str:
     return text if found["seeds"] == seeds else f"{text}, {found['seeds']} of {seeds} seeds"
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """The report for people."""
+def introduction(content: dict[str, Any]) -> list[str]:
+    """What was trained, evaluated and run on, as lines."""
     settings = content["settings"]
-    seeds = len(settings["seeds"])
     lines = [
         "# Accuracy on drawn shapes",
         "",
         "The images are synthetic: drawn shapes (benchmarks/shapes.py), not photographs. The figures compare ways of "
-        "quantizing with each other; they say nothing about a model's accuracy on COCO.",
+        "quantizing; they say nothing about accuracy on COCO.",
         "",
         f"Each model is trained by upstream's train.py from random weights, {settings['epochs']} epochs on "
         f"{settings['images']} images at {settings['imgsz']} pixels ({settings['classes']} classes, "
-        f"{settings['objects']} objects an image, difficulty {settings['difficulty']:g}, objects up to "
-        f"{settings['largest']:g} of the image). Seeds: {', '.join(map(str, settings['seeds']))}; a seed decides on "
-        "the images, the training and the calibration images (other bundles choose theirs as they do). mAP by "
+        f"{settings['objects']} objects per image, difficulty {settings['difficulty']:g}, objects up to "
+        f"{settings['largest']:g} of the image). Seeds: {', '.join(map(str, settings['seeds']))}; a seed determines "
+        "the images, the training and the calibration images (other bundles choose their own). mAP by "
         f"pycocotools on {settings['test_images']} images that neither training nor the choice of QAT's epoch has "
         f"seen, square, NMS at IoU {NMS_THRESHOLD:g}.",
         "",
@@ -141,6 +133,13 @@ def markdown(content: dict[str, Any]) -> str:
             + ", ".join(f"{name} {version}" for name, version in versions.items())
             + "."
         )
+    return lines
+
+
+def markdown(content: dict[str, Any]) -> str:
+    """The report for people."""
+    seeds = len(content["settings"]["seeds"])
+    lines = introduction(content)
     for model, table in content["models"].items():
         base = table["float"]["backends"].get("torch")
         lines += ["", f"## {model}", ""]
@@ -151,7 +150,7 @@ def markdown(content: dict[str, Any]) -> str:
         low, mean, high = (f"{100 * found[key]:.2f}" for key in ("min", "mean", "max"))
         lines += [
             f"Float: mAP@0.5:0.95 {mean} ({low} to {high}) in torch. Points lost against it, same seed: mean "
-            "(least to most).",
+            "(minimum to maximum).",
             "",
         ]
         shown = [backend for backend in BACKENDS if any(backend in row["backends"] for row in table.values())]

@@ -1,16 +1,16 @@
-"""What calibration costs: the search for the ranges, and the collection of histograms.
+r"""What calibration costs: the search for the ranges, and the collection of histograms.
 
     python benchmarks/calibration.py [--histograms 71] [--device cuda:0]
-    python benchmarks/calibration.py --upstream yolov7 --checkout path/to/yolov7 --net cfg/training/yolov7.yaml \\
+    python benchmarks/calibration.py --upstream yolov7 --checkout path/to/yolov7 --net cfg/training/yolov7.yaml \
         --batch-size 16 --device cuda:0
 
 The first form times the MSE search over all candidate ranges, against the same search as a loop over the candidates,
-which is what pytorch-quantization's histogram calibrator does: one fake quantization of the bin centres for each of the
-1,920 candidates. Both give the same amax.
+as pytorch-quantization's histogram calibrator does it: one fake quantization of the bin centres for each of the 1,920
+candidates. Both give the same amax.
 
-The second form times the collection of a net's histograms next to the float net's forward pass over the same images,
-and the choice of all its ranges; then the whole of a calibration by SQNR. The net has random weights and the images are
-noise. Ratios are of one run.
+The second form times the collection of a network's histograms next to the float network's forward pass over the same
+images, and the choice of all its ranges; then a whole calibration by SQNR. The network has random weights and the images
+are noise. Ratios are of one run.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import bundle  # noqa: F401  # puts quantization on the import path
+import torch
 from architectures import CLASSES, CONFIGURATIONS
 from random_net import quantized_copy, random_net
 from turns import machine, take_turns
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import torch
-
+from quantization.calibration import calibrate
 from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.histograms import HistogramCalibrator, compute_amax_all
 from quantization.calibration.range_search import FIRST_CANDIDATE, NUM_BINS
@@ -49,34 +47,34 @@ def loop_index(counts: torch.Tensor) -> int:
 
 
 def search(options: argparse.Namespace) -> None:
-    """The first form."""
+    """Print seconds of the search for all ranges at once and one candidate at a time."""
     generator = torch.Generator().manual_seed(0)
-    calibrators = {}
+    calibrators: dict[str, HistogramCalibrator] = {}
     for number in range(options.histograms):
         calibrators[str(number)] = HistogramCalibrator("mse")
         activations = torch.nn.functional.silu((1 + number % 7) * torch.randn(100_000, generator=generator))
         calibrators[str(number)].collect(activations.to(options.device))
-    compute_amax_all({"0": calibrators["0"]})  # the level boundaries, made once a process
+    compute_amax_all({"0": calibrators["0"]})  # the level boundaries, made once per process
     start = time.perf_counter()
-    amax = compute_amax_all(calibrators)
+    amax = compute_amax_all({**calibrators})
     vectorised = time.perf_counter() - start
-    start = time.perf_counter()
-    index = {name: loop_index(calibrator.counts) for name, calibrator in calibrators.items()}
+    equal, start = 0, time.perf_counter()
+    for name, calibrator in calibrators.items():
+        best = amax[name]
+        assert calibrator.counts is not None and best is not None  # it has collected
+        expected = (loop_index(calibrator.counts) + 0.5) * calibrator.range / NUM_BINS
+        equal += abs(float(best) - expected) < 1e-6
     loop = time.perf_counter() - start
-    equal = sum(
-        abs(float(amax[name]) - (index[name] + 0.5) * calibrators[name].range / NUM_BINS) < 1e-6 for name in calibrators
-    )
     print(f"torch {torch.__version__}, {options.device}, {options.histograms} histograms of {NUM_BINS} bins")
     print(f"vectorised {vectorised:.3f} s, loop {loop:.2f} s: ratio {loop / vectorised:.0f}; equal amax: {equal}")
 
 
 def collection(options: argparse.Namespace) -> None:
-    """The second form."""
+    """Print seconds of a calibration of one network, and of its parts."""
     os.chdir(options.checkout)
     from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(options.upstream, Path.cwd())
-    from quantization import quantize
     from quantization.upstream import model as upstream
 
     model = upstream.fuse(random_net(options.net, CLASSES)).to(options.device).eval()
@@ -84,7 +82,7 @@ def collection(options: argparse.Namespace) -> None:
     shape = (options.batch_size, 3, options.imgsz, options.imgsz)
     batches = [torch.rand(shape, device=options.device) for _ in range(options.batches)]
     choices: list[float] = []
-    choose = quantize.group_scales
+    choose = calibrate.group_scales
 
     def timed_choice(*arguments: Any) -> Any:
         begin = time.perf_counter()
@@ -97,7 +95,7 @@ def collection(options: argparse.Namespace) -> None:
             for images in batches:
                 model(images)
 
-    with mock.patch.object(quantize, "group_scales", timed_choice):
+    with mock.patch.object(calibrate, "group_scales", timed_choice):
         timings = take_turns(
             {"float": forward, "calibration": lambda: calibrate_model(student, batches)}, options.rounds
         )
@@ -114,6 +112,7 @@ def collection(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Run the form that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--histograms", type=int, default=71, help="71: yolov5s without shared scales")
     parser.add_argument("--device", default="cpu")
@@ -122,7 +121,7 @@ def main() -> None:
     parser.add_argument("--net", help="configuration file, relative to the checkout")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=25, help="25, as quantize takes by default")
+    parser.add_argument("--batches", type=int, default=25, help="25 is the default of quantize")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if options.net is None:

@@ -1,7 +1,7 @@
 """The whole workflow on a small real model: train yolov5n on drawn shapes, quantize it, export it, compare.
 
-Everything lands in demo/ beside this repository's README. Training is skipped when its weights are there already;
-remove demo/ to start from nothing.
+Everything is written to demo/ in this repository. Training is skipped if its weights exist already; remove demo/ to start
+from scratch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import subprocess
 import sys
 import time
 
-from checkouts import BUNDLE, HYP, install_bundle, make_checkout
+from bundle import BUNDLE
+from command_lines import flagged
+
+from checkouts import HYP, install_bundle, make_checkout
 from shapes import draw_dataset
 
 DEMO = BUNDLE / "demo"
@@ -23,7 +26,7 @@ WEIGHTS = DEMO / "float.pt"
 IMAGE_SIZE = 160
 EPOCHS = 12  # hyp-shapes.yaml is made for it
 
-# waiting OpenMP threads would otherwise spin and take the core from those that have work
+# otherwise waiting OpenMP threads spin and take cores from working ones
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": str(os.cpu_count() or 1),
@@ -58,40 +61,26 @@ def train() -> None:
     data = draw_dataset(DATA, train=1000, val=200, size=192, classes=6, objects=5, difficulty=0.3)
     print(data)
     step("Train yolov5n from random weights with upstream's train.py: some minutes")
-    run(
-        "-m",
-        "quantization.upstream",
-        "train.py",
-        "--data",
-        data,
-        "--cfg",
-        "models/yolov5n.yaml",
-        "--weights",
-        "",
-        "--hyp",
-        HYP,
-        "--img",
-        IMAGE_SIZE,
-        "--epochs",
-        EPOCHS,
-        "--batch-size",
-        16,
-        "--optimizer",
-        "AdamW",
-        "--noautoanchor",
-        "--noval",
-        "--noplots",
-        "--cache",
-        "--workers",
-        2,
-        "--device",
-        "cpu",
-        "--project",
-        DEMO / "train",
-        "--name",
-        "run",
-        "--exist-ok",
-    )
+    flags: dict[str, object] = {
+        "--data": data,
+        "--cfg": "models/yolov5n.yaml",
+        "--weights": "",
+        "--hyp": HYP,
+        "--img": IMAGE_SIZE,
+        "--epochs": EPOCHS,
+        "--batch-size": 16,
+        "--optimizer": "AdamW",
+        "--noautoanchor": None,
+        "--noval": None,
+        "--noplots": None,
+        "--cache": None,
+        "--workers": 2,
+        "--device": "cpu",
+        "--project": DEMO / "train",
+        "--name": "run",
+        "--exist-ok": None,
+    }
+    run("-m", "quantization.upstream", "train.py", *flagged(flags))
     shutil.copyfile(DEMO / "train" / "run" / "weights" / "best.pt", WEIGHTS)
 
 
@@ -100,28 +89,18 @@ def quantize() -> None:
     script = "scripts/qat-yolov5.py"
     common = ["--data", DATA / "data.yaml", "--imgsz", IMAGE_SIZE, "--square", "--device", "cpu", "--workers", 2]
     step("Quantize: calibrate (PTQ), then fine-tune (QAT)")
-    run(
-        script,
-        "quantize",
-        WEIGHTS,
-        "--ptq",
-        DEMO / "ptq.pt",
-        "--qat",
-        DEMO / "qat.pt",
-        "--eval-origin",
-        "--eval-ptq",
-        "--summary",
-        DEMO / "summary.json",
-        "--batch-size",
-        16,
-        "--calib-batches",
-        16,
-        "--epochs",
-        2,
-        "--iters",
-        30,
-        *common,
-    )
+    flags: dict[str, object] = {
+        "--ptq": DEMO / "ptq.pt",
+        "--qat": DEMO / "qat.pt",
+        "--eval-origin": None,
+        "--eval-ptq": None,
+        "--summary": DEMO / "summary.json",
+        "--batch-size": 16,
+        "--calib-batches": 16,
+        "--epochs": 2,
+        "--iters": 30,
+    }
+    run(script, "quantize", WEIGHTS, *flagged(flags), *common)
     step("Export to ONNX with QuantizeLinear and DequantizeLinear")
     run(script, "export", DEMO / "qat.pt", "--size", IMAGE_SIZE, "--save", DEMO / "qat.onnx", "--dynamic")
     step("Evaluate the ONNX with ONNX Runtime")
@@ -141,7 +120,7 @@ def main() -> None:
     start = time.time()
     DEMO.mkdir(exist_ok=True)
     if WEIGHTS.is_file():
-        print(f"{WEIGHTS} is there: training skipped (remove {DEMO} to start from nothing)")
+        print(f"{WEIGHTS} exists: training skipped (remove {DEMO} to start from scratch)")
         install_bundle(CHECKOUT)
     else:
         train()

@@ -1,6 +1,7 @@
-"""Write the ONNX files that benchmarks/engines.py builds: float, and Q/DQ in several placements. Needs torch.
+r"""Write the ONNX files that benchmarks/engines.py builds: float, and Q/DQ in several placements. Needs torch.
 
-Run it in a checkout that has the bundle: python /path/to/benchmarks/engine_models.py --cfg models/yolov5s.yaml --out DIR
+Run it in a checkout: python /path/to/benchmarks/engine_models.py --cfg models/yolov5s.yaml --name yolov5 \
+    --cocodir DATA --out DIR
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import contextlib
 import copy
 import json
 import logging
-import sys
 from pathlib import Path
+from typing import Any, Sequence
 from unittest import mock
 
-sys.path.insert(0, ".")
-
+import bundle  # noqa: F401  # puts quantization on the import path
 import numpy as np
 import torch
 from random_net import random_net
@@ -23,22 +23,24 @@ from torch import nn
 
 from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
-from quantization.cli.commands import pick_device
-from quantization.data.images import Loader, open_dataset
-from quantization.data.tensors import TensorLoader
+from quantization.data.dataset import open_dataset
+from quantization.data.images import Loader
+from quantization.data.tensors import TensorLoader, pick_device
 from quantization.errors import UserError, log_to_stdout, run_main
+from quantization.export import export
 from quantization.export.export import export_graph, export_onnx
+from quantization.options import PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement
-from quantization.quantizers.modules import QuantUpsample
-from quantization.quantizers.switches import shortcut_sums
+from quantization.quantizers.backend import named_quantizers
+from quantization.quantizers.modules import QuantAdd, QuantUpsample
 from quantization.upstream import checkpoint
 from quantization.upstream import model as upstream
 from quantization.upstream.checkout import UPSTREAMS, enter_checkout
 
 VARIANTS = {
     "rule": "the default: scale groups, both operands of sums, Upsample inputs, the head's largest shared input; stem float",
-    "no-rule": "every convolution but the head's, each with a scale of its own",
+    "no-rule": "every convolution but the head's, each with its own scale",
     "groups": "as rule, with the head's inputs in float and the stem in INT8",
     "stem-int8": "as rule, with the stem in INT8",
     "plain-silu": "as rule, with SiLU behind the float stem as upstream has it",
@@ -46,43 +48,65 @@ VARIANTS = {
     "head-shared": "as rule, with all of the head's shared inputs in INT8",
     "head-input": "as rule, with all of the head's inputs in INT8",
     "head-int8": "as rule, with the detect convolutions in INT8",
-    "shortcut": "as rule, with the shortcut operand of the sums alone",
-    "no-add": "as rule, with no operand of the sums",
+    "shortcut": "as rule, with only the shortcut operand of the sums quantized",
+    "no-add": "as rule, with no operand of the sums quantized",
     "no-upsample": "as rule, without the Upsample quantizers",
 }
 CALIBRATION_IMAGES = 64
-CLASSES = 80  # as COCO
+# variant to the operands of shortcut sums that it does without
+FLOAT_OPERANDS = {"shortcut": ("_input1_quantizer",), "no-add": ("_input0_quantizer", "_input1_quantizer")}
+CLASSES = 80  # as in COCO
 
 
-def place(model: nn.Module, variant: str) -> None:
+def place(model: Any, variant: str) -> None:
     """Insert quantizers in one of ``VARIANTS``."""
     head = "float" if variant == "groups" else variant[5:] if variant.startswith("head-") else "auto"
     stem = "int8" if variant in ("groups", "stem-int8") else "auto"
     rules = variant != "no-rule"
-    replace_to_quantization_module(model, choose_placement(model, (), head, stem, rules))
+    replace_to_quantization_module(model, choose_placement(model, PlacementOptions(head=head, stem=stem, rules=rules)))
     if rules:
         size = 2 * int(model.stride.max())
         quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export_graph(part, file, (size, size)))
 
 
 def leave_out(model: nn.Module, variant: str) -> None:
-    """Take the quantizers out again that a variant does without; in place of a shared one, it alone goes."""
-    for path in shortcut_sums(model):
-        addition = model.get_submodule(path)
-        if variant in ("shortcut", "no-add"):
-            addition._input1_quantizer.disable()
-        if variant == "no-add":
-            addition._input0_quantizer = copy.copy(addition._input0_quantizer)
-            addition._input0_quantizer.disable()
-    for module in model.modules():
-        if isinstance(module, QuantUpsample) and variant == "no-upsample":
-            module._input_quantizer = copy.copy(module._input_quantizer)
-            module._input_quantizer.disable()
+    """Disable the quantizers that a variant does without; a shared one stays enabled in its other places."""
+    for _, attribute, module, quantizer in list(named_quantizers(model)):
+        left_out = isinstance(module, QuantUpsample) and variant == "no-upsample"
+        if left_out or (isinstance(module, QuantAdd) and attribute in FLOAT_OPERANDS.get(variant, ())):
+            alone: Any = copy.copy(quantizer)
+            alone.disable()
+            setattr(module, attribute, alone)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cfg", help="net with random weights")
+def write_variant(base: Any, variant: str, images: TensorLoader, file: str, shape: tuple[int, int]) -> float:
+    """Quantize a copy of a float network as in one of ``VARIANTS`` and export it.
+
+    Args:
+        base: the float network.
+        variant: a key of ``VARIANTS``.
+        images: to calibrate on.
+        file: the ONNX to write.
+        shape: its batch, and the side of its images in pixels.
+
+    Returns:
+        The largest difference between ONNX Runtime and torch.
+    """
+    model = copy.deepcopy(base)
+    place(model, variant)
+    calibrate_model(model, images, "mse")
+    leave_out(model, variant)
+    plain = mock.patch.object(export, "respell_float_silu") if variant == "plain-silu" else contextlib.nullcontext()
+    with plain:
+        difference = export_onnx(model, file, (shape[1], shape[1]), shape[0]).largest
+    print(f"{file}: ONNX Runtime differs from torch by {difference:.3g}", flush=True)
+    return difference
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cfg", help="network with random weights")
     parser.add_argument("--weight", help="trained checkpoint instead of --cfg")
     parser.add_argument("--name", required=True, choices=sorted(UPSTREAMS), help="the upstream")
     parser.add_argument("--cocodir", required=True, help="data to calibrate on, COCO layout (benchmarks/shapes.py)")
@@ -91,7 +115,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--variants", nargs="+", choices=sorted(VARIANTS), default=["rule", "no-rule"])
     parser.add_argument("--device", default=None)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the ONNX files that the command line asks for, and models.json."""
+    options = build_parser().parse_args(arguments)
     if bool(options.cfg) == bool(options.weight):
         raise UserError("give either --cfg or --weight")
     log_to_stdout()
@@ -99,29 +128,18 @@ def main(arguments: list[str] | None = None) -> int:
     enter_checkout(options.name, Path.cwd())
     quantize.initialize("native")
     device = pick_device(options.device)
-    options.out.mkdir(parents=True, exist_ok=True)
+    out, size = options.out, (options.size, options.size)
+    out.mkdir(parents=True, exist_ok=True)
     if options.weight:
         base, _ = checkpoint.load(options.weight, device, options.name)
     else:
         base = upstream.fuse(random_net(options.cfg, CLASSES)).to(device)
-    loader = Loader(open_dataset(options.cocodir).train[:CALIBRATION_IMAGES], (options.size, options.size), 16)
-    np.save(options.out / "calib.npy", np.concatenate([batch.images for batch in loader]))
-    size, differences = (options.size, options.size), {}
-    differences["float"] = export_onnx(base, str(options.out / "float.onnx"), size, options.batch).largest
+    loader = Loader(open_dataset(options.cocodir).train[:CALIBRATION_IMAGES], size, 16)
+    np.save(out / "calib.npy", np.concatenate([batch.images for batch in loader]))
+    images, shape = TensorLoader(loader, device), (options.batch, options.size)
+    differences = {"float": export_onnx(base, str(out / "float.onnx"), size, options.batch).largest}
     for variant in options.variants:
-        model = copy.deepcopy(base)
-        place(model, variant)
-        calibrate_model(model, TensorLoader(loader, device), "mse", len(loader))
-        leave_out(model, variant)
-        file = str(options.out / f"{variant}.onnx")
-        respelled = (
-            mock.patch("quantization.export.respell_float_silu")
-            if variant == "plain-silu"
-            else contextlib.nullcontext()
-        )
-        with respelled:
-            differences[variant] = export_onnx(model, file, size, options.batch).largest
-        print(f"{file}: ONNX Runtime differs from torch by {differences[variant]:.3g}", flush=True)
+        differences[variant] = write_variant(base, variant, images, str(out / f"{variant}.onnx"), shape)
     facts: dict[str, object] = {
         "net": options.cfg or options.weight,
         "weights": "trained" if options.weight else "random",
@@ -130,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         "torch": torch.__version__,
         "onnxruntime_difference": differences,
     }
-    (options.out / "models.json").write_text(json.dumps(facts, indent=2))
+    (out / "models.json").write_text(json.dumps(facts, indent=2))
     return 0
 
 

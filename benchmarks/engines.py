@@ -1,6 +1,6 @@
 """The published benchmark: FP16, implicit PTQ, Q/DQ without rules and with rules, on one GPU. Needs TensorRT, no torch.
 
-``run`` builds the ONNX files of benchmarks/engine_models.py and times all engines of a net in one interleaved run;
+``run`` builds the ONNX files of benchmarks/engine_models.py and times all engines of a network in one interleaved run;
 ``report`` writes the table and the pictures. Example, for models in nets/yolov5s and nets/yolov7:
 
     python benchmarks/engines.py run nets/yolov5s nets/yolov7
@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any, Sequence
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from bundle import BUNDLE
+from command_lines import flagged
 
 from quantization.engine import cli as bench_cli
 from quantization.engine.timing_cache import TimingCache
@@ -24,7 +24,7 @@ from quantization.errors import UserError, run_main
 from quantization.files import atomic_write
 from quantization.inspector.layers import read_json
 
-SCRIPTS = ROOT / "scripts"
+SCRIPTS = BUNDLE / "scripts"
 TITLES = {
     "fp16": "FP16",
     "ptq": "implicit PTQ",
@@ -32,7 +32,7 @@ TITLES = {
     "rule": "Q/DQ with rules",
     "groups": "scale groups alone",
     "stem-int8": "rules, stem in INT8",
-    "plain-silu": "rules, SiLU of the stem as upstream's",
+    "plain-silu": "rules, SiLU of the stem as upstream writes it",
     "head-float": "rules, head's inputs in float",
     "head-shared": "rules, all shared inputs of the head in INT8",
     "head-input": "rules, all of the head's inputs in INT8",
@@ -45,7 +45,7 @@ ORDER = tuple(TITLES)
 
 
 def needed(net: Path, file: str, maker: str = "benchmarks/engine_models.py") -> Path:
-    """A file of a net's folder; a UserError that names its maker if it is missing."""
+    """A file of a network's folder; raises a UserError that names its maker if it is missing."""
     if not (net / file).is_file():
         raise UserError(f"{net} has no {file}: {maker} writes it")
     return net / file
@@ -63,30 +63,22 @@ def engines(net: Path, only: Sequence[str] | None) -> dict[str, str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Net by net, builds and then the timing, in this process: it loads TensorRT's kernels once. Plans are reused."""
+    """Per network, build and then time in this process, which loads TensorRT's kernels once. Plans are reused."""
     timings = TimingCache()
     for net in options.nets:
-        command = [
-            "--save-engine",
-            str(net / "plans"),
-            "--calib-images",
-            str(net / "calib.npy"),
-            "--calib-cache",
-            str(net / "float.calib"),
-            "--opt-level",
-            str(options.opt_level),
-            "--no-tf32",
-            "--rounds",
-            str(options.rounds),
-            "--duration",
-            str(options.duration),
-            "--json",
-            str(net / "bench.json"),
-            "--export-layer-info",
-            str(net / "{name}-layer.json"),
-            "--export-profile",
-            str(net / "{name}-profile.json"),
-        ]
+        flags: dict[str, object] = {
+            "--save-engine": net / "plans",
+            "--calib-images": net / "calib.npy",
+            "--calib-cache": net / "float.calib",
+            "--opt-level": options.opt_level,
+            "--no-tf32": None,
+            "--rounds": options.rounds,
+            "--duration": options.duration,
+            "--json": net / "bench.json",
+            "--export-layer-info": net / "{name}-layer.json",
+            "--export-profile": net / "{name}-profile.json",
+        }
+        command = flagged(flags)
         command += ["--build-only"] if options.build_only else []
         command += ["--tactics", options.tactics] if options.tactics else []
         for text in engines(net, options.engines).values():
@@ -96,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(net: Path) -> str:
-    """One net's figures as a Markdown table."""
+    """One network's figures as a Markdown table."""
     models = read_json(needed(net, "models.json"))
     content: dict[str, Any] = read_json(needed(net, "bench.json", "the run command"))
     figures = {engine["name"]: engine for engine in content["engines"] if "qps" in engine}
@@ -120,7 +112,7 @@ def table(net: Path) -> str:
 
 
 def draw_net(net: Path, out: Path) -> None:
-    """A drawing of each engine of a net, and a page that compares each Q/DQ engine with implicit PTQ."""
+    """A drawing of each engine of a network, and a page that compares each Q/DQ engine with implicit PTQ."""
 
     def draw(output: str, *flags: str) -> None:
         subprocess.run(
@@ -139,7 +131,7 @@ def draw_net(net: Path, out: Path) -> None:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Tables to engines.md, then drawings and comparisons of every net."""
+    """Tables to engines.md, then drawings and comparisons of every network."""
     options.out.mkdir(parents=True, exist_ok=True)
     with atomic_write(options.out / "engines.md") as temporary:
         Path(temporary).write_text("\n\n".join(table(net) for net in options.nets) + "\n")
@@ -149,6 +141,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
@@ -158,9 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner.add_argument("--opt-level", type=int, default=3, help="builder optimization level")
     runner.add_argument("--tactics", help="tactic sources, EDGE_MASK_CONVOLUTIONS|JIT_CONVOLUTIONS")
     runner.add_argument("--rounds", type=int, default=5)
-    runner.add_argument("--duration", type=float, default=2.0, help="seconds an engine and round")
+    runner.add_argument("--duration", type=float, default=2.0, help="seconds per engine and round")
     reporter = commands.add_parser("report", help="tables and pictures")
-    reporter.add_argument("--out", type=Path, default=ROOT / "imgs")
+    reporter.add_argument("--out", type=Path, default=BUNDLE / "imgs")
     for command in (runner, reporter):
         command.add_argument("nets", nargs="+", type=Path, help="folders of benchmarks/engine_models.py")
     options = parser.parse_args(arguments)

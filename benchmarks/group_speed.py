@@ -1,9 +1,9 @@
-"""Seconds for finding the scale groups, next to a matcher that scans all nodes for every question.
+"""Seconds to find the scale groups, next to a matcher that scans all nodes for every look-up.
 
     python benchmarks/group_speed.py --upstream yolov7 --checkout path/to/yolov7 --net cfg/training/yolov7x.yaml
 
-The published matcher walks a Q/DQ ONNX and looks each node's producer or consumers up by going through all nodes. Its
-cost is repeated here: for every Concat and MaxPool, which convolutions quantize the tensors around it?
+The published matcher walks a Q/DQ ONNX and finds each node's producer and consumers by going through all nodes. Its cost
+is reproduced here: for every Concat and MaxPool, which convolutions quantize the tensors around it?
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import argparse
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
+import bundle  # noqa: F401  # puts quantization on the import path
 from architectures import CLASSES, CONFIGURATIONS
 from random_net import random_net
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from quantization.calibration.calibrate import calibrate_model
+from quantization.onnx_graph.graph import OnnxGraph
 from quantization.placement.insert import replace_to_quantization_module
+from quantization.placement.scale_groups import find_marked_classes
+from quantization.upstream.checkout import enter_checkout
 
 
 class Scanner:
@@ -34,6 +35,7 @@ class Scanner:
         self.nodes, self.visits = list(nodes), 0
 
     def producer(self, name: str) -> Any:
+        """The node that writes a tensor; None for an input or a constant."""
         for node in self.nodes:
             self.visits += 1
             if name in node.output:
@@ -41,6 +43,7 @@ class Scanner:
         return None
 
     def consumers(self, name: str) -> list[Any]:
+        """The nodes that read a tensor."""
         self.visits += len(self.nodes)
         return [node for node in self.nodes if name in node.input]
 
@@ -72,6 +75,7 @@ def scan_pairs(scanner: Scanner) -> list[tuple[str, str]]:
 
 
 def median_seconds(action: Callable[[], object], rounds: int = 5) -> float:
+    """Median duration of a call."""
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -80,46 +84,51 @@ def median_seconds(action: Callable[[], object], rounds: int = 5) -> float:
     return statistics.median(times)
 
 
+def write_graphs(net: str, folder: str) -> tuple[str, str]:
+    """Write a network's marked ONNX, from which groups are found, and its Q/DQ ONNX; the two files."""
+    import torch
+
+    from quantization import quantize
+    from quantization.export import export
+    from quantization.placement.scale_groups import find_scale_groups
+    from quantization.upstream import model as upstream
+
+    model = upstream.fuse(random_net(net, CLASSES))
+    size = 2 * int(model.stride.max())
+    quantize.initialize("native")
+    replace_to_quantization_module(model)
+    marked, quantized = os.path.join(folder, "marked.onnx"), os.path.join(folder, "quantized.onnx")
+
+    def write(part: Any, file: str) -> None:
+        export.export_graph(part, file, (size, size))
+        shutil.copyfile(file, marked)
+
+    find_scale_groups(model, write)
+    calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
+    export.export_onnx(model, quantized, (size, size))
+    return marked, quantized
+
+
 def main() -> None:
+    """Print the figures of one network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=sorted(CONFIGURATIONS), required=True)
     parser.add_argument("--checkout", type=Path, required=True)
     parser.add_argument("--net", required=True, help="configuration file, relative to the checkout")
     options = parser.parse_args()
     os.chdir(options.checkout)
-    from quantization.upstream.checkout import enter_checkout
-
     enter_checkout(options.upstream, Path.cwd())
     import onnx
-    import torch
 
-    from quantization import quantize
-    from quantization.export import export
-    from quantization.onnx_graph.graph import OnnxGraph
-    from quantization.placement import scale_groups as rules
-    from quantization.upstream import model as upstream
-
-    model = upstream.fuse(random_net(options.net, CLASSES))
-    size = 2 * int(model.stride.max())
-    quantize.initialize("native")
-    replace_to_quantization_module(model)
     with tempfile.TemporaryDirectory() as folder:
-        marked_file, quantized_file = os.path.join(folder, "marked.onnx"), os.path.join(folder, "quantized.onnx")
-
-        def write(part: Any, file: str) -> None:
-            export.export_graph(part, file, (size, size))
-            shutil.copyfile(file, marked_file)
-
-        rules.find_scale_groups(model, write)
-        calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
-        export.export_onnx(model, quantized_file, (size, size))
+        marked_file, quantized_file = write_graphs(options.net, folder)
         reading = median_seconds(lambda: onnx.load(marked_file), 3)
         marked, quantized = onnx.load(marked_file), onnx.load(quantized_file)
-    groups = rules.find_marked_classes(OnnxGraph(marked))
+    groups = find_marked_classes(OnnxGraph(marked))
     scanner = Scanner(quantized.graph.node)
     pairs = scan_pairs(scanner)
     visits = scanner.visits
-    finding = median_seconds(lambda: rules.find_marked_classes(OnnxGraph(marked)))
+    finding = median_seconds(lambda: find_marked_classes(OnnxGraph(marked)))
     scanning = median_seconds(lambda: scan_pairs(Scanner(quantized.graph.node)), 3)
     print(
         f"\n{options.net}: marked graph of {len(marked.graph.node)} nodes, Q/DQ graph of {len(quantized.graph.node)}\n"

@@ -1,10 +1,10 @@
-"""A QAT step next to a step of plain float training of the same net, in one run.
+"""A QAT step next to a step of plain float training of the same network, in one run.
 
     python benchmarks/qat_step.py --upstream yolov5 --checkout path/to/yolov5 --net models/yolov5s.yaml --batch-size 16
 
-Float training is upstream's net in train mode with upstream's ComputeLoss and the same optimizer, on the same images,
-batch and precision. The net has random weights and the images are noise: neither time nor memory depends on them.
-Memory counts all that lives while the steps run; each side runs alone for it, in a process of its own.
+Float training is upstream's network in train mode with upstream's ComputeLoss and the same optimizer, with the same
+images, batch size and precision. Weights are random and the images are noise: neither time nor memory depends on them.
+Memory is everything allocated while the steps run; for it, each side runs alone in its own process.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any, Callable, Tuple
 
+import bundle  # noqa: F401  # puts quantization on the import path
 from architectures import CLASSES, CONFIGURATIONS
 from random_net import quantized_copy, random_net
 from turns import Timing, machine, take_turns
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from quantization.calibration.calibrate import calibrate_model
 from quantization.upstream.loss import detection_loss
@@ -67,7 +66,7 @@ def float_training(options: argparse.Namespace, net: Any, images: Any) -> Side:
 
 
 def random_labels(images: Any) -> Any:
-    """Image, class, x, y, w, h of ``OBJECTS`` objects an image."""
+    """Image, class, x, y, w, h of ``OBJECTS`` objects per image."""
     import torch
 
     labels = torch.rand(len(images) * OBJECTS, 6)
@@ -79,8 +78,9 @@ def random_labels(images: Any) -> Any:
 
 def qat(options: argparse.Namespace, net: Any, images: Any) -> Side:
     """The step of the quantize command."""
+    from quantization.options import QatOptions
     from quantization.qat.losses import TaskLoss
-    from quantization.qat.trainer import FinetuneOptions, Trainer
+    from quantization.qat.trainer import Trainer
     from quantization.upstream import model as upstream
 
     teacher = upstream.fuse(net).to(images.device).eval()
@@ -94,7 +94,7 @@ def qat(options: argparse.Namespace, net: Any, images: Any) -> Side:
     trainer = Trainer(
         student,
         teacher,
-        FinetuneOptions(
+        QatOptions(
             amp=options.amp,
             loss=options.loss,
             head_weight=options.head_weight,
@@ -131,7 +131,8 @@ def peak_memory(side: str) -> float:
     return float(json.loads(done.stdout.splitlines()[-1])[side])
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=sorted(CONFIGURATIONS), required=True)
     parser.add_argument("--checkout", type=Path, required=True)
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--repeats", type=int, default=5, help="steps in a turn")
+    parser.add_argument("--repeats", type=int, default=5, help="steps per turn")
     for flag, kind, default in (
         ("--amp", str, "fp16"),
         ("--loss", str, "normalised"),
@@ -151,7 +152,12 @@ def main() -> None:
         parser.add_argument(flag, type=kind, default=default, help="as for quantize")
     parser.add_argument("--learn-scales", action="store_true", help="as for quantize")
     parser.add_argument("--only", choices=SIDES, help="one side alone; prints its peak memory as JSON")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Time both sides and print the ratios."""
+    options = build_parser().parse_args()
     start = Path.cwd()
     os.chdir(options.checkout)
     from quantization.upstream.checkout import enter_checkout

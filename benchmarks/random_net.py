@@ -1,4 +1,4 @@
-"""Nets of an upstream with random weights, for what depends on the structure alone. Runs in a checkout."""
+"""Upstream's networks with random weights, for figures that depend on the structure alone. Runs in a checkout."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def random_net(cfg: str, classes: int, seed: int = 0) -> Any:
-    """An unfused net with random weights, BatchNorm statistics, biases and implicit knowledge.
+    """An unfused network with random weights, BatchNorm statistics, biases and implicit knowledge.
 
-    Equal biases would be merged by the exporter, which no trained net shows.
+    The exporter would merge equal biases, as it never does in a trained network.
 
     Args:
         cfg: configuration file, relative to the checkout.
         classes: number of classes.
-        seed: of torch's generator.
+        seed: for torch's generator.
     """
     import torch
     from models.yolo import Model
@@ -22,6 +22,7 @@ def random_net(cfg: str, classes: int, seed: int = 0) -> Any:
     model = Model(cfg, ch=3, nc=classes)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None  # upstream's all track them
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.uniform_(module.bias, -0.5, 0.5)
             torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
@@ -33,7 +34,7 @@ def random_net(cfg: str, classes: int, seed: int = 0) -> Any:
 
 
 def quantized_copy(model: Any) -> Any:
-    """A copy of a float net, quantized as the quantize command does by default, with shared scales; not calibrated.
+    """A copy of a float network, quantized as by the quantize command's defaults, with shared scales; not calibrated.
 
     Args:
         model: fused; on any device.

@@ -17,16 +17,16 @@ import contextlib
 import io
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import bundle  # noqa: F401  # puts quantization on the import path
 
-from quantization.data.tensors import TensorLoader
-from quantization.quantize import equalize_channels, insert_and_calibrate
-from quantization.upstream.predictor import torch_predictor
+from quantization.cli.options import SensitiveCommand
+from quantization.cli.parser import parse
+from quantization.errors import run_main
+from quantization.upstream.checkout import enter_checkout
 
 
 def sweep(model: Any, units: Sequence[Any], evaluate: Callable[[], Any], alone: bool) -> list[float]:
@@ -51,52 +51,82 @@ def sweep(model: Any, units: Sequence[Any], evaluate: Callable[[], Any], alone: 
     return [-cost for cost in costs] if alone else costs
 
 
-def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
+class Comparison:
+    """A quantized network, its units, and the images that both rankings look at.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        options: of the command sensitive.
+        bits: width of all quantizers; the ranges stay those of 8 bits.
+    """
+
+    def __init__(self, name: str, options: SensitiveCommand, bits: int) -> None:
+        from quantization.cli.commands import calibrate, prepare
+        from quantization.data.tensors import pick_device
+        from quantization.evaluation.network import open_checked
+        from quantization.placement.policy import choose_placement
+        from quantization.quantizers.backend import named_quantizers
+        from quantization.quantizers.switches import have_quantizers
+        from quantization.sensitivity.units import find_units
+        from quantization.upstream import checkpoint
+        from quantization.upstream.network import torch_network
+
+        self.name, self.options, self.device = name, options, pick_device(options.run.device)
+        self.model, _ = checkpoint.load(options.weight, self.device, name)
+        self.network = torch_network(name, self.model, options.weight, options.images)
+        self.dataset = open_checked(options.images, self.network, train=True).dataset
+        if not have_quantizers(self.model):
+            placement = choose_placement(self.model, options.placement)
+            prepare(self.model, self.dataset, options.images, options.calibration)
+            calibrate(self.model, self.dataset, placement, options)
+        for _, _, _, quantizer in named_quantizers(self.model):
+            vars(quantizer)["_num_bits"] = bits
+        self.files, self.units = self.dataset.val[: options.num_image], find_units(self.model)
+
+    def evaluator(self, files: list[str]) -> Callable[[], Any]:
+        """Measures the mAP over some of the validation images."""
+        from quantization.evaluation.network import make_evaluator
+        from quantization.upstream.predictor import torch_predictor
+
+        part = self.dataset.with_val(files)
+        made = make_evaluator(self.options.images, self.network, part)
+        return lambda: made(torch_predictor(self.model), "", quiet=True)
+
+    def by_sqnr(self, probes: int) -> tuple[list[float], float]:
+        """Error energy of each unit, and seconds."""
+        from quantization.data.images import Loader
+        from quantization.data.tensors import TensorLoader
+        from quantization.sensitivity.first_order import Probes, measure
+
+        images = self.options.images
+        loader = Loader(self.files, (images.imgsz, images.imgsz), images.batch_size, images.workers)
+        warm_up = Loader(self.files[: images.batch_size], loader.size, images.batch_size)
+        measure(self.model, self.units, TensorLoader(warm_up, self.device))
+        started = time.perf_counter()
+        errors = measure(self.model, self.units, TensorLoader(loader, self.device), Probes(probes, images.seed))
+        seconds = time.perf_counter() - started
+        energies = {id(error.unit): error.energy for error in errors}
+        return [energies[id(unit)] for unit in self.units], seconds
+
+    def by_map(self, files: list[str], alone: bool) -> tuple[list[float], float]:
+        """Points of mAP that each unit costs, and seconds."""
+        evaluate = self.evaluator(files)
+        evaluate()  # warm-up
+        started = time.perf_counter()
+        return sweep(self.model, self.units, evaluate, alone), time.perf_counter() - started
+
+
+def compare(comparison: Comparison, options: argparse.Namespace) -> dict[str, Any]:
     """Measure both; a dictionary of the figures."""
     from scipy.stats import spearmanr
 
-    from quantization.cli import commands
-    from quantization.data.images import Loader, open_dataset
-    from quantization.quantizers.backend import named_quantizers
-    from quantization.quantizers.switches import have_quantizers
-    from quantization.sensitivity import first_order as sqnr
-    from quantization.upstream import checkpoint
-    from quantization.upstream import model as upstream
+    from quantization.sensitivity.first_order import decibels
 
-    device = commands.pick_device(settings.device)
-    dataset = open_dataset(settings.cocodir, settings.data)
-    model, _ = checkpoint.load(settings.weight, device, options.upstream)
-    if not have_quantizers(model):
-        equalize_channels(model, dataset, settings)
-        insert_and_calibrate(model, dataset, settings)
-    for _, _, _, quantizer in named_quantizers(model):
-        quantizer._num_bits = options.bits
-    files = dataset.val[: settings.num_image]
-    units = sqnr.find_units(model)
-
-    def evaluator(part: list[str]) -> Callable[[], Any]:
-        dataset.val = part
-        made = commands.make_evaluator(
-            options.upstream, settings, dataset, upstream.class_count(model), int(model.stride.max())
-        )
-        return lambda: made(torch_predictor(model), "", quiet=True)
-
-    loader = Loader(files, (settings.imgsz, settings.imgsz), settings.batch_size, settings.workers)
-    warm_up = Loader(files[: settings.batch_size], loader.size, settings.batch_size)
-    sqnr.measure(model, units, TensorLoader(warm_up, device))
-    started = time.perf_counter()
-    errors = sqnr.measure(model, units, TensorLoader(loader, device), None, options.probes, settings.seed)
-    sqnr_seconds = time.perf_counter() - started
-    energies = {id(error.unit): error.energy for error in errors}
-    energy = [energies[id(unit)] for unit in units]
-
-    evaluate = evaluator(files)
-    evaluate()  # warm-up
-    started = time.perf_counter()
-    costs = sweep(model, units, evaluate, options.sweep == "alone")
-    sweep_seconds = time.perf_counter() - started
+    alone, files = options.sweep == "alone", comparison.files
+    energy, sqnr_seconds = comparison.by_sqnr(options.probes)
+    costs, sweep_seconds = comparison.by_map(files, alone)
     result = {
-        "units": len(units),
+        "units": len(comparison.units),
         "images": len(files),
         "bits": options.bits,
         "sweep": options.sweep,
@@ -106,38 +136,37 @@ def compare(options: argparse.Namespace, settings: argparse.Namespace) -> Any:
         "ratio": sweep_seconds / sqnr_seconds,
         "spearman": float(spearmanr(energy, costs).statistic),
         "table": [
-            {"modules": list(unit.modules), "sqnr_db": sqnr.decibels(value), "points": cost}
-            for unit, value, cost in zip(units, energy, costs)
+            {"modules": list(unit.modules), "sqnr_db": decibels(value), "points": cost}
+            for unit, value, cost in zip(comparison.units, energy, costs)
         ],
     }
     if options.halves:
-        first, second = (
-            sweep(model, units, evaluator(part), options.sweep == "alone") for part in (files[::2], files[1::2])
-        )
+        first, second = (comparison.by_map(part, alone)[0] for part in (files[::2], files[1::2]))
         result["spearman_of_halves"] = float(spearmanr(first, second).statistic)
     return result
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare the two rankings of the checkpoint that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", choices=("yolov5", "yolov7"), required=True)
     parser.add_argument("--checkout", type=Path, required=True, help="folder of the upstream's code")
     parser.add_argument("--sweep", choices=("left-in-float", "alone"), default="left-in-float")
-    parser.add_argument("--bits", type=int, default=8, help="width of all quantizers, with the scales of 8 bits' amax")
-    parser.add_argument("--probes", type=int, default=1, help="backward passes a batch")
-    parser.add_argument("--halves", action="store_true", help="how well the sweep agrees with itself (as long again)")
+    parser.add_argument("--bits", type=int, default=8, help="width of all quantizers, with the amax found for 8 bits")
+    parser.add_argument("--probes", type=int, default=1, help="backward passes per batch")
+    parser.add_argument(
+        "--halves", action="store_true", help="how well the sweep agrees with itself (takes as long again)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures and the table here")
     parser.add_argument("rest", nargs="+", metavar="-- ARGUMENT", help="arguments of the command sensitive")
-    options = parser.parse_args()
-    from quantization.cli import parser as cli
-    from quantization.upstream.checkout import enter_checkout
-
-    settings = cli.build_parser(options.upstream).parse_args(["sensitive", *options.rest])
-    settings.weight = os.path.abspath(settings.weight)
+    options = parser.parse_args(arguments)
+    words = [os.path.abspath(word) if os.path.exists(word) else word for word in options.rest]
+    _, settings = parse(options.upstream, ["sensitive", *words])
+    assert isinstance(settings, SensitiveCommand)
     output = options.json.resolve() if options.json else None
     enter_checkout(options.upstream, options.checkout.resolve())
     with contextlib.redirect_stdout(io.StringIO()):  # upstream reports its fusing
-        result = compare(options, settings)
+        result = compare(Comparison(options.upstream, settings, options.bits), options)
     for key, value in result.items():
         if key != "table":
             print(f"{key:18s} {value:.3g}" if isinstance(value, float) else f"{key:18s} {value}")
@@ -147,4 +176,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

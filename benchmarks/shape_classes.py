@@ -1,7 +1,8 @@
-"""The classes of the drawn data set: ten shapes times eight textures."""
+"""What the drawn data set shows: classes, ten shapes times eight textures, and the background behind them."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 SHAPES = ("disc", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "arrow", "bar")
@@ -114,3 +115,22 @@ def texture(cls: int, side: int, diameter: float, rng: np.random.Generator) -> n
     else:  # concentric
         wave = np.sin(np.sqrt(u * u + v * v))
     return np.clip(wave * 3 + 0.5, 0, 1)  # soft edges instead of aliased ones
+
+
+def background(rng: np.random.Generator, height: int, width: int, difficulty: float) -> np.ndarray:
+    """Gradient, blotches and distractor lines. Returns a float32 BGR image, (height, width, 3)."""
+    coarse = cv2.resize(rng.uniform(30, 225, (2, 2, 3)).astype(np.float32), (6, 6), interpolation=cv2.INTER_LINEAR)
+    coarse += rng.normal(0, 10 + 20 * difficulty, (6, 6, 3)).astype(np.float32)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    for _ in range(rng.poisson(16 * difficulty)):
+        ends = rng.uniform(0, 1, (2, 2)) * (width, height)
+        colour = rng.uniform(0, 255, 3).tolist()
+        thickness = int(rng.integers(1, 2 + max(1, max(height, width) // 100)))
+        if rng.random() < 0.7:
+            cv2.line(image, tuple(ends[0].astype(int).tolist()), tuple(ends[1].astype(int).tolist()), colour, thickness)
+        else:  # an open arc: curved like a disc's rim, but no object
+            radius = int(rng.uniform(0.05, 0.4) * max(height, width))
+            start = rng.uniform(0, 360)
+            centre = tuple(ends[0].astype(int).tolist())
+            cv2.ellipse(image, centre, (radius, radius), 0, start, start + rng.uniform(40, 150), colour, thickness)
+    return image

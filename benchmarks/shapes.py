@@ -1,4 +1,4 @@
-"""Draw a detection data set of textured shapes in COCO's layout, the same bytes for the same seed.
+"""Draw a detection data set of textured shapes in COCO's layout; the same seed gives the same bytes.
 
     python benchmarks/shapes.py OUT --train 200 --val 60 --size 320 --classes 6 --objects 6 --seed 0
 
@@ -10,9 +10,9 @@ OUT receives what both upstreams read:
     annotations/instances_val2017.json              category id = class index, image id = number of the file
     data.yaml
 
-A class is a pair of a shape and a texture; colours, positions and sizes tell nothing about it. Images differ in aspect
-ratio, so letterboxing matters. Objects overlap, but enough of each stays visible, and every object is labelled by the
-box around its visible pixels.
+A class is a pair of a shape and a texture; colours, positions and sizes say nothing about it. Images differ in aspect
+ratio, so letterboxing matters. Objects overlap, but enough of each stays visible; an object's label is the box around its
+visible pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import NamedTuple, Sequence
 
 import cv2
 import numpy as np
-from shape_classes import MAX_CLASSES, class_names, outline, texture
+from shape_classes import MAX_CLASSES, background, class_names, outline, texture
 
 SPLITS = ("train2017", "val2017")
 FIRST_ID = {"train2017": 1, "val2017": 500001}  # numbers of the files: the splits share none
@@ -54,25 +54,6 @@ class Labelled(NamedTuple):
     cls: int
     box: tuple[int, int, int, int]
     area: int
-
-
-def background(rng: np.random.Generator, height: int, width: int, difficulty: float) -> np.ndarray:
-    """Gradient, blotches and distractor lines. Returns a float32 BGR image, (height, width, 3)."""
-    coarse = cv2.resize(rng.uniform(30, 225, (2, 2, 3)).astype(np.float32), (6, 6), interpolation=cv2.INTER_LINEAR)
-    coarse += rng.normal(0, 10 + 20 * difficulty, (6, 6, 3)).astype(np.float32)
-    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    for _ in range(rng.poisson(16 * difficulty)):
-        ends = rng.uniform(0, 1, (2, 2)) * (width, height)
-        colour = rng.uniform(0, 255, 3).tolist()
-        thickness = int(rng.integers(1, 2 + max(1, max(height, width) // 100)))
-        if rng.random() < 0.7:
-            cv2.line(image, tuple(ends[0].astype(int).tolist()), tuple(ends[1].astype(int).tolist()), colour, thickness)
-        else:  # an open arc: curved like a disc's rim, but no object
-            radius = int(rng.uniform(0.05, 0.4) * max(height, width))
-            start = rng.uniform(0, 360)
-            centre = tuple(ends[0].astype(int).tolist())
-            cv2.ellipse(image, centre, (radius, radius), 0, start, start + rng.uniform(40, 150), colour, thickness)
-    return image
 
 
 def two_colours(rng: np.random.Generator, behind: np.ndarray, difficulty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +112,7 @@ class Canvas:
         else:
             return
 
-        behind = np.float32(cv2.mean(self.image[here])[:3])
+        behind = np.array(cv2.mean(self.image[here])[:3], np.float32)
         first, second = two_colours(rng, behind, settings.difficulty)
         blend = texture(cls, side, diameter, rng)[part][..., None]  # (h, w, 1), 0: first colour, 1: second
         shade = np.float32(rng.uniform(-18, 18)) * np.linspace(-1, 1, side, dtype=np.float32)  # light from one side
@@ -157,7 +138,8 @@ class Canvas:
         labels = []
         for number, cls in enumerate(self.classes, start=1):
             visible = (self.owner == number).astype(np.uint8)
-            labels.append(Labelled(cls, tuple(cv2.boundingRect(visible)), cv2.countNonZero(visible)))
+            x, y, width, height = cv2.boundingRect(visible)
+            labels.append(Labelled(cls, (x, y, width, height), cv2.countNonZero(visible)))
         return np.clip(self.image, 0, 255, out=self.image).astype(np.uint8), labels
 
 
@@ -188,7 +170,7 @@ def draw_image(settings: Settings, split: str, index: int) -> tuple[dict[str, ob
 
 def coco_annotations(drawn: Sequence[tuple[dict[str, object], list[Labelled]]], names: Sequence[str]) -> dict:
     """COCO's ``instances`` dictionary. Category ids are class indices, as upstream's --save-json writes them."""
-    annotations = []
+    annotations: list[dict[str, object]] = []
     for entry, labels in drawn:
         for cls, box, area in labels:
             # ids start at 1: pycocotools reads annotation id 0 as "no match"
@@ -219,18 +201,20 @@ def draw_dataset(
     workers: int | None = None,
     largest: float = 0.5,
 ) -> Path:
-    """Draw a data set.
+    """Draw a data set. Many parameters: those of the command line.
 
     Args:
         out: folder to write to; new or empty.
-        train, val: number of images in each split.
+        train: number of training images.
+        val: number of validation images.
         size: long side of the images in pixels.
         classes: 1 to ``MAX_CLASSES``.
         objects: mean number of objects per image.
         seed: the same seed gives the same files, whatever ``workers`` is.
         difficulty: 0 to 1.
         workers: processes (None: one per core).
-        largest: diameter of the largest objects, of ``size``; the smallest have 0.12 to 0.05, by ``difficulty``.
+        largest: diameter of the largest objects as a fraction of ``size``; the smallest have 0.12 to 0.05, depending on
+            ``difficulty``.
 
     Returns:
         The path of data.yaml.
@@ -238,19 +222,9 @@ def draw_dataset(
     Raises:
         ValueError: an argument is out of range, or ``out`` is not empty.
     """
-    out = Path(out).resolve()
-    if not 1 <= classes <= MAX_CLASSES:
-        raise ValueError(f"--classes {classes}: give 1 to {MAX_CLASSES}")
-    if size < 64 or train < 1 or val < 1 or objects < 1:
-        raise ValueError("--size must be at least 64, --train, --val and --objects at least 1")
-    if not 0 <= difficulty <= 1:
-        raise ValueError(f"--difficulty {difficulty}: give 0 to 1")
-    if not 0.15 <= largest <= 0.9:
-        raise ValueError(f"--largest {largest}: give 0.15 to 0.9")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not an empty folder: remove it or name another one")
-    settings = Settings(out, size, classes, objects, seed, difficulty, largest)
-    names = class_names(classes)
+    settings = Settings(Path(out).resolve(), size, classes, objects, seed, difficulty, largest)
+    check(settings, train, val)
+    out, names = settings.out, class_names(classes)
     (out / "annotations").mkdir(parents=True)
     with multiprocessing.Pool(workers) as pool:
         for split, count in zip(SPLITS, (train, val)):
@@ -261,17 +235,37 @@ def draw_dataset(
             (out / f"{split}.txt").write_text("".join(paths))
     annotations = coco_annotations(drawn, names)  # of the last split, val2017
     (out / "annotations" / "instances_val2017.json").write_text(json.dumps(annotations))
+    return write_data_yaml(out, names)
+
+
+def write_data_yaml(out: Path, names: list[str]) -> Path:
+    """Write data.yaml, and return its path."""
     # yolov5 joins path and train, yolov7 takes train as it is: absolute paths suit both; JSON strings are YAML strings
     entries = {
         "path": str(out),
         "train": str(out / "train2017.txt"),
         "val": str(out / "val2017.txt"),
-        "nc": classes,
+        "nc": len(names),
         "names": names,
     }
     data = out / "data.yaml"
     data.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in entries.items()))
     return data
+
+
+def check(settings: Settings, train: int, val: int) -> None:
+    """Raise a ValueError for an argument of ``draw_dataset`` that is out of range."""
+    out, size, classes, objects, _, difficulty, largest = settings
+    if not 1 <= classes <= MAX_CLASSES:
+        raise ValueError(f"--classes {classes}: give 1 to {MAX_CLASSES}")
+    if size < 64 or train < 1 or val < 1 or objects < 1:
+        raise ValueError("--size must be at least 64, --train, --val and --objects at least 1")
+    if not 0 <= difficulty <= 1:
+        raise ValueError(f"--difficulty {difficulty}: give 0 to 1")
+    if not 0.15 <= largest <= 0.9:
+        raise ValueError(f"--largest {largest}: give 0.15 to 0.9")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not an empty folder: remove it or name another one")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -291,7 +285,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="0 to 1: clutter, noise, rotation, occlusion, small objects, low contrast (default: %(default)s)",
     )
     parser.add_argument(
-        "--largest", type=float, default=0.5, help="diameter of the largest objects, of --size (default: %(default)s)"
+        "--largest",
+        type=float,
+        default=0.5,
+        help="diameter of the largest objects, as a fraction of --size (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=None, help="processes (default: one per core)")
     try:

@@ -1,4 +1,4 @@
-"""Time several actions in one run: they take turns, so that a change of the machine's speed meets all of them."""
+"""Time several actions in one run: they take turns, so that a change in the machine's speed affects all of them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class Timing(NamedTuple):
 
     Attributes:
         seconds: median per call.
-        least: fastest turn, seconds per call.
-        most: slowest turn, seconds per call.
-        memory_mib: peak of what torch allocated on the GPU in a turn, MiB, with what was there before; 0 on a CPU.
+        fastest: fastest turn, seconds per call.
+        slowest: slowest turn, seconds per call.
+        memory_mib: peak of the memory that torch has allocated on the GPU during a turn, MiB; 0 on a CPU.
     """
 
     seconds: float
-    least: float
-    most: float
+    fastest: float
+    slowest: float
     memory_mib: float
 
     def __str__(self) -> str:
         memory = f", {self.memory_mib:.0f} MiB" if self.memory_mib else ""
-        return f"{1000 * self.seconds:.2f} ms ({1000 * self.least:.2f} to {1000 * self.most:.2f}){memory}"
+        return f"{1000 * self.seconds:.2f} ms ({1000 * self.fastest:.2f} to {1000 * self.slowest:.2f}){memory}"
 
 
 def take_turns(
@@ -34,12 +34,12 @@ def take_turns(
     repeats: int = 1,
     contexts: Mapping[str, Callable[[], Any]] = {},
 ) -> dict[str, Timing]:
-    """Time actions in turns, after one round that is not counted.
+    """Time actions in turns, after an uncounted warm-up round.
 
     Args:
         actions: by name.
         rounds: turns of each.
-        repeats: calls in a turn.
+        repeats: calls per turn.
         contexts: by name: makes a context that is entered around a turn, outside the timing.
     """
     import torch
@@ -68,7 +68,7 @@ def take_turns(
 
 
 def machine() -> str:
-    """torch's version and the device, for the output."""
+    """PyTorch's version and the device, for the output."""
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"

@@ -1,8 +1,7 @@
 """Architecture tables of yolov7 and yolov7-tiny, which the PyPI package lacks.
 
 A row is what upstream's parse_model reads: [from, number, module, arguments]. The tables are made of the few blocks
-that the nets repeat; test_checkouts.py compares the nets built from them with those of upstream's own yaml where a
-clone is at hand.
+that the networks repeat; where a clone is available, test_checkouts.py compares the networks with those of its yaml.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def _elan_tiny(width: int, channels: int) -> list[Row]:
 
 
 def yolov7_tiny(head: str) -> dict[str, Any]:
-    """yolov7-tiny. ``head``: IDetect (training) or Detect (deploy)."""
+    """yolov7-tiny. ``head``: IDetect (training) or Detect (deploy). Kept long: a table, read as one."""
     backbone = [
         _leaky(32, 3, 2),
         _leaky(64, 3, 2),

@@ -176,9 +176,6 @@ class DataOptions(Options):
         kind=float,
         bounds=Bounds(least=0, most=1),
     )
-    single_cls: bool = option(
-        False, "all labels are one class, as train.py's --single-cls; default for a one-class model"
-    )
     seed: int = option(0, "seed of image sampling and training order", bounds=NOT_NEGATIVE)
 
 

@@ -23,6 +23,7 @@ from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import Placement
 from quantization.quantizers.backend import select_backend as initialize
 from quantization.quantizers.switches import amax_table, disable_quantization
+from quantization.upstream.model import largest_stride
 
 __all__ = [
     "ScaleReport",
@@ -111,7 +112,7 @@ def insert_quantizers(model: nn.Module, placement: Placement, exporter: str = "t
     quantized = replace_to_quantization_module(model, placement)
     LOG.info("%d modules quantized", len(quantized))
     if placement.extras:
-        side = 2 * int(model.stride.max())  # the groups do not depend on it
+        side = 2 * largest_stride(model)  # the groups do not depend on it
         apply_custom_rules_to_quantizer(
             model, lambda part, file: export_graph(part, file, (side, side), exporter=exporter)
         )

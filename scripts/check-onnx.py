@@ -10,16 +10,19 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from quantization.dot import render
 from quantization.errors import UserError, run_main
 from quantization.files import atomic_write, check_writable
-from quantization.inspector.drawing import render
+from quantization.onnx_graph.load import load_onnx
+from quantization.onnx_graph.module_path import path_matcher
 from quantization.preflight.drawing import to_dot
-from quantization.preflight.report import load_onnx, preflight, report_text
+from quantization.preflight.report import preflight, report_text
 
 PICTURES = (".svg", ".png")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("onnx", metavar="FILE.onnx", help="a Q/DQ ONNX, of this bundle or of another tool")
     parser.add_argument(
@@ -35,14 +38,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, print and write; the exit code."""
     options = parse_arguments(arguments)
+    is_float = path_matcher(options.ignore, "--ignore")
     if options.draw is not None and options.draw.suffix.lower() not in PICTURES:
         raise UserError(f"--draw {options.draw} ends in none of {', '.join(PICTURES)}: name a picture")
     for flag, file in (("--json", options.json), ("--draw", options.draw)):
         if file is not None:
             check_writable(file, flag)
     model = load_onnx(options.onnx)
-    report = preflight(model, options.ignore)
+    report = preflight(model, is_float)
     print(report_text(report))
     if options.json is not None:
         with atomic_write(options.json) as temporary:
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picture = render(to_dot(model), options.draw.suffix[1:].lower())
         with atomic_write(options.draw) as temporary:
             Path(temporary).write_bytes(picture)
-    return 0 if report.passed else 1
+    return 1 if report.failed else 0
 
 
 if __name__ == "__main__":

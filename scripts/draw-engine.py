@@ -9,13 +9,15 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from quantization.dot import render
 from quantization.errors import UserError, run_main
 from quantization.files import atomic_write
-from quantization.inspector.compare import Comparison, compare
-from quantization.inspector.drawing import render, to_dot
+from quantization.inspector.compare import compare_engines
+from quantization.inspector.drawing import engine_dot
 from quantization.inspector.layers import load_layers
-from quantization.inspector.page import comparison_html, page, single_html
-from quantization.inspector.report import comparison_text, marks, notes, sections, single_section, single_text
+from quantization.inspector.page import engine_page
+from quantization.inspector.report import EngineReport, report_comparison, report_engine
+from quantization.inspector.text import engine_text
 from quantization.inspector.times import add_profile
 from quantization.inspector.topology import EngineGraph
 
@@ -23,6 +25,7 @@ FORMATS = ("svg", "png", "html")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layer", type=Path, required=True, help="trtexec --exportLayerInfo, verbosity detailed")
     parser.add_argument("--profile", type=Path, help="trtexec --exportProfile of the same engine: adds times")
@@ -31,20 +34,26 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--compare", type=Path, metavar="LAYER", help="layer information of a second engine")
     parser.add_argument("--compare-profile", type=Path, metavar="PROFILE", help="its profile")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="what to call the engines; default: from the files")
+    parser.add_argument(
+        "--profile-index",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="which optimization profile of an engine with several, counted from 0; of two engines one number for "
+        "both, or one for each; default: the first",
+    )
     return parser.parse_args(arguments)
 
 
-def load(layer: Path, profile: Path | None, name: str) -> EngineGraph:
-    engine = load_layers(layer, name)
-    if profile is not None:
-        add_profile(engine, profile)
-    for note in engine.notes:
-        print(f"note: {note}", file=sys.stderr)
-    return EngineGraph(engine)
-
-
-def choose_output(options: argparse.Namespace) -> None:
-    """Fill in ``--output`` and ``--format`` from each other."""
+def check_arguments(options: argparse.Namespace) -> None:
+    """Refuse what does not fit together, and fill in ``--output`` and ``--format`` from each other."""
+    engines = 2 if options.compare else 1
+    if options.compare_profile and not options.compare:
+        raise UserError("--compare-profile needs --compare: the layer information of the second engine")
+    if options.names and len(options.names) != engines:
+        raise UserError(f"--names takes one name per engine, {len(options.names)} given")
+    if options.profile_index and len(options.profile_index) not in (1, engines):
+        raise UserError(f"--profile-index takes one number per engine, {len(options.profile_index)} given")
     ending = options.output.suffix[1:].lower() if options.output else ""
     if not options.format:
         if options.output and ending not in FORMATS:
@@ -54,37 +63,42 @@ def choose_output(options: argparse.Namespace) -> None:
         options.output = Path(f"{options.layer}{'.compare' if options.compare else ''}.{options.format}")
 
 
-def draw_comparison(comparison: Comparison, file_format: str) -> bytes:
-    found, graphs = sections(comparison), comparison.graphs
-    if file_format != "html":
-        return render(to_dot(graphs, comparison.aligned, marks(found), notes(found)), file_format)
-    drawing = render(to_dot(graphs, comparison.aligned, marks(found)), "svg")
-    return page(drawing, graphs, comparison_html(comparison)).encode("utf-8")
+def load(layer: Path, profile: Path | None, name: str, profile_index: int | None) -> EngineGraph:
+    """Read one engine; print what there is to note about its files."""
+    engine = load_layers(layer, name, profile_index)
+    if profile is not None:
+        engine = add_profile(engine, profile)
+    for note in engine.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return EngineGraph(engine)
 
 
-def draw_one(graph: EngineGraph, file_format: str) -> bytes:
-    found = single_section(graph)
+def make_report(options: argparse.Namespace) -> EngineReport:
+    """Read the files and say what is in them."""
+    names: list[str] = options.names or ["", ""]
+    indices: list[int | None] = options.profile_index or [None]
+    graph = load(options.layer, options.profile, names[0], indices[0])
+    if not options.compare:
+        return report_engine(graph)
+    return report_comparison(
+        compare_engines(graph, load(options.compare, options.compare_profile, names[1], indices[-1]))
+    )
+
+
+def draw(report: EngineReport, file_format: str) -> bytes:
+    """The content of the output file."""
     if file_format != "html":
-        return render(to_dot([graph], marks=marks(found), notes=notes(found)), file_format)
-    return page(render(to_dot([graph], marks=marks(found)), "svg"), [graph], single_html(graph)).encode("utf-8")
+        return render(engine_dot(report), file_format)
+    return engine_page(report, render(engine_dot(report, notes=False), "svg")).encode("utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report and write the picture or the page."""
     options = parse_arguments(arguments)
-    if options.compare_profile and not options.compare:
-        raise UserError("--compare-profile needs --compare: the layer information of the second engine")
-    names: list[str] = options.names or ["", ""]
-    if options.names and len(names) != (2 if options.compare else 1):
-        raise UserError(f"--names takes one name per engine, {len(names)} given")
-    choose_output(options)
-    graph = load(options.layer, options.profile, names[0])
-    if options.compare:
-        comparison = compare(graph, load(options.compare, options.compare_profile, names[1]))
-        print(comparison_text(comparison))
-        picture = draw_comparison(comparison, options.format)
-    else:
-        print(single_text(graph))
-        picture = draw_one(graph, options.format)
+    check_arguments(options)
+    report = make_report(options)
+    print(engine_text(report))
+    picture = draw(report, options.format)
     with atomic_write(options.output) as temporary:
         Path(temporary).write_bytes(picture)
     print(f"\nwrote {options.output}")

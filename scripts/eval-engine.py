@@ -11,14 +11,16 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.data.images import open_dataset
 from quantization.errors import UserError, log_to_stdout, run_main
-from quantization.evaluation.coco import Evaluator, Predictor
+from quantization.evaluation.coco import Predictor
+from quantization.evaluation.network import Network, make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.files import atomic_write, check_writable
+from quantization.options import DataOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="eval-engine.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -26,9 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--cocodir", metavar="DIR", default=None, help="COCO-layout folder")
     parser.add_argument("--data", metavar="YAML", default=None, help="YOLO data.yaml instead of --cocodir")
     parser.add_argument("--imgsz", type=int, default=640, help="image side, where the network leaves it open")
-    parser.add_argument("--batch-size", type=int, default=8, help="images a batch; an engine may run them in parts")
+    parser.add_argument("--batch-size", type=int, default=8, help="images per batch; an engine may run them in parts")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
-    parser.add_argument("--confidence", type=float, default=0.001, help="least score of a detection")
+    parser.add_argument("--confidence", type=float, default=0.001, help="minimum detection score")
     parser.add_argument("--nmsthres", type=float, default=0.65, help="IoU threshold of non-maximum suppression")
     parser.add_argument(
         "--objectness", action="store_true", help="score one-class models by objectness, as yolov7 does"
@@ -60,27 +62,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and print; the exit code."""
     options = build_parser().parse_args(arguments)
     log_to_stdout()
-    if options.batch_size < 1:
-        raise UserError(f"--batch-size {options.batch_size}: give 1 or more")
     if options.save_json is not None:
         check_writable(options.save_json, "--save-json")
-    dataset = open_dataset(options.cocodir, options.data)
+    names: Sequence[str] = ()
     if options.engine.endswith(".onnx"):
-        predict: Predictor = OnnxPredictor(options.engine)
-        classes, size = predict.classes, predict.image_size((options.imgsz, options.imgsz))
+        runtime = OnnxPredictor(options.engine)
+        predict: Predictor = runtime
+        classes, size = runtime.classes, runtime.image_size((options.imgsz, options.imgsz))
+        names = runtime.class_names or ()
     else:
         predict, classes, size = load_engine(options.engine)
-    evaluator = Evaluator(
-        dataset,
-        classes,
-        size,
-        options.batch_size,
-        options.workers,
-        None,
-        options.confidence,
-        options.nmsthres,
-        options.objectness,
+    upstream = "yolov7" if options.objectness else "yolov5"
+    network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
+    images = DataOptions(
+        cocodir=options.cocodir,
+        data=options.data,
+        imgsz=options.imgsz,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        confidence=options.confidence,
+        nmsthres=options.nmsthres,
     )
+    evaluator = make_evaluator(images, network, open_checked(images, network).dataset)
     metrics = evaluator(predict, options.engine)
     for name, value in metrics.per_class.items():
         print(f"  {name:20s} {value:.4f}")

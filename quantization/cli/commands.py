@@ -7,7 +7,7 @@ import logging
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import numpy as np
 import torch
@@ -17,20 +17,23 @@ from quantization import __version__
 from quantization.calibration.equalization import BATCHES
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.resume import begin, inputs_of, is_done, own_checkpoints, own_files, plain_record, resume_hint
-from quantization.data.images import Dataset, Loader, open_dataset
+from quantization.data.dataset import Dataset
+from quantization.data.images import Loader
 from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, pick_device, training_sample
 from quantization.errors import NotWritten, UserError
-from quantization.evaluation.coco import Evaluator, Metrics
+from quantization.evaluation.coco import Metrics, Predictor
+from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.evaluation.summary import Summary
 from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
+from quantization.onnx_graph.load import load_onnx
 from quantization.options import CalibrationOptions, DataOptions, record
 from quantization.placement.policy import Placement, choose_placement, placement_of
-from quantization.preflight.report import load_onnx, preflight, report_text
+from quantization.preflight.report import preflight, report_text
 from quantization.qat.losses import TaskLoss
 from quantization.qat.progress import Diverged
-from quantization.qat.run import QatRun, picture_file, task_loss
+from quantization.qat.run import QatRun, missing_labels, picture_file, task_loss
 from quantization.qat.state import restore_generators
 from quantization.quantize import ScaleReport, equalize_channels, initialize, insert_quantizers, quantize
 from quantization.quantizers.switches import amax_tensors, have_quantizers, set_amax_tensors, uncalibrated
@@ -39,8 +42,8 @@ from quantization.sensitivity.plot import draw_ranking
 from quantization.sensitivity.ranking import rank_by_map, rank_by_sqnr
 from quantization.signals import SIGNALS
 from quantization.upstream import checkpoint
-from quantization.upstream.evaluator import check_size, make_evaluator
 from quantization.upstream.model import class_count
+from quantization.upstream.network import check_size, onnx_network, torch_network
 from quantization.upstream.predictor import torch_predictor
 from quantization.upstream.record import CheckpointRecord, read_record
 
@@ -52,7 +55,7 @@ def versions() -> dict[str, str]:
     return {
         "quant-tools": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which pickles would name
         "numpy": np.__version__,
     }
 
@@ -99,14 +102,17 @@ class _Quantization:
     def __init__(self, name: str, options: QuantizeCommand) -> None:
         self.name, self.options = name, options
         self.device = pick_device(options.run.device)
-        self.dataset = open_dataset(options.images.cocodir, options.images.data)
         self.model, _ = checkpoint.load(options.weight, self.device, name)
         if have_quantizers(self.model):
             raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
-        check_size(options.images.imgsz, self.model, "--imgsz")
-        self.evaluator = self._evaluator()
+        self.network = torch_network(name, self.model, options.weight, options.images)
+        measures = bool(options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None)
+        labels = options.qat is not None and options.training.task_weight != 0
+        checked = open_checked(options.images, self.network, train=True, train_labels=labels, val=measures)
+        self.dataset = checked.dataset
+        self.evaluator = make_evaluator(options.images, self.network, self.dataset) if measures else None
         self.placement = choose_placement(self.model, options.placement)
-        self.task = self._task()
+        self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None
         facts = {**versions(), "quantizer backend": initialize(options.run.backend)}
         self.state = begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
         self.run_id = self.state.facts["run"]
@@ -115,18 +121,12 @@ class _Quantization:
             options.summary, plain_record(options), versions(), self.run_id, self.state.facts.get("summary")
         )
 
-    def _evaluator(self) -> Evaluator | None:
+    def _task(self, labelled: int) -> TaskLoss | None:
         options = self.options
-        if not (options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None):
+        if not labelled and options.training.task_weight != 0:
+            missing_labels(self.dataset.train[0], options.training.task_weight)
             return None
-        return make_evaluator(self.name, options.images, self.dataset, class_count(self.model), self.model)
-
-    def _task(self) -> TaskLoss | None:
-        options = self.options
-        if not options.qat:
-            return None
-        weight = options.training.task_weight
-        return task_loss(self.name, self.model, self.dataset.train, weight, options.images.imgsz)
+        return task_loss(self.name, self.model, options.training.task_weight, options.images.imgsz)
 
     def measure(self, model: nn.Module, label: str, quiet: bool = False) -> Metrics:
         """MAP of a model as it is."""
@@ -306,17 +306,9 @@ def export_command(name: str, options: ExportCommand) -> int:
         return 0
     stored = None if written is None else written.placement
     placement = placement_of(model) if stored is None else Placement(**stored)
-    import re
-
-    LOG.info(
-        "%s",
-        report_text(
-            preflight(
-                load_onnx(file), [re.escape(path) for path in (*placement.float_layers, *placement.float_weights)]
-            )
-        ),
-    )
-    return 0
+    report = preflight(load_onnx(file), set(placement.unquantized).__contains__)
+    LOG.info("%s", report_text(report))
+    return int(report.failed)
 
 
 def sensitive_command(name: str, options: SensitiveCommand) -> int:
@@ -324,14 +316,14 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     picture = picture_file(options.summary)
     refuse_overwriting(options.weight, options.summary, picture)
     device = pick_device(options.run.device)
-    dataset = open_dataset(options.images.cocodir, options.images.data)
     model, _ = checkpoint.load(options.weight, device, name)
-    check_size(options.images.imgsz, model, "--imgsz")
+    network = torch_network(name, model, options.weight, options.images)
+    dataset = open_checked(options.images, network, train=True, val=options.metric == "map").dataset
     check_writable(options.summary, "--summary")
     evaluator = None
     if options.metric == "map":
         part = dataset.with_val(dataset.val[: options.num_image])
-        evaluator = make_evaluator(name, options.images, part, class_count(model), model)
+        evaluator = make_evaluator(options.images, network, part)
     if have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:
@@ -352,24 +344,22 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
 
 def test_command(name: str, options: EvaluationCommand) -> int:
     """COCO mAP of a checkpoint or an ONNX."""
-    dataset = open_dataset(options.images.cocodir, options.images.data)
     if options.save_json is not None:
         refuse_overwriting(options.weight, options.save_json)
         check_writable(options.save_json, "--save-json")
+    predict: Predictor
     if options.weight.endswith(".onnx"):
-        predict: Any = OnnxPredictor(options.weight)
-        evaluator = make_evaluator(name, options.images, dataset, predict.classes)
-        evaluator.loader.size = predict.image_size((options.images.imgsz, options.images.imgsz))
-        label = "ONNX Runtime"
+        predict = runtime = OnnxPredictor(options.weight)
+        network, label = onnx_network(name, runtime, options.images), "ONNX Runtime"
     else:
         model, _ = checkpoint.load(options.weight, pick_device(options.run.device), name)
-        check_size(options.images.imgsz, model, "--imgsz")
+        network = torch_network(name, model, options.weight, options.images)
         missing = uncalibrated(model)
         if missing:
             raise UserError(f"{options.weight} was never calibrated ({missing[0]} has no scale): run quantize first")
-        predict = torch_predictor(model)
-        evaluator = make_evaluator(name, options.images, dataset, class_count(model), model)
-        label = "quantized" if have_quantizers(model) else "float"
+        predict, label = torch_predictor(model), "quantized" if have_quantizers(model) else "float"
+    dataset = open_checked(options.images, network).dataset
+    evaluator = make_evaluator(options.images, network, dataset)
     metrics = evaluator(predict, f"{options.weight} ({label})")
     for class_name, value in metrics.per_class.items():
         LOG.info("  %-20s %.4f", class_name, value)

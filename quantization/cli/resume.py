@@ -15,7 +15,7 @@ import torch
 
 from quantization.cli.options import QuantizeCommand
 from quantization.cli.parser import make
-from quantization.data.images import Dataset
+from quantization.data.dataset import Dataset
 from quantization.errors import UserError
 from quantization.files import check_writable, refuse_overwriting, sweep
 from quantization.locks import OutputLocks

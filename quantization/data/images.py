@@ -1,43 +1,19 @@
-"""Images from a COCO-style data set, letterboxed as at inference, in batches. numpy and OpenCV only, no torch."""
+"""Images, checked, letterboxed as at inference, and put into batches. numpy, Pillow and OpenCV, no torch."""
 
 from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Iterator, Sequence
 
 import cv2
 import numpy as np
 
+from quantization.data.headers import DAMAGE, decode, open_image, turned_shape
 from quantization.errors import UserError
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 GREY = (114, 114, 114)  # the border's colour in both upstreams
-
-
-@dataclass
-class Dataset:
-    """Where a data set's parts lie.
-
-    Attributes:
-        train: image files for calibration and finetuning.
-        val: image files for evaluation.
-        annotations: COCO JSON of the validation images; None: their YOLO label files are read.
-        names: class names; empty if only the annotations tell.
-        source: what the user named, for messages.
-    """
-
-    train: list[str]
-    val: list[str]
-    annotations: Path | None
-    names: list[str]
-    source: str
-
-    def with_val(self, files: list[str]) -> Dataset:
-        """A copy with other validation images."""
-        return replace(self, val=files)
 
 
 @dataclass
@@ -47,7 +23,7 @@ class Batch:
     Attributes:
         images: (B, 3, H, W) uint8, RGB.
         files: their paths.
-        gains: network pixels an image pixel.
+        gains: network pixels per image pixel.
         pads: border left and above, network pixels.
         shapes: height and width of the image files.
         flips: whether each was flipped left to right.
@@ -61,117 +37,17 @@ class Batch:
     flips: list[bool] = field(default_factory=list)
 
 
-def open_dataset(cocodir: str | None = None, data: str | None = None) -> Dataset:
-    """Find the images and annotations.
-
-    Args:
-        cocodir: folder with train2017.txt and val2017.txt (or images/train2017, images/val2017) and
-            annotations/instances_val2017.json or labels/val2017.
-        data: a YOLO data.yaml with train, val and names.
-
-    Raises:
-        UserError: neither or both given, something is missing, or no image is found.
-    """
-    if (cocodir is None) == (data is None):
-        raise UserError("name the data set with either --cocodir DIR or --data data.yaml")
-    if data is not None:
-        return _open_yaml(Path(data))
-    folder = Path(str(cocodir))
-    if not folder.is_dir():
-        raise UserError(f"--cocodir {folder} is no folder: name the one that holds images/ and val2017.txt")
-    parts = {}
-    for part in ("train2017", "val2017"):
-        listing, images = folder / f"{part}.txt", folder / "images" / part
-        if not listing.is_file() and not images.is_dir():
-            raise UserError(f"--cocodir {folder} has neither {part}.txt nor images/{part}")
-        parts[part] = image_files(listing if listing.is_file() else images)
-    annotations = folder / "annotations" / "instances_val2017.json"
-    return Dataset(
-        parts["train2017"], parts["val2017"], annotations if annotations.is_file() else None, [], f"--cocodir {folder}"
-    )
-
-
-def _open_yaml(file: Path) -> Dataset:
-    import yaml
-
-    if not file.is_file():
-        raise UserError(f"--data {file} does not exist")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--data {file} is no YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or "train" not in content or "val" not in content:
-        raise UserError(f"--data {file} lacks train: or val:, the lists of images")
-    parts = {part: _yaml_images(file, content, part) for part in ("train", "val")}
-    names = content.get("names") or []
-    names = [names[key] for key in sorted(names)] if isinstance(names, dict) else list(names)
-    if names and "nc" in content and int(content["nc"]) != len(names):
-        raise UserError(f"--data {file} says nc: {content['nc']} but lists {len(names)} names: make them agree")
-    root = Path(str(content.get("path") or file.parent))
-    candidates = (base / "annotations" / "instances_val2017.json" for base in (root, file.parent / root))
-    annotations = next((candidate for candidate in candidates if candidate.is_file()), None)
-    return Dataset(parts["train"], parts["val"], annotations, [str(name) for name in names], f"--data {file}")
-
-
-def _yaml_images(file: Path, content: dict[str, Any], part: str) -> list[str]:
-    """Images of one split; relative paths are tried from ``path``, the current folder and the yaml's folder."""
-    bases = [Path("."), file.parent]
-    if content.get("path"):
-        bases = [base / str(content["path"]) for base in bases] + bases
-    files: list[str] = []
-    for entry in content[part] if isinstance(content[part], list) else [content[part]]:
-        found = next((base / str(entry) for base in bases if (base / str(entry)).exists()), None)
-        if found is None:
-            raise UserError(f"--data {file}: {part}: {entry} exists neither below path: nor beside the yaml")
-        files += image_files(found)
-    return files
-
-
-def image_files(source: str | Path) -> list[str]:
-    """Image files of a folder (with its subfolders), of a .txt list, or of the val split of a data.yaml.
-
-    Raises:
-        UserError: the source is missing or holds no image, or a listed image does not exist.
-    """
-    source = Path(source)
-    if source.suffix in (".yaml", ".yml"):
-        return open_dataset(data=str(source)).val
-    if source.is_dir():
-        files = sorted(str(file) for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    elif source.is_file():
-        lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
-        files = [_listed(source.parent, line) for line in lines if line]
-    else:
-        raise UserError(f"{source} does not exist: name a folder of images, a .txt list or a data.yaml")
-    if not files:
-        raise UserError(f"{source} lists no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    missing = next((file for file in files if not Path(file).is_file()), None)
-    if missing is not None:
-        raise UserError(f"{source} lists {missing}, which does not exist")
-    return files
-
-
-def _listed(folder: Path, line: str) -> str:
-    """A line of a list: absolute, or relative to the list's folder (as upstream reads "./...") or the current one."""
-    beside = folder / line
-    return line if not beside.exists() and Path(line).exists() else str(beside)
-
-
 def image_shape(file: str) -> tuple[int, int]:
     """Height and width from the file's header, EXIF rotation applied as OpenCV does.
 
     Raises:
-        UserError: the file is no image.
+        UserError: the file is not an image.
     """
-    from PIL import Image
-
     try:
-        with Image.open(file) as image:
-            width, height = image.size
-            rotated = image.getexif().get(274, 1) in (5, 6, 7, 8)  # 274: Orientation
-    except OSError as error:
-        raise UserError(f"{file} is no readable image: remove it from the list") from error
-    return (width, height) if rotated else (height, width)
+        with open_image(file) as image:
+            return turned_shape(image, file)
+    except DAMAGE as error:
+        raise UserError(f"{file} is not a readable image: remove it from the list") from error
 
 
 def letterbox(
@@ -185,7 +61,7 @@ def letterbox(
         long_side: scale the image's longer side to this many pixels; None: as large as fits into ``size``.
 
     Returns:
-        The (H, W, 3) image, network pixels an image pixel, and the border left and above.
+        The (H, W, 3) image, network pixels per image pixel, and the border left and above.
     """
     height, width = image.shape[:2]
     ratio = long_side / max(height, width) if long_side else min(size[0] / height, size[1] / width)
@@ -214,7 +90,7 @@ def rect_shapes(
 
     Args:
         shapes: height and width of each image.
-        batch_size: images a batch.
+        batch_size: images per batch.
         size: longest side, pixels.
         stride: the shapes are multiples of it.
         pad: extra, in strides.
@@ -244,7 +120,7 @@ class Loader:
     Attributes:
         files: the images.
         size: height and width.
-        batch_size: images a batch; the last one may be smaller.
+        batch_size: images per batch; the last one may be smaller.
         workers: threads that read images.
         rect_stride: not None: evaluate in rectangles of multiples of this stride, as upstream does; None: in ``size``.
         shuffle_seed: not None: a new order in every pass and random left-right flips, from this seed on.
@@ -319,9 +195,9 @@ def read(
     Raises:
         UserError: OpenCV cannot read it.
     """
-    image = cv2.imread(file)
+    image = decode(file)
     if image is None:
-        raise UserError(f"{file} is no readable image: remove it from the list")
+        raise UserError(f"{file} is not a readable image: remove it from the list")
     shape = (int(image.shape[0]), int(image.shape[1]))
     boxed, gain, pad = letterbox(image[:, ::-1] if flip else image, size, long_side)
     return boxed, gain, pad, shape, flip

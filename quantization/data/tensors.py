@@ -8,7 +8,8 @@ from typing import Iterator, Optional, Tuple
 import torch
 from torch import Tensor
 
-from quantization.data.images import Batch, Dataset, Loader
+from quantization.data.dataset import Dataset
+from quantization.data.images import Batch, Loader
 from quantization.data.labels import batch_targets
 from quantization.errors import UserError
 from quantization.options import DataOptions

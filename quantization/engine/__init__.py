@@ -1,1 +1,1 @@
-"""TensorRT engines built, run and timed; no torch."""
+"""TensorRT engines built, run and timed, by its Python package or trtexec; no torch, and no layer JSON is read here."""

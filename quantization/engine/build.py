@@ -48,6 +48,9 @@ def build_engine(
 ) -> Built:
     """Build an engine.
 
+    Kept long: TensorRT's steps in their order, whose objects must stay alive to the end.
+    Many parameters: what to build, and what the builds of one process share.
+
     Args:
         onnx: path of the model; external weights lie beside it.
         options: what to build.
@@ -69,35 +72,25 @@ def build_engine(
     builder = trt.Builder(logger())
     network = builder.create_network(versions.network_flags(trt, typed))
     parser = trt.OnnxParser(network, logger())  # owns the weights until the build is done
-    if not parser.parse_from_file(str(onnx)):
-        errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        reason = " ".join((errors or [logger().last_error()])[0].split())
-        raise UserError(f"{onnx} cannot be parsed by TensorRT {trt.__version__}: {reason}")
+    _parse(parser, onnx, trt.__version__)
     check_network(trt, network, options.mode, typed, onnx)
     inputs = {tensor.name: tuple(tensor.shape) for tensor in map(network.get_input, range(network.num_inputs))}
     profile = resolve_shapes(inputs, options, onnx)
     if announce is not None:
         announce(profile)
-
     config = builder.create_builder_config()
     configure(trt, config, options, typed)
     timings = timings or TimingCache(options.timing_cache)
     timings.attach(config)
     if profile:
         _add_profile(builder, config, profile)
-    feed = calibrator = None
+    feed = None
     if options.mode == "ptq":
         feed = _calibration_feed(inputs, profile, calibration, options.calib_cache, onnx)
         if profile:
             _set_calibration_profile(builder, config, profile)
-        calibrator = entropy_calibrator(feed, cuda)
-        config.int8_calibrator = calibrator
     start = time.perf_counter()
-    try:
-        memory = builder.build_serialized_network(network, config)
-    finally:
-        if calibrator is not None:
-            calibrator.finish()
+    memory = _build(builder, network, config, entropy_calibrator(feed, cuda) if feed is not None else None)
     seconds = time.perf_counter() - start
     if memory is None:
         raise UserError(
@@ -106,6 +99,24 @@ def build_engine(
         )
     timings.save()
     return Built(bytes(memory), seconds, profile, feed.images if feed else 0)
+
+
+def _parse(parser: Any, onnx: str, version: str) -> None:
+    if not parser.parse_from_file(str(onnx)):
+        errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        reason = " ".join((errors or [logger().last_error()])[0].split())
+        raise UserError(f"{onnx} cannot be parsed by TensorRT {version}: {reason}")
+
+
+def _build(builder: Any, network: Any, config: Any, calibrator: Any) -> Any:
+    """The serialized network, None if the build failed; raises what the calibrator's callbacks raised."""
+    if calibrator is None:
+        return builder.build_serialized_network(network, config)
+    config.int8_calibrator = calibrator
+    try:
+        return builder.build_serialized_network(network, config)
+    finally:
+        calibrator.finish()
 
 
 def check_network(trt: Any, network: Any, mode: str, typed: bool, onnx: str) -> None:

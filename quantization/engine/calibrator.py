@@ -79,10 +79,13 @@ class CalibrationFeed:
 def entropy_calibrator(feed: CalibrationFeed, cuda: Cuda) -> Any:
     """A ``tensorrt.IInt8EntropyCalibrator2`` over a feed.
 
+    Kept long: one class, whose base exists only where TensorRT does.
+
     TensorRT prints and drops exceptions of its callbacks, so they are kept: call ``finish()`` after the build, which
     frees the device buffer and raises the first of them. Keep the object alive until then.
     """
-    trt = import_tensorrt()
+    import_tensorrt()  # a clear error where it is missing
+    import tensorrt as trt
 
     class Calibrator(trt.IInt8EntropyCalibrator2):
         def __init__(self) -> None:

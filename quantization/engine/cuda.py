@@ -177,6 +177,7 @@ class Cuda:
         return self._create("cudaMalloc", max(size, 1))
 
     def free(self, pointer: int) -> None:
+        """Give device memory back."""
         self._call("cudaFree", pointer)
 
     def upload(self, pointer: int, array: np.ndarray) -> None:
@@ -197,18 +198,23 @@ class Cuda:
         return self._create("cudaStreamCreateWithFlags", STREAM_NON_BLOCKING)
 
     def stream_synchronize(self, stream: int) -> None:
+        """Wait for everything on the stream."""
         self._call("cudaStreamSynchronize", stream)
 
     def stream_destroy(self, stream: int) -> None:
+        """Give a stream back."""
         self._call("cudaStreamDestroy", stream)
 
     def event_create(self) -> int:
+        """An event that keeps the time."""
         return self._create("cudaEventCreateWithFlags", 0)
 
     def event_record(self, event: int, stream: int) -> None:
+        """Put the event on the stream."""
         self._call("cudaEventRecord", event, stream)
 
     def event_synchronize(self, event: int) -> None:
+        """Wait until the stream has passed the event."""
         self._call("cudaEventSynchronize", event)
 
     def event_elapsed(self, start: int, end: int) -> float:
@@ -218,6 +224,7 @@ class Cuda:
         return milliseconds.value
 
     def event_destroy(self, event: int) -> None:
+        """Give an event back."""
         self._call("cudaEventDestroy", event)
 
     def graph_capture(self, stream: int, enqueue: Callable[[], None]) -> int:
@@ -243,7 +250,9 @@ class Cuda:
             self._call("cudaGraphDestroy", graph)
 
     def graph_launch(self, graph: int, stream: int) -> None:
+        """Put one replay of a captured graph on the stream."""
         self._call("cudaGraphLaunch", graph, stream)
 
     def graph_destroy(self, graph: int) -> None:
+        """Give an executable graph back."""
         self._call("cudaGraphExecDestroy", graph)

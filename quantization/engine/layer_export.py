@@ -1,5 +1,6 @@
-"""Per-layer times and layer information of an engine, in the JSON formats of trtexec's exportProfile and
-exportLayerInfo, which draw-engine.py and trt-engine-explorer read.
+"""Per-layer times and layer information of an engine, as JSON.
+
+The formats are those of trtexec's exportProfile and exportLayerInfo, which draw-engine.py and trt-engine-explorer read.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from quantization.files import atomic_write
 
 
 def measure_layers(engine: Engine, cuda: Cuda, iterations: int = 100, warmup: int = 10) -> dict[str, list[float]]:
-    """Time every layer in a run of its own: a profiler synchronizes after each layer, so it cannot be captured into a
-    graph, and its sum exceeds the engine's latency.
+    """Time every layer in a run of its own.
+
+    A profiler synchronizes after each layer, so it cannot be captured into a graph, and its sum exceeds the engine's
+    latency.
 
     The profiler stays on the engine's context (up to TensorRT 8.6 a second context of a dynamic engine would need an
     optimization profile of its own), so do everything else with the engine before.
@@ -32,7 +35,9 @@ def measure_layers(engine: Engine, cuda: Cuda, iterations: int = 100, warmup: in
     Returns:
         Layer name to the milliseconds of each run, in the order of execution.
     """
-    trt = import_tensorrt()
+    import_tensorrt()  # a clear error where it is missing
+    import tensorrt as trt
+
     times: dict[str, list[float]] = {}
 
     class Profiler(trt.IProfiler):
@@ -54,7 +59,7 @@ def measure_layers(engine: Engine, cuda: Cuda, iterations: int = 100, warmup: in
 
 
 def profile_records(times: dict[str, list[float]], iterations: int) -> list[dict[str, Any]]:
-    """Trtexec's profile: a count, then for each layer total, average and median ms and the share of the total."""
+    """The profile as trtexec writes it: a count, then for each layer total, average and median ms and the share of the total."""
     total = sum(sum(values) for values in times.values())
     records: list[dict[str, Any]] = [{"count": iterations}]
     for name, values in times.items():

@@ -21,6 +21,23 @@ EVENTS = 513  # start and end of at most 512 launches between two synchronizatio
 FIRST_LAUNCHES = 8  # launches that give the first estimate of the time of one
 
 
+@dataclasses.dataclass(frozen=True)
+class TimingOptions:
+    """How engines are timed.
+
+    Attributes:
+        duration, warmup: seconds for each engine and round.
+        rounds: number of rounds.
+        cuda_graph, spin_wait: as in trtexec.
+    """
+
+    duration: float = 2.0
+    warmup: float = 0.5
+    rounds: int = 5
+    cuda_graph: bool = True
+    spin_wait: bool = True
+
+
 @dataclasses.dataclass
 class Round:
     """One engine in one round.
@@ -89,10 +106,7 @@ def as_round(times_ms: np.ndarray) -> Round:
 def time_engines(
     engines: Mapping[str, Engine],
     cuda: Cuda,
-    rounds: int,
-    duration: float,
-    warmup: float,
-    cuda_graph: bool = True,
+    timed: TimingOptions,
     report: Callable[[str], None] = print,
 ) -> tuple[dict[str, list[Round]], bool]:
     """Time engines in interleaved rounds, each on random pixels of the shape it is bound to.
@@ -100,10 +114,7 @@ def time_engines(
     Args:
         engines: name to engine.
         cuda: CUDA runtime.
-        rounds: number of rounds.
-        duration: seconds for each engine in each round.
-        warmup: seconds before each of them, not counted.
-        cuda_graph: replay a captured graph instead of enqueueing.
+        timed: how long, how often, and whether to replay a captured graph instead of enqueueing.
         report: takes a line for each round.
 
     Returns:
@@ -113,20 +124,18 @@ def time_engines(
         engine.fill()
         engine.enqueue()  # TensorRT does its lazy setup in the first run, which a capture would break
         cuda.stream_synchronize(engine.stream)
-    graphs = _capture(engines, cuda, report) if cuda_graph else {}
+    graphs = capture_graphs(engines, cuda, report) if timed.cuda_graph else {}
     events = [cuda.event_create() for _ in range(EVENTS)]
     results: dict[str, list[Round]] = {name: [] for name in engines}
     try:
-        for index, order in enumerate(round_order(list(engines), rounds)):
+        for index, order in enumerate(round_order(list(engines), timed.rounds), 1):
             for name in order:
                 stream = engines[name].stream
                 launch = _launcher(cuda, engines[name], graphs.get(name))
-                time_slice(cuda, stream, launch, warmup, events)
-                results[name].append(as_round(time_slice(cuda, stream, launch, duration, events)))
-            report(
-                f"round {index + 1}/{rounds}: "
-                + ", ".join(f"{name} {results[name][-1].qps:.1f} qps" for name in engines)
-            )
+                time_slice(cuda, stream, launch, timed.warmup, events)
+                results[name].append(as_round(time_slice(cuda, stream, launch, timed.duration, events)))
+            speeds = ", ".join(f"{name} {results[name][-1].qps:.1f} qps" for name in engines)
+            report(f"round {index}/{timed.rounds}: {speeds}")
     finally:
         for event in events:
             cuda.event_destroy(event)
@@ -139,7 +148,8 @@ def _launcher(cuda: Cuda, engine: Engine, graph: int | None) -> Callable[[], Non
     return engine.enqueue if graph is None else lambda: cuda.graph_launch(graph, engine.stream)
 
 
-def _capture(engines: Mapping[str, Engine], cuda: Cuda, report: Callable[[str], None]) -> dict[str, int]:
+def capture_graphs(engines: Mapping[str, Engine], cuda: Cuda, report: Callable[[str], None]) -> dict[str, int]:
+    """A graph of one inference of each engine, by name; none at all if one engine cannot be captured."""
     graphs: dict[str, int] = {}
     try:
         for name, engine in engines.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
@@ -11,33 +10,16 @@ from typing import Mapping, Sequence
 
 from quantization.engine import versions
 from quantization.engine.options import BuildOptions, ShapeRange, check_options, format_shapes
-from quantization.engine.timing import Round
+from quantization.engine.timing import Round, TimingOptions
 from quantization.errors import UserError
 
 JETPACK_FOLDER = "/usr/src/tensorrt/bin"  # JetPack installs trtexec here, off the PATH
 
 
-@dataclasses.dataclass(frozen=True)
-class TimingOptions:
-    """How engines are timed.
-
-    Attributes:
-        duration, warmup: seconds for each engine and round.
-        rounds: number of rounds.
-        cuda_graph, spin_wait: as in trtexec.
-    """
-
-    duration: float = 2.0
-    warmup: float = 0.5
-    rounds: int = 5
-    cuda_graph: bool = True
-    spin_wait: bool = True
-
-
 def build_flags(
     options: BuildOptions, version: versions.Version, profile: Mapping[str, ShapeRange] | None = None
 ) -> list[str]:
-    """Trtexec's flags for a build.
+    """The flags for a build.
 
     Args:
         options: checked here.
@@ -74,7 +56,7 @@ def build_flags(
 
 
 def shape_flags(options: BuildOptions, profile: Mapping[str, ShapeRange] | None) -> list[str]:
-    """Trtexec's flags for the shapes; ``profile`` as in :func:`build_flags`."""
+    """The flags for the shapes; ``profile`` as in :func:`build_flags`."""
     if profile is None:
         opt = dict(options.shapes or {})
         low, high = dict(options.min_shapes or opt), dict(options.max_shapes or opt)
@@ -94,7 +76,7 @@ def shape_flags(options: BuildOptions, profile: Mapping[str, ShapeRange] | None)
 
 
 def timing_flags(timing: TimingOptions, version: versions.Version) -> list[str]:
-    """Trtexec's flags for one timed run. From 11.0 a graph, spin wait and no transfers are the default."""
+    """The flags for one timed run. From 11.0 a graph, spin wait and no transfers are the default."""
     flags = [f"--warmUp={timing.warmup * 1000:g}", f"--duration={timing.duration:g}"]
     if versions.has_fast_timing_defaults(version):
         flags += [] if timing.cuda_graph else ["--noCudaGraph"]
@@ -105,7 +87,7 @@ def timing_flags(timing: TimingOptions, version: versions.Version) -> list[str]:
 
 
 def export_flags(layer_info: str | None, profile: str | None) -> list[str]:
-    """Trtexec's flags for the layer and profile JSON files."""
+    """The flags for the layer and profile JSON files."""
     return ([f"--exportLayerInfo={layer_info}"] if layer_info else []) + (
         [f"--exportProfile={profile}"] if profile else []
     )

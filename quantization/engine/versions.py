@@ -60,7 +60,7 @@ def has_opt_level(version: Version) -> bool:
 
 
 def build_only_flag(version: Version) -> str:
-    """Trtexec's --buildOnly was renamed in 8.6 and the old name removed in 10.0."""
+    """The --buildOnly of trtexec was renamed in 8.6 and the old name removed in 10.0."""
     return "--skipInference" if version >= (8, 6, 0) else "--buildOnly"
 
 
@@ -102,10 +102,12 @@ def import_tensorrt() -> Any:
 
 @functools.lru_cache(maxsize=None)
 def logger() -> Any:
-    """The process's one TensorRT logger (TensorRT ignores a second). Errors are printed and kept in ``errors``;
-    warnings and information are printed when ``verbose`` is set.
+    """The process's one TensorRT logger: TensorRT ignores a second.
+
+    Errors are printed and kept in ``errors``; warnings and information are printed when ``verbose`` is set.
     """
-    trt = import_tensorrt()
+    import_tensorrt()  # a clear error where it is missing
+    import tensorrt as trt
 
     class Log(trt.ILogger):
         def __init__(self) -> None:

@@ -4,35 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from quantization.evaluation.nms import nms
+
 MAX_CANDIDATES = 30_000  # as both upstreams: the best boxes by score go into suppression
 MAX_BOX = 7680.0  # offset between classes, larger than any image side
-
-
-def nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, max_kept: int | None = None) -> np.ndarray:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes: (N, 4), x1 y1 x2 y2.
-        scores: (N,).
-        iou_threshold: boxes that overlap a better one by more than this are dropped.
-        max_kept: stop after so many.
-
-    Returns:
-        Indices of the boxes that stay, best first, int64.
-    """
-    boxes = boxes.astype(np.float64)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order = np.argsort(-scores, kind="stable")
-    kept = []
-    while order.size and (max_kept is None or len(kept) < max_kept):
-        best, order = order[0], order[1:]
-        kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[order, :2])
-        high = np.minimum(boxes[best, 2:], boxes[order, 2:])
-        overlap = np.prod(np.clip(high - low, 0, None), axis=1)
-        union = area[best] + area[order] - overlap
-        order = order[~(overlap > iou_threshold * union)]
-    return np.asarray(kept, dtype=np.int64)
 
 
 def detections(
@@ -46,7 +21,7 @@ def detections(
 
     Args:
         output: (N, 5 + C): centre x, centre y, width, height in pixels, objectness, class probabilities.
-        confidence: least objectness, and least objectness * class probability.
+        confidence: minimum of the objectness, and of objectness * class probability.
         iou_threshold: of the suppression within a class.
         max_detections: best boxes to keep.
         objectness_only: with one class, take the objectness as the score (yolov7 does).
@@ -73,7 +48,7 @@ def to_image(boxes: np.ndarray, gain: float, pad: tuple[float, float], shape: tu
 
     Args:
         boxes: (M, 4+), x1 y1 x2 y2 first, in pixels of the network's input.
-        gain: network pixels an image pixel.
+        gain: network pixels per image pixel.
         pad: border left and above, in network pixels.
         shape: height and width of the image.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 
@@ -18,6 +19,7 @@ class OnnxPredictor:
 
     Attributes:
         classes: number of classes, from the output's last dimension.
+        class_names: what the ONNX calls them; None if it does not say. Upstream's export.py writes them.
 
     Raises:
         UserError: the file is missing, ONNX Runtime refuses it, or it is no detection network.
@@ -52,12 +54,14 @@ class OnnxPredictor:
         self._batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
         self._size = tuple(entry.shape[2:])
         self.classes = numbers - 5 - (protos[0] if protos else 0)  # a segmentation net's boxes end in coefficients
+        self.class_names = _class_names(self._session.get_modelmeta().custom_metadata_map.get("names"), self.classes)
 
     def image_size(self, default: tuple[int, int]) -> tuple[int, int]:
         """H and W of the input; ``default`` where the graph leaves them open."""
         return self._size if all(isinstance(side, int) for side in self._size) else default
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:  # (B, 3, H, W) to (B, boxes, 5 + classes)
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Boxes (B, boxes, 5 + classes) of images (B, 3, H, W), any B."""
         return self.run(images)[0][..., : 5 + self.classes]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
@@ -69,3 +73,16 @@ class OnnxPredictor:
             self._session.run(None, {self._name: padded[start : start + step]}) for start in range(0, len(padded), step)
         ]
         return [np.concatenate(output)[: len(images)] for output in zip(*parts)]
+
+
+def _class_names(text: str | None, classes: int) -> list[str] | None:
+    """The names in an ONNX's metadata, which is a dictionary or list in Python's spelling."""
+    try:
+        names = ast.literal_eval(text or "")
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None  # from another exporter
+    if isinstance(names, dict):
+        names = [names.get(number) for number in range(len(names))]
+    if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
+        return None
+    return names

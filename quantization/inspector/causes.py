@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Sequence
 
-from quantization.inspector.layers import Layer
+from quantization.inspector.records import Layer, time_ms
 
 
 class Cause(NamedTuple):
@@ -39,6 +39,10 @@ CAUSES: dict[str, Cause] = {
         "quantize the input of that reader too, its weights may stay float: one Int8-to-float Reformat is all that "
         "remains (quant-tools, for a detect head: --head shared where INT8 layers read it too, else --head input)",
     ),
+    "detect": Cause(
+        "a detect convolution reads float, for accuracy, so that the INT8 convolution that makes its input emits float "
+        "and is not fused with its activation"
+    ),
     "float layer": Cause("a layer that computes in float reads what others read in INT8"),
     "float weights": Cause("a convolution computes in float from an INT8 tensor"),
     "float producer": Cause("a convolution computes in float, its readers in INT8"),
@@ -66,11 +70,11 @@ CAUSES: dict[str, Cause] = {
 
 # what quant-tools changes by itself
 RULED = ("scales", "rescale", "sum")
-RULES = "quant-tools' rules do this: quantize without --no-rules, or call apply_custom_rules_to_quantizer"
+RULES = "quant-tools does this by itself: quantize without --no-rules"
 
 
 @dataclass(frozen=True)
-class Finding:
+class EngineFinding:
     """One place of extra work.
 
     Attributes:
@@ -91,17 +95,42 @@ class Finding:
 
     @property
     def cause(self) -> str:
+        """One of ``CAUSES``."""
         return self.key[0]
 
 
-def time_ms(layers: Sequence[Layer]) -> float:
-    """Time of some layers; 0 without a profile."""
-    return sum(layer.time_ms or 0.0 for layer in layers)
+@dataclass(frozen=True)
+class Evidence:
+    """What one finding is to explain.
+
+    Attributes:
+        layers: that it costs; none of them is in another finding.
+        conv: the convolution that they stand for, where one was found with them.
+        activation: the layer that was split off from it, if any.
+    """
+
+    layers: list[Layer]
+    conv: Layer | None = None
+    activation: Layer | None = None
+
+    def convolution(self) -> Layer:
+        """``conv``, where there always is one."""
+        assert self.conv is not None
+        return self.conv
+
+    def split_off(self) -> Layer:
+        """``activation``, where there always is one."""
+        assert self.activation is not None
+        return self.activation
+
+    def sorted_layers(self) -> list[Layer]:
+        """``layers`` in the order of execution."""
+        return sorted(self.layers, key=lambda layer: layer.index)
 
 
 def make_finding(
     key: tuple[str, str], text: str, advice: str, layers: Sequence[Layer], avoidable: bool = True
-) -> Finding:
+) -> EngineFinding:
     """A finding that costs the time of ``layers``."""
     distinct = {layer.index: layer for layer in layers}
-    return Finding(key, text, advice, tuple(sorted(distinct)), avoidable, time_ms(list(distinct.values())))
+    return EngineFinding(key, text, advice, tuple(sorted(distinct)), avoidable, time_ms(list(distinct.values())))

@@ -1,16 +1,20 @@
-"""Engines as pictures: DOT text, laid out by Graphviz' ``dot``."""
+"""Engines as pictures: the graph that Graphviz' ``dot`` lays out."""
 
 from __future__ import annotations
 
-import subprocess
-from typing import Sequence
+import textwrap
+from typing import TYPE_CHECKING, Sequence
 from xml.sax.saxutils import escape
 
-from quantization.errors import UserError
-from quantization.inspector.classify import is_reformat, kind, origin, precision, type_change
-from quantization.inspector.layers import Layer
-from quantization.inspector.names import block_of, onnx_nodes, shorten, title
+from quantization.dot import literal, new_digraph
+from quantization.inspector.names import block_of, shorten
+from quantization.inspector.records import Layer, time_ms
+from quantization.inspector.report import EngineReport
+from quantization.inspector.tables import Place
 from quantization.inspector.topology import Edge, EngineGraph
+
+if TYPE_CHECKING:
+    from graphviz import Digraph
 
 KIND_COLORS = {
     "conv": "#1f4e79",
@@ -46,140 +50,127 @@ EDGE_COLORS = {
 ALARM = "#e00000"
 MARK = "#0b57d0"
 _FONT = "Arial"
-_LIMIT_S = 300
 
 
-def to_dot(
-    graphs: Sequence[EngineGraph],
-    aligned: Sequence[tuple[int, int]] = (),
-    marks: dict[str, int] | None = None,
-    notes: Sequence[str] = (),
-) -> str:
-    """DOT text of one engine, or of two side by side.
+def engine_dot(report: EngineReport, notes: bool = True) -> Digraph:
+    """One engine, or two side by side, with corresponding layers at one height.
 
     Constants, and copies of nothing but constants, are left out; the heading gives their number and time.
 
     Args:
-        graphs: one or two engines.
-        aligned: (layer of the first, layer of the second) that belong on one height.
-        marks: numbers of findings by ``node_id``, to be shown in the nodes.
-        notes: lines of text under the heading.
-    """
-    lines = [
-        "digraph engine {",
-        f'graph [fontname="{_FONT}" fontsize=14 labelloc=t newrank=true ranksep=0.25 nodesep=0.3 '
-        f"label=<{_heading(graphs, notes)}>]",
-        f'node [fontname="{_FONT}" fontsize=11 shape=plain]',
-        f'edge [fontname="{_FONT}" fontsize=9 arrowsize=0.6]',
-    ]
-    for engine, graph in enumerate(graphs):
-        body = _engine(graph, engine, marks or {})
-        if len(graphs) > 1:
-            body = _cluster(f"{engine}", graph.engine.name, 24, body)
-        lines += body
-    lines += [f"{{rank=same; e0_{first}; e1_{second}}}" for first, second in aligned]
-    return "\n".join([*lines, "}"]) + "\n"
-
-
-def render(dot: str, file_format: str) -> bytes:
-    """Lay out and draw.
-
-    Args:
-        file_format: ``svg`` or ``png``.
+        report: its findings mark the layers.
+        notes: put the most costly findings under the heading, for a drawing that has no report above it.
 
     Raises:
-        UserError: Graphviz is not installed, fails, or takes longer than five minutes.
+        UserError: the Python package graphviz is not installed.
     """
-    try:
-        done = subprocess.run(
-            ["dot", f"-T{file_format}"],
-            input=dot.encode("utf-8"),
-            capture_output=True,
-            timeout=_LIMIT_S,
-        )
-    except FileNotFoundError as error:
-        raise UserError(
-            "Graphviz' program dot is not on the PATH: apt-get install graphviz "
-            "(or conda install graphviz, or brew install graphviz)"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"dot did not lay out the engine within {_LIMIT_S} s: try a newer Graphviz") from error
-    if done.returncode or not done.stdout:
-        message = done.stderr.decode("utf-8", errors="replace").strip().splitlines()
-        raise UserError(f"dot failed: {message[0] if message else f'exit code {done.returncode}'}")
-    return done.stdout
+    dot = new_digraph("engine")
+    lines = _notes(report) if notes else []
+    dot.attr("graph", fontname=_FONT, fontsize="14", labelloc="t", newrank="true", ranksep="0.25", nodesep="0.3")
+    dot.attr("graph", label=f"<{_heading(report.graphs, lines)}>")
+    dot.attr("node", fontname=_FONT, fontsize="11", shape="plain")
+    dot.attr("edge", fontname=_FONT, fontsize="9", arrowsize="0.6")
+    for engine, graph in enumerate(report.graphs):
+        if len(report.graphs) > 1:
+            with dot.subgraph(name=f"cluster_{engine}") as cluster:
+                _label_cluster(cluster, graph.engine.name, 24)
+                _draw_engine(cluster, graph, engine, report.marks)
+        else:
+            _draw_engine(dot, graph, engine, report.marks)
+    for first, second in report.aligned:
+        with dot.subgraph() as level:
+            level.attr(rank="same")
+            level.node(node_id((0, first)))
+            level.node(node_id((1, second)))
+    return dot
 
 
-def node_id(engine: int, index: int) -> str:
+def node_id(place: Place) -> str:
     """The id of a layer's node in the SVG."""
-    return f"e{engine}_{index}"
+    return f"e{place[0]}_{place[1]}"
 
 
-def _engine(graph: EngineGraph, engine: int, marks: dict[str, int]) -> list[str]:
-    lines: list[str] = []
+def _notes(report: EngineReport) -> list[str]:
+    """The most costly avoidable causes of the first section."""
+    groups = [group for section in report.sections[:1] for group in section.groups if group.avoidable]
+    lines = []
+    for group in groups[:3]:
+        lines += textwrap.wrap(f"{group.heading}: {group.cause.why}", 200)
+        lines += textwrap.wrap(f"first of them: {group.items[0].finding.text}", 200)
+    return [report.sections[0].heading, *lines] if lines else []
+
+
+def _draw_engine(dot: Digraph, graph: EngineGraph, engine: int, marks: dict[Place, int]) -> None:
     blocks: dict[str, list[Layer]] = {}
-    for layer in graph.layers:
-        if layer.index not in graph.constant:
-            blocks.setdefault("" if is_reformat(layer) else block_of(onnx_nodes(layer)), []).append(layer)
+    for layer in graph.active():
+        blocks.setdefault("" if layer.is_reformat else block_of(layer.nodes), []).append(layer)
     for number, (block, layers) in enumerate(blocks.items()):
-        nodes = [_node(graph, engine, layer, marks.get(node_id(engine, layer.index))) for layer in layers]
         if block:
-            nodes = _cluster(f"{engine}_{number}", block, 14, nodes)
-        lines += nodes
+            with dot.subgraph(name=f"cluster_{engine}_{number}") as cluster:
+                _label_cluster(cluster, block, 14)
+                for layer in layers:
+                    _draw_layer(cluster, graph, (engine, layer.index), marks)
+        else:
+            for layer in layers:
+                _draw_layer(dot, graph, (engine, layer.index), marks)
     ends = sorted(
         {(edge.tensor.name, edge.source is None) for edge in graph.edges if edge.source is None or edge.target is None}
     )
-    for number, (name, _) in enumerate(ends):
-        lines.append(f'e{engine}_end{number} [shape=box style=rounded label="{_quoted(shorten(name))} "]')
     end_ids = {end: f"e{engine}_end{number}" for number, end in enumerate(ends)}
-    drawn = [edge for edge in graph.edges if edge.source not in graph.constant and edge.target not in graph.constant]
-    return lines + [_edge(edge, engine, end_ids) for edge in drawn]
+    for (name, _), identity in end_ids.items():
+        dot.node(identity, literal(shorten(name)), shape="box", style="rounded")
+    for edge in graph.edges:
+        if edge.source not in graph.constant and edge.target not in graph.constant:
+            _draw_edge(dot, edge, engine, end_ids)
 
 
-def _cluster(name: str, label: str, size: int, body: list[str]) -> list[str]:
-    head = f'label="{_quoted(label)} " labeljust=l fontsize={size} style=dashed color="#999999"'
-    return [f"subgraph cluster_{name} {{", head, *body, "}"]
+def _label_cluster(cluster: Digraph, label: str, size: int) -> None:
+    cluster.attr(label=literal(label), labeljust="l", fontsize=str(size), style="dashed", color="#999999")
 
 
-def _node(graph: EngineGraph, engine: int, layer: Layer, mark: int | None) -> str:
-    alarm = type_change(layer) is not None
-    what = kind(layer)
-    head = what if not is_reformat(layer) or layer.origin == "REFORMAT" else f"{what} {origin(layer)}"
-    head = " ".join([head, *filter(None, [" to ".join(type_change(layer) or ())])])
+def _draw_layer(dot: Digraph, graph: EngineGraph, place: Place, marks: dict[Place, int]) -> None:
+    layer, name = graph.layers[place[1]], node_id(place)
     cells = [
-        f'<TR><TD BGCOLOR="{KIND_COLORS[what]}"><FONT COLOR="white"><B>{escape(head)}</B></FONT></TD></TR>',
-        f"<TR><TD>{escape(title(layer))}</TD></TR>",
+        f'<TR><TD BGCOLOR="{KIND_COLORS[layer.kind]}"><FONT COLOR="white"><B>{escape(_head(layer))}</B></FONT></TD></TR>',
+        f"<TR><TD>{escape(layer.title)}</TD></TR>",
     ]
-    foot = [] if is_reformat(layer) else [precision(layer)]
+    foot = [] if layer.is_reformat else [layer.precision]
     if layer.time_ms is not None:
         share = 100 * layer.time_ms / graph.engine.total_ms if graph.engine.total_ms else 0.0
         foot.append(f"{1000 * layer.time_ms:.1f} us, {share:.1f} %")
     if foot:
         cells.append(f"<TR><TD>{escape('   '.join(foot))}</TD></TR>")
-    if mark is not None:
-        cells.append(f'<TR><TD BGCOLOR="{MARK}"><FONT COLOR="white"><B>finding {mark}</B></FONT></TD></TR>')
-    border = f'BORDER="4" COLOR="{ALARM}"' if alarm else 'BORDER="1" COLOR="#555555"'
-    name = node_id(engine, layer.index)
-    table = f'{border} CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" BGCOLOR="{PRECISION_COLORS[precision(layer)]}"'
-    return (
-        f'{name} [id="{name}" tooltip="{_quoted(shorten(layer.name, 300))} " '
-        f"label=<<TABLE {table}>{''.join(cells)}</TABLE>>]"
-    )
+    if place in marks:
+        text = f"finding {marks[place]}"
+        cells.append(f'<TR><TD BGCOLOR="{MARK}"><FONT COLOR="white"><B>{text}</B></FONT></TD></TR>')
+    border = f'BORDER="4" COLOR="{ALARM}"' if layer.type_change else 'BORDER="1" COLOR="#555555"'
+    color = PRECISION_COLORS[layer.precision]
+    table = f'{border} CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" BGCOLOR="{color}"'
+    label = f"<<TABLE {table}>{''.join(cells)}</TABLE>>"
+    dot.node(name, label, id=name, tooltip=literal(shorten(layer.name, 300)))
 
 
-def _edge(edge: Edge, engine: int, ends: dict[tuple[str, bool], str]) -> str:
-    source = ends[edge.tensor.name, True] if edge.source is None else f"e{engine}_{edge.source}"
-    target = ends[edge.tensor.name, False] if edge.target is None else f"e{engine}_{edge.target}"
+def _head(layer: Layer) -> str:
+    """``conv``, ``reformat QDQ FP16 to Int8``."""
+    parts = [layer.kind]
+    if layer.is_reformat and layer.origin != "REFORMAT":
+        parts.append(layer.reason)
+    return " ".join([*parts, *([" to ".join(layer.type_change)] if layer.type_change else [])])
+
+
+def _draw_edge(dot: Digraph, edge: Edge, engine: int, ends: dict[tuple[str, bool], str]) -> None:
+    source = ends[edge.tensor.name, True] if edge.source is None else node_id((engine, edge.source))
+    target = ends[edge.tensor.name, False] if edge.target is None else node_id((engine, edge.target))
     color = EDGE_COLORS.get(edge.tensor.datatype, EDGE_COLORS["other"])
-    return (
-        f'{source} -> {target} [label=<&#160;{escape(str(edge.tensor))}> color="{color}" fontcolor="{color}" '
-        f'penwidth={3 if edge.part else 1} tooltip="{_quoted(shorten(edge.tensor.name, 300))} "]'
+    dot.edge(
+        source,
+        target,
+        label=f"<&#160;{escape(str(edge.tensor))}>",
+        color=color,
+        fontcolor=color,
+        penwidth="3" if edge.part else "1",
+        tooltip=literal(shorten(edge.tensor.name, 300)),
     )
-
-
-def _quoted(text: str) -> str:
-    """Text for a DOT string in double quotes: a backslash would begin an escape, an ampersand an entity."""
-    return escape(text, {'"': "&quot;", "\\": "\\\\"})
 
 
 def _heading(graphs: Sequence[EngineGraph], notes: Sequence[str]) -> str:
@@ -189,8 +180,8 @@ def _heading(graphs: Sequence[EngineGraph], notes: Sequence[str]) -> str:
         time = f", {graph.engine.total_ms:.3f} ms in all layers" if graph.engine.timed else ", no profile"
         rows.append(f"<B>{escape(graph.engine.name)} </B>:  {len(graph.layers)} layers{time}{_hidden(graph)}")
     rows += [f'<FONT COLOR="{MARK}">{escape(note)} </FONT>' for note in notes]
-    drawn = [layer for graph in graphs for layer in graph.layers if layer.index not in graph.constant]
-    kinds, precisions = sorted(set(map(kind, drawn))), sorted(set(map(precision, drawn)))
+    drawn = [layer for graph in graphs for layer in graph.active()]
+    kinds, precisions = sorted({layer.kind for layer in drawn}), sorted({layer.precision for layer in drawn})
     legend = [f'<TD BGCOLOR="{KIND_COLORS[name]}"><FONT COLOR="white">{name}</FONT></TD>' for name in kinds]
     legend += [f'<TD BGCOLOR="{PRECISION_COLORS[name]}">{name}</TD>' for name in precisions]
     legend.append(f'<TD BORDER="4" COLOR="{ALARM}">Reformat that changes type</TD>')
@@ -206,5 +197,5 @@ def _heading(graphs: Sequence[EngineGraph], notes: Sequence[str]) -> str:
 def _hidden(graph: EngineGraph) -> str:
     if not graph.constant:
         return ""
-    time = sum(graph.layers[index].time_ms or 0.0 for index in graph.constant)
+    time = time_ms([graph.layers[index] for index in graph.constant])
     return f", {len(graph.constant)} of them ({time:.3f} ms) only hold or copy constants and are not drawn"

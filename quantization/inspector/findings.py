@@ -8,6 +8,8 @@
 |                | or behind an Int8 convolution                        |                                              |
 | float reader   | an Int8 convolution not fused with its activation,   | quantize the input of the float convolution; |
 |                | because a float convolution reads its output         | its weights may stay float                   |
+| detect         | the same before a detect convolution, where          | none: it costs accuracy (--head of           |
+|                | quant-tools leaves its input in float by default     | quant-tools)                                 |
 | float layer    | the same with another layer that reads float         | none, or quantize that layer                 |
 | float weights  | Int8-to-float Reformat in front of convolutions      | none: it is the cheapest way to compute them |
 |                | that compute in float                                | in float                                     |
@@ -32,83 +34,105 @@ says what each cause is, ``explain`` what happens at one place.
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, List
+from dataclasses import replace
+from typing import Callable, Iterator
 
-from quantization.inspector import explain
-from quantization.inspector.causes import Finding
-from quantization.inspector.classify import dequantizes, is_reformat, quantizes, rescales
-from quantization.inspector.layers import Layer
+from quantization.inspector.causes import EngineFinding, Evidence
+from quantization.inspector.explain import (
+    explain_dequantize,
+    explain_quantize,
+    explain_rescale,
+    explain_split,
+    explain_stem,
+)
+from quantization.inspector.explain_copies import (
+    explain_boundary,
+    explain_concat,
+    explain_constant,
+    explain_identity,
+    explain_layout,
+)
+from quantization.inspector.records import Layer
 from quantization.inspector.topology import EngineGraph
-from quantization.inspector.trace import concat_name, network_binding, split_convolutions, stem_conversions
+from quantization.inspector.trace import concat_name, network_binding, stem_conversions
 
-Describe = Callable[[EngineGraph, List[Layer]], Finding]
+Describe = Callable[[EngineGraph, Evidence], EngineFinding]
 # what comes first may claim layers of what comes later
 _ORDER: tuple[Describe, ...] = (
-    explain.stem,
-    explain.identity,
-    explain.constant,
-    explain.split,
-    explain.boundary,
-    explain.quantize,
-    explain.rescale,
-    explain.dequantize,
-    explain.concat,
-    explain.layout,
+    explain_stem,
+    explain_identity,
+    explain_constant,
+    explain_split,
+    explain_boundary,
+    explain_quantize,
+    explain_rescale,
+    explain_dequantize,
+    explain_concat,
+    explain_layout,
 )
 
 
-def find_problems(graph: EngineGraph) -> list[Finding]:
+def find_problems(graph: EngineGraph) -> list[EngineFinding]:
     """All findings; avoidable ones first, then the most costly.
 
     Every Reformat is in exactly one of them.
     """
     claimed: set[int] = set()
-    findings: list[Finding] = []
-    for describe, group in _groups(graph):
-        layers = [layer for layer in group if layer.index not in claimed]
+    findings: list[EngineFinding] = []
+    for describe, evidence in _places(graph):
+        layers = [layer for layer in evidence.layers if layer.index not in claimed]
         if layers:
-            finding = describe(graph, layers)
+            finding = describe(graph, replace(evidence, layers=layers))
             claimed |= set(finding.layers)
             findings.append(finding)
     return sorted(findings, key=by_cost)
 
 
-def by_cost(finding: Finding) -> tuple[bool, float, int, tuple[str, str]]:
-    """Sorting key: avoidable ones first, then the most costly."""
+def by_cost(finding: EngineFinding) -> tuple[bool, float, int, tuple[str, str]]:
+    """Sort key: avoidable ones first, then the most costly."""
     return not finding.avoidable, -finding.cost_ms, -len(finding.layers), finding.key
 
 
-def _groups(graph: EngineGraph) -> Iterable[tuple[Describe, list[Layer]]]:
+def _places(graph: EngineGraph) -> Iterator[tuple[Describe, Evidence]]:
     """Reformats and split-off activations by what describes them and by the place that they share."""
-    groups: dict[tuple[int, str], list[Layer]] = {}
+    places: dict[tuple[int, str], Evidence] = {}
 
-    def put(describe: Describe, place: str, layers: Iterable[Layer]) -> None:
-        groups.setdefault((_ORDER.index(describe), place), []).extend(layers)
+    def put(describe: Describe, place: str, found: Evidence) -> None:
+        places.setdefault((_ORDER.index(describe), place), replace(found, layers=[])).layers.extend(found.layers)
 
     for conv, layers in stem_conversions(graph):
-        put(explain.stem, conv.name, layers)
-    for conv, after in split_convolutions(graph):
+        put(explain_stem, conv.name, Evidence(layers, conv))
+    for conv, after in graph.splits:
         between = graph.writers(after.index)
         # a dequantized operand of its sum, or a quantizer behind it, is the cause and gets the finding
-        if not any(map(dequantizes, between)) and not any(map(quantizes, graph.readers(after.index))):
-            put(explain.split, conv.name, [after, *filter(quantizes, between)])
-    for layer in filter(is_reformat, graph.layers):
-        source, target = (tensors[0].name if tensors else layer.name for tensors in (layer.inputs, layer.outputs))
-        binding = network_binding(graph, layer)
-        if layer.index in graph.constant:
-            identity = layer.name.startswith("Identity")
-            put(explain.identity if identity else explain.constant, "" if identity else source, [layer])
-        elif binding:
-            put(explain.boundary, binding, [layer])
-        elif quantizes(layer):
-            put(explain.quantize, source, [layer])
-        elif rescales(layer):
-            put(explain.rescale, source, [layer])
-        elif dequantizes(layer):
-            put(explain.dequantize, source, [layer])
-        elif layer.origin == "CONCAT":
-            put(explain.concat, concat_name(graph, layer) or target, [layer])
-        else:
-            put(explain.layout, target, [layer])
-    for order, place in sorted(groups):
-        yield _ORDER[order], groups[order, place]
+        if not any(layer.dequantizes for layer in between) and not any(
+            layer.quantizes for layer in graph.readers(after.index)
+        ):
+            found = [after, *(layer for layer in between if layer.quantizes)]
+            put(explain_split, conv.name, Evidence(found, conv, after))
+    for layer in graph.layers:
+        if layer.is_reformat:
+            describe, place = _describe_reformat(graph, layer)
+            put(describe, place, Evidence([layer]))
+    for order, place in sorted(places):
+        yield _ORDER[order], places[order, place]
+
+
+def _describe_reformat(graph: EngineGraph, layer: Layer) -> tuple[Describe, str]:
+    """What describes a Reformat, and the place that it shares with others."""
+    source, target = (tensors[0].name if tensors else layer.name for tensors in (layer.inputs, layer.outputs))
+    binding = network_binding(graph, layer)
+    if layer.index in graph.constant:
+        return (explain_identity, "") if layer.name.startswith("Identity") else (explain_constant, source)
+    if binding:
+        return explain_boundary, binding
+    for applies, describe in (
+        (layer.quantizes, explain_quantize),
+        (layer.rescales, explain_rescale),
+        (layer.dequantizes, explain_dequantize),
+    ):
+        if applies:
+            return describe, source
+    if layer.origin == "CONCAT":
+        return explain_concat, concat_name(graph, layer) or target
+    return explain_layout, target

@@ -1,21 +1,23 @@
-"""Layer information of an engine (``--exportLayerInfo``, the engine inspector) as records; TensorRT 8.5 to 11."""
+"""Layer information of an engine (``--exportLayerInfo``, the engine inspector) read as records; TensorRT 8.5 to 11."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantization.errors import UserError
+from quantization.inspector.names import printable
+from quantization.inspector.profiles import select_profile
+from quantization.inspector.records import EngineInfo, Layer, Tensor
 
 REBUILD = (
     "build the engine again with --profilingVerbosity=detailed (trtexec) or "
     "config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED, then export its layer information again"
 )
 
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _DATATYPES = {
     "int8": "Int8",
     "uint8": "UInt8",
@@ -38,82 +40,16 @@ _DATATYPE = re.compile(r"\b({})\b".format("|".join(_DATATYPES)), re.IGNORECASE)
 _WIDTHS = {"two": 2, "four": 4, "eight": 8, "sixteen": 16, "thirty-two": 32}
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor as one layer reads or writes it.
-
-    Attributes:
-        name: as in the engine.
-        shape: -1 for a dynamic dimension.
-        datatype: ``Int8``, ``FP16``, ``FP32`` ...; empty if not given.
-        layout: ``linear``, ``NHWC8``, ``NC/32HW32`` ...; empty if not given.
-    """
-
-    name: str
-    shape: tuple[int, ...] = ()
-    datatype: str = ""
-    layout: str = ""
-
-    def __str__(self) -> str:
-        return " ".join(part for part in (self.datatype, self.layout, "x".join(map(str, self.shape))) if part)
-
-
-@dataclass
-class Layer:
-    """One layer of an engine.
-
-    Attributes:
-        index: position in ``Engine.layers``.
-        type: TensorRT's layer type, for example ``CaskConvolution``.
-        origin: why a Reformat exists (``QDQ``, ``CONCAT``, ``REFORMAT`` ...); empty for other layers.
-        metadata: names the ONNX nodes, from TensorRT 8.6 on.
-        record: the JSON object.
-        time_ms: time of one inference; None without a profile.
-    """
-
-    index: int
-    name: str
-    type: str
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    origin: str = ""
-    metadata: str = ""
-    record: dict[str, Any] = field(default_factory=dict)
-    time_ms: float | None = None
-
-
-@dataclass
-class Engine:
-    """Layers in the order of execution.
-
-    Attributes:
-        bindings: names of the network's input and output tensors.
-        notes: remarks for the reader, for example layers without a time.
-    """
-
-    name: str
-    layers: list[Layer]
-    bindings: list[str]
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def timed(self) -> bool:
-        return any(layer.time_ms is not None for layer in self.layers)
-
-    @property
-    def total_ms(self) -> float:
-        return sum(layer.time_ms or 0.0 for layer in self.layers)
-
-
-def load_layers(path: Path, name: str = "") -> Engine:
+def load_layers(path: Path, name: str = "", profile_index: int | None = None) -> EngineInfo:
     """Read layer information.
 
     Args:
         path: JSON from ``trtexec --exportLayerInfo`` or from the engine inspector.
         name: what to call the engine; default the file's name without ``-layer.json``.
+        profile_index: number of the optimization profile to take; default the first.
 
     Raises:
-        UserError: the file is unreadable, not such JSON, or names layers only.
+        UserError: the file is unreadable, not such JSON, names layers only, or lacks that optimization profile.
     """
     data = read_json(path)
     if isinstance(data, list) and any(isinstance(item, dict) and "averageMs" in item for item in data):
@@ -125,7 +61,8 @@ def load_layers(path: Path, name: str = "") -> Engine:
     if any(isinstance(item, str) for item in data["Layers"]):
         raise UserError(f"{path} holds only the names of layers: {REBUILD}")
     layers = [_layer(item, index, f"{path}: layer {index}") for index, item in enumerate(data["Layers"])]
-    return Engine(clean(name or engine_name(path)), layers, _bindings(data, path))
+    engine = EngineInfo(printable(name or engine_name(path)), layers, _bindings(data, path))
+    return select_profile(engine, profile_index, path, rename=not name)
 
 
 def engine_name(path: Path) -> str:
@@ -140,16 +77,21 @@ def read_json(path: Path) -> Any:
         UserError: the file is unreadable, or not JSON.
     """
     try:
-        return json.loads(Path(path).read_bytes().decode("utf-8", errors="replace"), strict=False)
+        return json.loads(_read(Path(path)), strict=False)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not complete JSON ({error}): export it again") from error
 
 
-def clean(text: str) -> str:
-    """``text`` with what neither XML nor a terminal can show (control characters, lone surrogates) as spaces."""
-    return _UNPRINTABLE.sub(" ", text)
+def _read(path: Path) -> str:
+    """Text in UTF-8, with or without a byte order mark, or in UTF-16 with one."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what PowerShell's > writes
+        return data.decode("utf-16", errors="replace")
+    if b"\0" in data[:2]:
+        raise UserError(f"{path} is UTF-16 without a byte order mark: save it as UTF-8")
+    return data.decode("utf-8-sig", errors="replace")
 
 
 def _layer(item: Any, index: int, place: str) -> Layer:
@@ -157,11 +99,11 @@ def _layer(item: Any, index: int, place: str) -> Layer:
         raise UserError(f"{place} is not an object")
     return Layer(
         index=index,
-        name=clean(_text(item, "Name", place, required=True)),
-        type=clean(_text(item, "LayerType", place)),
+        name=printable(_text(item, "Name", place, required=True)),
+        type=printable(_text(item, "LayerType", place)),
         inputs=_tensors(item, "Inputs", place),
         outputs=_tensors(item, "Outputs", place),
-        origin=clean(_text(item, "Origin", place)).upper(),
+        origin=printable(_text(item, "Origin", place)).upper(),
         metadata=_text(item, "Metadata", place),
         record=item,
     )
@@ -178,7 +120,9 @@ def _tensors(item: dict[str, Any], key: str, place: str) -> list[Tensor]:
         shape = value.get("Dimensions", [])
         if not isinstance(shape, list) or not all(type(size) is int and abs(size) < 2**63 for size in shape):
             raise UserError(f'{place}: "Dimensions" of a tensor in "{key}" is not a list of whole numbers')
-        tensors.append(Tensor(clean(_text(value, "Name", place, required=True)), tuple(shape), *_format(value, place)))
+        tensors.append(
+            Tensor(printable(_text(value, "Name", place, required=True)), tuple(shape), *_format(value, place))
+        )
     return tensors
 
 
@@ -196,14 +140,17 @@ def _bindings(data: dict[str, Any], path: Path) -> list[str]:
     values = data.get("Bindings", data.get("I/O Tensors", []))
     if not isinstance(values, list):
         raise UserError(f'{path}: "Bindings" or "I/O Tensors" is not a list')
-    names = [value.get("Name") if isinstance(value, dict) else value for value in values]
-    if not all(isinstance(name, str) for name in names):
-        raise UserError(f'{path}: "Bindings" or "I/O Tensors" holds something without a name')
-    return [clean(name) for name in names]
+    names = []
+    for value in values:
+        name: object = value.get("Name") if isinstance(value, dict) else value
+        if not isinstance(name, str):
+            raise UserError(f'{path}: "Bindings" or "I/O Tensors" holds something without a name')
+        names.append(printable(name))
+    return names
 
 
 def _text(item: dict[str, Any], key: str, place: str, required: bool = False) -> str:
-    value = item.get(key, None if required else "")
+    value: object = item.get(key, None if required else "")
     if not isinstance(value, str):
         raise UserError(f'{place}: "{key}" is {"missing or " if required else ""}not a text')
     return value

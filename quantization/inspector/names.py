@@ -1,4 +1,4 @@
-"""Which ONNX nodes, and so which upstream modules, a layer of an engine stands for."""
+"""Which ONNX nodes, and so which upstream modules, a name in an engine stands for."""
 
 from __future__ import annotations
 
@@ -6,37 +6,44 @@ import os
 import re
 from typing import Sequence
 
-from quantization.inspector.layers import Layer, clean
+from quantization.onnx_graph.module_path import path_of_name
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _METADATA_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _SEPARATORS = re.compile(r" \+ | \|\| |, |\.\.\.|PWN\(|fc\(|\(|\)|\{ForeignNode\[|\]\}")
 _PLAIN_NODE = re.compile(r"[A-Z][A-Za-z]+_\d+")  # exporters before torch 1.13 name nodes Conv_12
 _NOT_COMPUTING = re.compile(r"(Quantize|Dequantize|Constant|Identity|Shape|Cast|SiluHalf|SiluScale)|.*_output_\d+|.*::")
-_SILU = {"SiluTanh": "Sigmoid", "SiluAdd": "Mul"}  # as the export writes them: onnx_cleanup.respell_float_silu
+_SILU = {"SiluTanh": "Sigmoid", "SiluAdd": "Mul"}  # as the export writes them: cleanup.respell_float_silu
 _COPY_NODE = re.compile(r"^Reformatting CopyNode for (In|Out)put Tensor (\d+) (?:to|from) ")
 _QUANTIZER = re.compile(r"(/\S+)/_input\d?_quantizer/(Q|De)")
 _MODULE = re.compile(r"model\.\d+")
+_DETECT = re.compile(r"model\.(\d+)\.m\.\d+")
 
 
-def metadata_nodes(layer: Layer) -> list[str]:
+def printable(text: str) -> str:
+    """``text`` with what neither XML nor a terminal can show (control characters, lone surrogates) as spaces."""
+    return _UNPRINTABLE.sub(" ", text)
+
+
+def metadata_nodes(metadata: str) -> list[str]:
     """All ONNX nodes that the metadata of a layer name, from TensorRT 8.6 on."""
-    return [clean(node) for node in _METADATA_NODE.findall(layer.metadata)]
+    return [printable(node) for node in _METADATA_NODE.findall(metadata)]
 
 
-def onnx_nodes(layer: Layer) -> tuple[str, ...]:
-    """The computing ONNX nodes fused into a layer, as ``/model.5/conv/Conv``, without Q/DQ and constants.
+def named_nodes(name: str) -> list[str]:
+    """The ONNX nodes that the name of a layer joins, as TensorRT before 8.6 does."""
+    parts = [part.strip() for part in _SEPARATORS.split(name)]
+    return [part for part in parts if part.startswith("/") or _PLAIN_NODE.fullmatch(part)]
 
-    The metadata name them from TensorRT 8.6 on; before, the layer's own name does. A Reformat's name only says
-    where it stands, so it counts for nothing. The scope ``addop`` of this bundle's QuantAdd is left out and so is
-    everything above ``model.N``, and a SiLU that the export respells keeps upstream's names: the same upstream node
-    has one name in float, PTQ and QAT engines.
+
+def computing_nodes(names: Sequence[str]) -> tuple[str, ...]:
+    """ONNX nodes as ``/model.5/conv/Conv``, without Q/DQ and constants, each once.
+
+    The scope ``addop`` of this bundle's QuantAdd is left out and so is everything above ``model.N``, and a SiLU that
+    the export respells keeps upstream's names: the same upstream node has one name in float, PTQ and QAT engines.
     """
-    found = metadata_nodes(layer)
-    if not found and "reformat" not in layer.type.lower() and layer.type.lower() != "noop":
-        found = [part.strip() for part in _SEPARATORS.split(layer.name)]
-        found = [part for part in found if part.startswith("/") or _PLAIN_NODE.fullmatch(part)]
     nodes: list[str] = []
-    for name in found:
+    for name in names:
         parts = [part for part in name.split("/") if part and part != "addop"]
         start = next((index for index, part in enumerate(parts) if _MODULE.fullmatch(part)), 0)
         if parts and not _NOT_COMPUTING.match(parts[-1]):
@@ -48,9 +55,7 @@ def onnx_nodes(layer: Layer) -> tuple[str, ...]:
 
 def module_of(node: str) -> str:
     """``model.2.m.0.cv1.conv`` for ``/model.2/m/m.0/cv1/conv/Conv``; empty for a node without a scope."""
-    parts = node.strip("/").split("/")
-    # exporters put a container before each of its members: m/m.0
-    return ".".join(part for part, after in zip(parts[:-1], parts[1:]) if not after.startswith(part + "."))
+    return path_of_name(node)
 
 
 def common_module(nodes: Sequence[str]) -> str:
@@ -65,10 +70,37 @@ def common_module(nodes: Sequence[str]) -> str:
     return ".".join(common[:-1] if len(common) > 2 and common[-1] in ("conv", "act") else common)
 
 
+def same_block(conv: Sequence[str], after: Sequence[str]) -> bool:
+    """Are the nodes ``after`` the activation of a convolution: of ``model.5.act`` or ``model.5`` for ``model.5.conv``?
+
+    Args:
+        conv: nodes of the layer with the convolution.
+        after: nodes of the other layer.
+    """
+    homes = {_parent(module_of(node)) for node in conv if operations([node]) == ["Conv"]} - {""}
+    return any(module in homes or _parent(module) in homes for module in map(module_of, after))
+
+
+def _parent(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
 def block_of(nodes: Sequence[str]) -> str:
     """The upstream layer ``model.N`` of the first node; empty if it has none."""
     found = _MODULE.match(nodes[0].lstrip("/")) if nodes else None
     return found.group(0) if found else ""
+
+
+def block_number(nodes: Sequence[str]) -> int:
+    """N of ``model.N`` of the first node; -1 if it has none."""
+    block = block_of(nodes)
+    return int(block.rpartition(".")[2]) if block else -1
+
+
+def detect_block(nodes: Sequence[str]) -> int:
+    """N for a convolution ``model.N.m.K`` alone, as both upstreams name those of a detect layer; -1 for other nodes."""
+    found = [_DETECT.fullmatch(module_of(node)) for node in nodes if operations([node]) == ["Conv"]]
+    return int(found[0].group(1)) if len(found) == 1 and found[0] else -1
 
 
 def operations(nodes: Sequence[str]) -> list[str]:
@@ -78,26 +110,36 @@ def operations(nodes: Sequence[str]) -> list[str]:
     return text.split()
 
 
-def title(layer: Layer) -> str:
-    """A short title: ``model.5: Conv + SiLU``."""
-    nodes = onnx_nodes(layer)
-    if "reformat" in layer.type.lower() or not nodes:
-        return shorten(_title_without_nodes(layer, nodes), 44)
-    words = operations(nodes)
-    text = " + ".join(words[:4] + ["..."] * (len(words) > 4))
+def computing_title(nodes: Sequence[str]) -> str:
+    """A short title of a layer that computes ``nodes``: ``model.5: Conv + SiLU``."""
+    done = operations(nodes)
+    text = " + ".join(done[:4] + ["..."] * (len(done) > 4))
     module = common_module(nodes)
     return shorten(f"{module}: {text}" if module else text)
 
 
-def _title_without_nodes(layer: Layer, nodes: Sequence[str]) -> str:
-    if nodes and layer.origin == "CONCAT":
-        return f"into {nodes[0]}"
-    quantizer = _QUANTIZER.match(layer.name)
-    if quantizer:
-        return f"{'DQ' if quantizer.group(2) == 'De' else 'Q'} of {module_of(quantizer.group(1) + '/Q')}"
-    return _COPY_NODE.sub(r"\1put \2 of ", layer.name)
+def other_title(name: str, origin: str, nodes: Sequence[str]) -> str:
+    """A short title of a Reformat, or of a layer whose nodes are unknown."""
+    quantizer = _QUANTIZER.match(name)
+    if nodes and origin == "CONCAT":
+        text = f"into {nodes[0]}"
+    elif quantizer:
+        text = f"{'DQ' if quantizer.group(2) == 'De' else 'Q'} of {module_of(quantizer.group(1) + '/Q')}"
+    else:
+        text = _COPY_NODE.sub(r"\1put \2 of ", name)
+    return shorten(text, 44)
 
 
 def shorten(text: str, length: int = 60) -> str:
     """``text`` with its middle left out if it is longer than ``length``."""
     return text if len(text) <= length else f"{text[: length // 2 - 2]} ... {text[-(length // 2 - 3) :]}"
+
+
+def words(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "nothing"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 bias``, ``2 biases``."""
+    return f"{number} {noun}" + ("" if number == 1 else "es" if noun.endswith(("s", "ch")) else "s")

@@ -6,8 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Callable, Iterable, Sequence
 
-from quantization.inspector.classify import KINDS, PRECISIONS, is_reformat, kind, origin, precision, type_change
-from quantization.inspector.layers import Layer
+from quantization.inspector.classify import KINDS, PRECISIONS
+from quantization.inspector.records import Layer, time_ms
+from quantization.inspector.tables import Row, Table
 from quantization.inspector.topology import EngineGraph
 
 
@@ -46,22 +47,19 @@ class Summary:
 def summarise(graph: EngineGraph) -> Summary:
     """Count and add up the layers of an engine."""
 
-    def kind_of(layer: Layer) -> str:
-        return "constant" if layer.index in graph.constant else kind(layer)
+    def kind(layer: Layer) -> str:
+        return "constant" if layer.index in graph.constant else layer.kind
 
-    layers = graph.layers
-    active = [layer for layer in layers if layer.index not in graph.constant]
-    reformats = [layer for layer in active if is_reformat(layer)]
-    computing = [layer for layer in active if not is_reformat(layer) and kind(layer) != "no-op"]
-    changing = [layer for layer in reformats if type_change(layer)]
+    active = graph.active()
+    reformats = [layer for layer in active if layer.is_reformat]
     return Summary(
         graph.engine.name,
         graph.engine.timed,
-        Tally(len(layers), graph.engine.total_ms),
-        _tally(layers, kind_of, KINDS),
-        _tally(computing, precision, PRECISIONS),
-        _tally(reformats, origin),
-        _tally(changing, lambda layer: " to ".join(type_change(layer) or ())),
+        Tally(len(graph.layers), graph.engine.total_ms),
+        _tally(graph.layers, kind, KINDS),
+        _tally((layer for layer in active if not layer.passes_on), lambda layer: layer.precision, PRECISIONS),
+        _tally(reformats, lambda layer: layer.reason),
+        _tally((layer for layer in reformats if layer.type_change), lambda layer: " to ".join(layer.type_change or ())),
     )
 
 
@@ -70,27 +68,26 @@ def _tally(layers: Iterable[Layer], key: Callable[[Layer], str], order: Sequence
     groups: dict[str, list[Layer]] = defaultdict(list)
     for layer in layers:
         groups[key(layer)].append(layer)
-    tallies = {name: Tally(len(group), sum(layer.time_ms or 0.0 for layer in group)) for name, group in groups.items()}
+    tallies = {name: Tally(len(group), time_ms(group)) for name, group in groups.items()}
     names = [name for name in order if name in tallies] or sorted(tallies, key=lambda name: -tallies[name].count)
     return {name: tallies[name] for name in names}
 
 
-def table(summaries: Sequence[Summary]) -> list[tuple[str, list[str]]]:
-    """Rows of (label, one cell per engine); a row without cells is a heading."""
-    rows: list[tuple[str, list[str]]] = [("layers, time of all", [_cell(each.all, each) for each in summaries])]
-    for heading, part in (
-        ("by kind", "kinds"),
-        ("computing layers by precision", "precisions"),
-        ("Reformats by origin", "origins"),
-        ("Reformats that change type", "changes"),
+def figures(summaries: Sequence[Summary]) -> Table:
+    """All of them side by side, a column per engine."""
+    rows = [Row("layers, time of all", [_cell(each.all, each) for each in summaries])]
+    for heading, parts in (
+        ("by kind", [each.kinds for each in summaries]),
+        ("computing layers by precision", [each.precisions for each in summaries]),
+        ("Reformats by origin", [each.origins for each in summaries]),
+        ("Reformats that change type", [each.changes for each in summaries]),
     ):
-        rows.append((heading, []))
-        parts: list[dict[str, Tally]] = [getattr(each, part) for each in summaries]
+        rows.append(Row(heading))
         for name in dict.fromkeys(name for tallies in parts for name in tallies):
             cells = [_cell(tallies.get(name, Tally()), each) for tallies, each in zip(parts, summaries)]
-            rows.append((f"  {name}", cells))
-        rows.append(("  sum", [_cell(_sum(tallies), each) for tallies, each in zip(parts, summaries)]))
-    return rows
+            rows.append(Row(name, cells, indent=True))
+        rows.append(Row("sum", [_cell(_sum(tallies), each) for tallies, each in zip(parts, summaries)], indent=True))
+    return Table([each.name for each in summaries], rows)
 
 
 def _sum(tallies: dict[str, Tally]) -> Tally:
@@ -102,11 +99,3 @@ def _cell(tally: Tally, summary: Summary) -> str:
         return str(tally.count)
     share = 100 * tally.ms / summary.all.ms if summary.all.ms else 0.0
     return f"{tally.count:4d} {1000 * tally.ms:9.1f} us {share:5.1f} %"
-
-
-def as_text(rows: Sequence[tuple[str, Sequence[str]]], names: Sequence[str]) -> str:
-    """The table for a terminal."""
-    lines = [("", list(names)), *rows]
-    first = max(len(label) for label, _ in lines)
-    widths = [max(len(cells[column]) for _, cells in lines if cells) for column in range(len(names))]
-    return "\n".join("  ".join([label.ljust(first), *map(str.rjust, cells, widths)]).rstrip() for label, cells in lines)

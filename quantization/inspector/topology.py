@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Callable
+from functools import cached_property
+from typing import Callable, Mapping
 
-from quantization.inspector.classify import is_reformat, kind
-from quantization.inspector.layers import Engine, Layer, Tensor
+from quantization.inspector.names import block_number, detect_block, same_block
+from quantization.inspector.records import EngineInfo, Layer, Tensor
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,15 @@ class EngineGraph:
         edges: in the order of the readers.
         outgoing: edges by their source.
         incoming: edges by their target.
+        constant: indices of constants, and of Reformats and no-ops of nothing but constants.
         concats: names of Concats, by the ONNX nodes that read them, as another engine of the network gives them.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineInfo, concats: Mapping[str, str] | None = None) -> None:
         self.engine = engine
         self.layers = engine.layers
-        self.edges: list[Edge] = []
-        self.concats: dict[str, str] = {}
-        writes: dict[str, list[Edge]] = defaultdict(list)
-        for layer in self.layers:
-            for tensor in layer.outputs:
-                writes[tensor.name].append(Edge(layer.index, None, tensor))
-        bindings = set(engine.bindings)
-        for layer in self.layers:
-            for name, tensor in {tensor.name: tensor for tensor in layer.inputs}.items():
-                found = _visible(writes.get(name, []), layer.index, tensor)
-                self.edges += [Edge(write.source, layer.index, write.tensor, part=len(found) > 1) for write in found]
-                if not found and name in bindings:  # what is no binding either is a control channel of TensorRT's
-                    self.edges.append(Edge(None, layer.index, tensor))
-        for name in engine.bindings:
-            found = writes.get(name, [])
-            self.edges += [Edge(write.source, None, write.tensor, part=len(found) > 1) for write in found]
+        self.concats = concats or {}
+        self.edges = _edges(engine)
         self.outgoing: dict[int | None, list[Edge]] = defaultdict(list)
         self.incoming: dict[int | None, list[Edge]] = defaultdict(list)
         for edge in self.edges:
@@ -93,15 +82,78 @@ class EngineGraph:
                 found.append(layer)
         return found
 
+    @cached_property
+    def splits(self) -> list[tuple[Layer, Layer]]:
+        """Int8 convolutions that emit float into a separate activation layer of the same block, with that layer."""
+        return [
+            (layer, after)
+            for layer in self.layers
+            if layer.kind == "conv" and layer.precision == "Int8" and layer.emits_float
+            for after in self.follow(layer, is_reformat)
+            if after.kind == "pointwise" and same_block(layer.nodes, after.nodes)
+        ]
+
+    @cached_property
+    def detects(self) -> list[Layer]:
+        """The convolutions of the detect layer: ``model.N.m.K`` with nothing behind ``model.N``."""
+        last = max((block_number([node]) for layer in self.layers for node in layer.nodes), default=-1)
+        return [layer for layer in self.layers if layer.kind == "conv" and detect_block(layer.nodes) == last >= 0]
+
+    @cached_property
+    def largest_detect(self) -> Layer | None:
+        """The detect convolution with the largest input; None if there is none."""
+        return max(self.detects, key=lambda layer: _elements(layer.inputs[0]) if layer.inputs else 0, default=None)
+
+    def active(self) -> list[Layer]:
+        """All layers but those of constants alone."""
+        return [layer for layer in self.layers if layer.index not in self.constant]
+
     def _constant_layers(self) -> set[int]:
-        """Constants, and Reformats and no-ops of nothing but constants, in the order of execution."""
         constant: set[int] = set()
         for layer in self.layers:
             sources = [edge.source for edge in self.incoming[layer.index]]
-            copies = is_reformat(layer) or kind(layer) == "no-op"
-            if kind(layer) == "constant" or (copies and sources and all(source in constant for source in sources)):
+            copies = layer.passes_on and sources and all(source in constant for source in sources)
+            if layer.kind == "constant" or copies:
                 constant.add(layer.index)
         return constant
+
+
+def is_reformat(layer: Layer) -> bool:
+    """``layer.is_reformat``, to look through with ``EngineGraph.follow``."""
+    return layer.is_reformat
+
+
+def passes_on(layer: Layer) -> bool:
+    """``layer.passes_on``, to look through with ``EngineGraph.follow``."""
+    return layer.passes_on
+
+
+def keeps_scale(layer: Layer) -> bool:
+    """``layer.keeps_scale``, to look through with ``EngineGraph.follow``."""
+    return layer.keeps_scale
+
+
+def _elements(tensor: Tensor) -> int:
+    return math.prod(abs(size) for size in tensor.shape)
+
+
+def _edges(engine: EngineInfo) -> list[Edge]:
+    writes: dict[str, list[Edge]] = defaultdict(list)
+    for layer in engine.layers:
+        for tensor in layer.outputs:
+            writes[tensor.name].append(Edge(layer.index, None, tensor))
+    edges: list[Edge] = []
+    bindings = set(engine.bindings)
+    for layer in engine.layers:
+        for name, tensor in {tensor.name: tensor for tensor in layer.inputs}.items():
+            found = _visible(writes.get(name, []), layer.index, tensor)
+            edges += [Edge(write.source, layer.index, write.tensor, part=len(found) > 1) for write in found]
+            if not found and name in bindings:  # what is no binding either is a control channel of TensorRT's
+                edges.append(Edge(None, layer.index, tensor))
+    for name in engine.bindings:
+        found = writes.get(name, [])
+        edges += [Edge(write.source, None, write.tensor, part=len(found) > 1) for write in found]
+    return edges
 
 
 def _visible(writes: list[Edge], reader: int, tensor: Tensor) -> list[Edge]:

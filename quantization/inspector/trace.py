@@ -4,40 +4,14 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from quantization.inspector.classify import computes_in_float, emits_float, is_reformat, kind, precision, type_change
-from quantization.inspector.layers import Layer
-from quantization.inspector.names import common_module, module_of, onnx_nodes, operations, title
-from quantization.inspector.topology import EngineGraph
-
-
-def split_convolutions(graph: EngineGraph) -> list[tuple[Layer, Layer]]:
-    """Int8 convolutions that emit float into a separate activation layer of the same block, with that layer."""
-    return [
-        (layer, after)
-        for layer in graph.layers
-        if kind(layer) == "conv" and precision(layer) == "Int8" and emits_float(layer)
-        for after in graph.follow(layer, is_reformat)
-        if kind(after) == "pointwise" and same_block(layer, after)
-    ]
-
-
-def same_block(conv: Layer, after: Layer) -> bool:
-    """Is ``after`` the activation of ``conv``: of ``model.5.act`` or ``model.5`` for ``model.5.conv``?"""
-    homes = {_parent(module_of(node)) for node in onnx_nodes(conv) if operations([node]) == ["Conv"]} - {""}
-    return any(module in homes or _parent(module) in homes for module in map(module_of, onnx_nodes(after)))
-
-
-def _parent(module: str) -> str:
-    return module.rpartition(".")[0]
+from quantization.inspector.names import common_module, module_of, operations, same_block
+from quantization.inspector.records import Layer
+from quantization.inspector.topology import EngineGraph, is_reformat, keeps_scale, passes_on
 
 
 def readers(graph: EngineGraph, layer: Layer) -> list[Layer]:
     """The computing layers behind a Reformat, through pools, resizes and shuffles, which keep the scale."""
     return graph.follow(layer, keeps_scale)
-
-
-def keeps_scale(layer: Layer) -> bool:
-    return kind(layer) in ("reformat", "pooling", "resize", "shuffle", "no-op", "concat")
 
 
 def concats(graph: EngineGraph, layer: Layer) -> list[str]:
@@ -46,10 +20,10 @@ def concats(graph: EngineGraph, layer: Layer) -> list[str]:
     waiting, seen = [layer], {layer.index}
     while waiting:
         current = waiting.pop(0)
-        if any(edge.part for edge in graph.outgoing[current.index]) or kind(current) == "concat":
+        if any(edge.part for edge in graph.outgoing[current.index]) or current.kind == "concat":
             names.append(concat_name(graph, current))
         for after in graph.readers(current.index):
-            if keeps_scale(after) and after.index not in seen:
+            if after.keeps_scale and after.index not in seen:
                 seen.add(after.index)
                 waiting.append(after)
     return sorted(set(names))
@@ -61,78 +35,62 @@ def concat_name(graph: EngineGraph, layer: Layer) -> str:
     for after in graph.readers(layer.index):
         for edge in graph.incoming[after.index]:
             if edge.tensor.name == output and edge.source is not None:
-                for node in onnx_nodes(graph.layers[edge.source]):
+                for node in graph.layers[edge.source].nodes:
                     if "concat" in node.rsplit("/", 1)[-1].lower():
                         return node
-    found = next((node for node in onnx_nodes(layer) if "concat" in node.lower()), "")
+    found = next((node for node in layer.nodes if "concat" in node.lower()), "")
     return found or next(
-        (
-            graph.concats[node]
-            for after in graph.readers(layer.index)
-            for node in onnx_nodes(after)
-            if node in graph.concats
-        ),
+        (graph.concats[node] for after in graph.readers(layer.index) for node in after.nodes if node in graph.concats),
         "",
     )
 
 
-def name_concats(first: EngineGraph, second: EngineGraph) -> None:
-    """Let each of two engines use the other's names of Concats: an engine has none where Q kernels write all parts."""
-    for graph, other in ((first, second), (second, first)):
-        for edge in other.edges:
-            if edge.part and edge.source is not None and edge.target is not None:
-                name = concat_name(other, other.layers[edge.source])
-                for node in onnx_nodes(other.layers[edge.target]):
-                    if name and operations([node]) == ["Conv"]:
-                        graph.concats[node] = name
+def concats_by_reader(graph: EngineGraph) -> dict[str, str]:
+    """Names of Concats by the convolutions (ONNX nodes) that read them.
+
+    An engine has no name for a Concat whose parts Q kernels write; another engine of the network may have it.
+    """
+    found: dict[str, str] = {}
+    for edge in graph.edges:
+        if edge.part and edge.source is not None and edge.target is not None:
+            name = concat_name(graph, graph.layers[edge.source])
+            if name:
+                found.update((node, name) for node in graph.layers[edge.target].nodes if operations([node]) == ["Conv"])
+    return found
 
 
 def modules(layers: Sequence[Layer]) -> list[str]:
     """Upstream modules of layers: of the convolution where there is one, as that is where the quantizer sits."""
     names = []
     for layer in layers:
-        nodes = onnx_nodes(layer)
-        core = [node for node in nodes if operations([node]) == ["Conv"]] or list(nodes)
+        core = [node for node in layer.nodes if operations([node]) == ["Conv"]] or list(layer.nodes)
         module = module_of(core[0]) if core else ""
         detail = "" if operations(core[:1]) == ["Conv"] else f" ({' + '.join(operations(core))})"
-        names.append(module + detail if module else title(layer))
+        names.append(module + detail if module else layer.title)
     return sorted(set(names), key=names.index)
-
-
-def words(names: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "nothing"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 bias``, ``2 biases``."""
-    return f"{number} {noun}" + ("" if number == 1 else "es" if noun.endswith(("s", "ch")) else "s")
 
 
 def producer(graph: EngineGraph, layer: Layer) -> tuple[str, Layer | None, list[Layer]]:
     """(module that makes a Reformat's input, its convolution if split from its activation, the split-off layers)."""
     before = graph.follow(layer, is_reformat, back=True)
-    split = [(conv, after) for conv, after in split_convolutions(graph) if after in before]
+    split = [(conv, after) for conv, after in graph.splits if after in before]
     makers = [conv for conv, _ in split] or before
-    module = common_module([node for maker in makers for node in onnx_nodes(maker)])
-    name = module or (title(makers[0]) if makers else network_input(graph, layer)) or "a constant"
+    module = common_module([node for maker in makers for node in maker.nodes])
+    name = module or (makers[0].title if makers else network_input(graph, layer)) or "a constant"
     return name, split[0][0] if split else None, [after for _, after in split]
 
 
 def float_convolution(graph: EngineGraph, layer: Layer) -> Layer | None:
     """The convolution in float that makes a Reformat's input, itself or through an activation of its own."""
-    for maker in graph.follow(layer, _passes, back=True):
-        for conv in [maker] + (graph.follow(maker, _passes, back=True) if kind(maker) == "pointwise" else []):
-            if kind(conv) == "conv" and computes_in_float(conv) and (conv is maker or same_block(conv, maker)):
+    for maker in graph.follow(layer, passes_on, back=True):
+        for conv in [maker] + (graph.follow(maker, passes_on, back=True) if maker.kind == "pointwise" else []):
+            if (
+                conv.kind == "conv"
+                and conv.computes_in_float
+                and (conv is maker or same_block(conv.nodes, maker.nodes))
+            ):
                 return conv
     return None
-
-
-def is_strided(conv: Layer) -> bool:
-    """Is the output of a convolution smaller than its input in height or width?"""
-    if not conv.inputs or not conv.outputs:
-        return False
-    return any(0 < after < before for before, after in zip(conv.inputs[0].shape[2:], conv.outputs[0].shape[2:]))
 
 
 def conversions(graph: EngineGraph, layers: Sequence[Layer], back: bool = False) -> list[Layer]:
@@ -147,24 +105,20 @@ def conversions(graph: EngineGraph, layers: Sequence[Layer], back: bool = False)
     while waiting:
         layer = waiting.pop(0)
         shared = any(far.index not in inside for far in other(layer.index))
-        if layer.index in inside or layer.index in graph.constant or shared or not _passes(layer):
+        if layer.index in inside or layer.index in graph.constant or shared or not layer.passes_on:
             continue
         inside[layer.index] = layer
-        if is_reformat(layer) and (layer.origin != "CONCAT" or type_change(layer)):
+        if layer.is_reformat and (layer.origin != "CONCAT" or layer.type_change):
             found.append(layer)
         waiting += step(layer.index)
     return found
-
-
-def _passes(layer: Layer) -> bool:
-    return is_reformat(layer) or kind(layer) == "no-op"
 
 
 def stem_conversions(graph: EngineGraph) -> list[tuple[Layer, list[Layer]]]:
     """Int8 convolutions that read the image padded to 32 channels, with the Reformats that quantize and pad it."""
     found = []
     for layer in graph.layers:
-        if kind(layer) != "conv" or precision(layer) != "Int8" or not network_input(graph, layer):
+        if layer.kind != "conv" or layer.precision != "Int8" or not network_input(graph, layer):
             continue
         image = layer.inputs[0]
         if image.layout.startswith("NC/32") and len(image.shape) > 1 and image.shape[1] < 32:
@@ -180,7 +134,7 @@ def network_input(graph: EngineGraph, layer: Layer) -> str:
         for edge in graph.incoming[near.index]:
             if edge.source is None:
                 return edge.tensor.name
-        before = [each for each in graph.writers(near.index) if _passes(each) and each.index not in seen]
+        before = [each for each in graph.writers(near.index) if each.passes_on and each.index not in seen]
         seen |= {each.index for each in before}
         waiting += before
     return ""

@@ -1,1 +1,1 @@
-"""An ONNX graph indexed, its node names and the operations that commute with Q and DQ; onnx and numpy only."""
+"""An ONNX graph loaded and checked, indexed, its layers' names and what commutes with Q and DQ; onnx and numpy only."""

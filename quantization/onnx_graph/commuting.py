@@ -116,6 +116,11 @@ def joined_tensors(node: NodeProto, graph: OnnxGraph) -> list[str]:
     return [name for name in family(node, graph) if name and not graph.is_constant(name)]
 
 
+def commutes(node: NodeProto, graph: OnnxGraph) -> bool:
+    """Whether Q and DQ move over the node."""
+    return bool(joined_tensors(node, graph))
+
+
 NO_VALUES = {"Shape", "Size"}  # they read a tensor's shape, whatever its type
 LEFT_FLOAT = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Sum", "BatchNormalization", "Sigmoid", "Softmax", "LeakyRelu", "Relu"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
+
+SHAPE_SIZE = 64  # an initializer up to this size may be a shape, which inference must know
 
 
 class OnnxGraph:
@@ -27,6 +30,7 @@ class OnnxGraph:
         self.consumers: dict[str, list[tuple[NodeProto, int]]] = {}
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.outputs = {output.name for output in model.graph.output}
+        self._constant_sources: dict[str, TensorProto | NodeProto | None] = {}
         for node in self.nodes:
             for name in node.output:
                 self.producer[name] = node
@@ -34,15 +38,22 @@ class OnnxGraph:
                 self.consumers.setdefault(name, []).append((node, index))
 
     def _constant_source(self, name: str) -> TensorProto | NodeProto | None:
-        """The initializer or Constant node that ``name`` comes from, through Identity; None if it is computed."""
-        while name not in self.initializers:
+        """The initializer or Constant node that ``name`` comes from, through Identity; None if it is computed.
+
+        The answer is kept for every tensor on the way, so that a chain of Identities is walked once.
+        """
+        passed: dict[str, None] = {}  # also ends the walk in a cycle
+        while name not in self._constant_sources and name not in passed:
+            passed[name] = None
             node = self.producer.get(name)
-            if node is None or node.op_type == "Constant":
-                return node
-            if node.op_type != "Identity":
-                return None
+            if name in self.initializers or node is None or node.op_type != "Identity":
+                constant = node if node is not None and node.op_type == "Constant" else None
+                self._constant_sources[name] = self.initializers.get(name, constant)
+                break
             name = node.input[0]
-        return self.initializers[name]
+        source = self._constant_sources.get(name)
+        self._constant_sources.update(dict.fromkeys(passed, source))
+        return source
 
     def is_constant(self, name: str) -> bool:
         """Whether ``name`` is an initializer or a Constant node's, through Identity; its value is not read."""
@@ -56,6 +67,33 @@ class OnnxGraph:
         if source is None:
             return None
         return numpy_helper.to_array(source) if isinstance(source, TensorProto) else np.asarray(source)
+
+
+def without_weights(model: onnx.ModelProto, largest: int = SHAPE_SIZE) -> onnx.ModelProto:
+    """A copy for onnx's own functions, which copy weights several times and refuse 2 GB.
+
+    Args:
+        model: unchanged.
+        largest: initializers of more elements become inputs of the graph.
+    """
+    light = onnx.ModelProto()
+    light.ir_version = model.ir_version
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    graph = light.graph
+    graph.name = model.graph.name
+    graph.node.extend(model.graph.node)
+    graph.output.extend(model.graph.output)
+    graph.value_info.extend(model.graph.value_info)
+    graph.input.extend(model.graph.input)
+    graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    names = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= largest:
+            graph.initializer.append(tensor)
+        elif tensor.name not in names:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:

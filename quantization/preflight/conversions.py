@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Callable
 
-from quantization.preflight.findings import Finding, Subject, some
+from quantization.preflight.findings import Finding, some
 from quantization.preflight.propagation import Conversion
+from quantization.preflight.subject import Subject
 
 
 def check_conversions(subject: Subject) -> list[Finding]:

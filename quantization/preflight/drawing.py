@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import colorsys
-from xml.sax.saxutils import escape
 
+import graphviz
 import onnx
 
-from quantization.preflight.propagation import POINTWISE, tensor_classes
+from quantization.preflight.groups import ScaleGroups
+from quantization.preflight.operators import POINTWISE
 from quantization.preflight.qdq_graph import QdqGraph, Read
-from quantization.preflight.report import check_has_pairs, make_subject
+from quantization.preflight.report import check_has_pairs
+from quantization.preflight.subject import Subject
 
 FLOAT_COLOR, LONE_COLOR, ALARM = "#8c8c8c", "#37474f", "#e00000"
+DECODE = "decode"
+_LABELS = {"quantize": "Q", "dequantize": "DQ", "requantize": "Q to Q"}
 _GOLDEN = 0.618034  # steps of the golden ratio keep neighbouring hues apart, however many there are
 
 
@@ -25,135 +29,131 @@ class Drawing:
     def __init__(self, model: onnx.ModelProto) -> None:
         check_has_pairs(model)
         self.graph = QdqGraph(model)
-        self.subject = make_subject(self.graph)
+        self.subject = Subject(self.graph)
         self.propagation = self.subject.propagation
-        self.classes = tensor_classes(self.graph)
-        self.groups = self._number_groups()
+        self.groups = ScaleGroups(self.graph)
         self.boxes = self._merge_activations()
-
-    def _number_groups(self) -> dict[str, int]:
-        """Class of tensors to a number from 1, for classes that more than one layer reads through Q/DQ."""
-        readers: dict[str, set] = {}
-        for position, reads in enumerate(self.graph.reads):
-            for read in reads:
-                if read.pairs:
-                    readers.setdefault(self.classes.get(read.tensor, read.tensor), set()).add(position)
-        return {
-            name: number
-            for number, name in enumerate((name for name, positions in readers.items() if len(positions) > 1), 1)
-        }
+        self._conversions: dict[str, list[int]] = {}  # of each tensor, numbers of its conversions
+        for number, item in enumerate(self.propagation.conversions):
+            self._conversions.setdefault(item.tensor, []).append(number)
 
     def _merge_activations(self) -> list[str]:
         """The box of each layer: its own, that of the convolution whose activation it is, or the decode."""
-        heads = {f"box{position}" for position in self.subject.head}
         boxes: list[str] = []
+        takes: set[str] = set()  # boxes that take in the pointwise layers behind them
         for position, node in enumerate(self.graph.nodes):
-            before = {
-                boxes[self.graph.producer[read.tensor]] if read.tensor in self.graph.producer else read.tensor
-                for read in self.graph.reads[position]
-            }
-            follows = (
+            reads = self.graph.reads[position]
+            before = {self._source(read.tensor, boxes) for read in reads}
+            if (
                 node.op_type in POINTWISE
                 and len(before) == 1
-                and before <= set(boxes) - heads - {"decode"}
-                and not any(read.pairs for read in self.graph.reads[position])
-            )
-            if follows:
+                and before <= takes
+                and not any(read.pairs for read in reads)
+            ):
                 boxes.append(before.pop())
             elif position in self.subject.tail and position not in self.subject.head:
-                boxes.append("decode")
+                boxes.append(DECODE)
             else:
                 boxes.append(f"box{position}")
+                takes.update([] if position in self.subject.head else [boxes[-1]])
         return boxes
 
     def color(self, tensor: str) -> str:
         """Colour of the group of a tensor in INT8."""
-        number = self.groups.get(self.classes.get(tensor, tensor))
+        number = self.groups.number(tensor)
         if number is None:
             return LONE_COLOR
         hue = (number * _GOLDEN) % 1.0
         return "#{:02x}{:02x}{:02x}".format(*tuple(round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.38, 0.85)))
 
-    def box_lines(self) -> list[str]:
-        lines = []
+    def add_boxes(self, dot: graphviz.Digraph) -> None:
+        """A box for each layer that is not part of another one's."""
         for position, node in enumerate(self.graph.nodes):
             if self.boxes[position] != f"box{position}":
                 continue
-            read = self.graph.reads[position][0]
+            reads = self.graph.reads[position]
             int8 = position in self.propagation.quantized or all(
-                self.propagation.form(each) is not None for each in self.graph.reads[position]
+                self.propagation.form(read) is not None for read in reads
             )
-            group = self.groups.get(self.classes.get(read.tensor, read.tensor)) if int8 else None
-            name = self.graph.layer(position)
-            label = name if name.endswith(node.op_type) else f"{name}\\n{node.op_type}"
-            label += f"\\ngroup {group}" if group else "" if int8 else "\\nfloat"
-            fill = self.color(read.tensor) if int8 else FLOAT_COLOR
-            lines.append(f'box{position} [label="{escape(label)}" fillcolor="{fill}"]')
-        return lines
+            group = self.groups.number(reads[0].tensor) if int8 else None
+            lines = [self.graph.layer(position), node.op_type]
+            lines += [f"group {group}"] if group else [] if int8 else ["float"]
+            fill = self.color(reads[0].tensor) if int8 else FLOAT_COLOR
+            dot.node(f"box{position}", label="\\n".join(map(graphviz.escape, lines)), fillcolor=fill)
 
-    def edge_lines(self) -> list[str]:
+    def add_edges(self, dot: graphviz.Digraph) -> None:
         """Edges; a conversion is a red box on its way."""
         drawn: dict[tuple[str, str], str] = {}
         conversions: dict[str, str] = {}
         for reads in self.graph.reads:
             for read in reads:
-                source, target = self._source(read.tensor), self.boxes[read.node]
+                source, target = self._source(read.tensor, self.boxes), self.boxes[read.node]
                 if source == target:
                     continue
-                form = self.propagation.form(read)
-                color = self.color(read.tensor) if form is not None else FLOAT_COLOR
-                for number in self._conversions(read):
-                    item, box = self.propagation.conversions[number], f"conversion{number}"
-                    conversions[box] = {"quantize": "Q", "dequantize": "DQ", "requantize": "Q to Q"}[item.kind]
+                for number in self._conversions_of(read):
+                    box = f"conversion{number}"
+                    conversions[box] = _LABELS[self.propagation.conversions[number].kind]
                     drawn[source, box] = ALARM
                     source = box
-                drawn[source, target] = color
-        lines = [f'{box} [label="{text}" shape=diamond fillcolor="{ALARM}"]' for box, text in conversions.items()]
-        return lines + [
-            f'{_quoted(source)} -> {_quoted(target)} [color="{color}"]' for (source, target), color in drawn.items()
-        ]
+                is_int8 = self.propagation.form(read) is not None
+                drawn[source, target] = self.color(read.tensor) if is_int8 else FLOAT_COLOR
+        for box, label in conversions.items():
+            dot.node(box, label=label, shape="diamond", fillcolor=ALARM)
+        for (source, target), color in drawn.items():
+            dot.edge(source, target, color=color)
 
-    def _source(self, tensor: str) -> str:
-        position: int | None = self.graph.producer.get(tensor)
-        return tensor if position is None else self.boxes[position]
+    def _source(self, tensor: str, boxes: list[str]) -> str:
+        """The box that a tensor comes from, or the input that it is."""
+        position = self.graph.producer.get(tensor)
+        return input_box(tensor) if position is None else boxes[position]
 
-    def _conversions(self, read: Read) -> list[int]:
+    def _conversions_of(self, read: Read) -> list[int]:
         """Numbers of the conversions on the way of one read."""
         found = []
-        for number, item in enumerate(self.propagation.conversions):
-            if item.tensor != read.tensor:
-                continue
-            wanted = item.scale in (self.propagation.demands[read], *(pair.key for pair in read.pairs))
-            if (
-                (item.kind == "quantize" and wanted)
-                or (item.kind == "requantize" and (wanted or read.node in item.readers))
-                or (item.kind == "dequantize" and read.node in item.readers)
-            ):
+        scales = (self.propagation.demands[read], *(pair.key for pair in read.pairs))
+        for number in self._conversions.get(read.tensor, []):
+            item = self.propagation.conversions[number]
+            wanted = item.kind != "dequantize" and item.scale in scales
+            named = item.kind != "quantize" and read.node in item.readers
+            if wanted or named:
                 found.append(number)
         return found
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def input_box(tensor: str) -> str:
+    """Name of the box of a graph input; no colon, which separates a port from a node in DOT."""
+    return "input " + tensor.replace(":", "_")
 
 
 def to_dot(model: onnx.ModelProto) -> str:
     """DOT text of a Q/DQ ONNX.
+
+    Args:
+        model: its nodes in topological order, as ``load_onnx`` leaves them.
 
     Raises:
         UserError: there is no Q/DQ in it.
     """
     drawing = Drawing(model)
     head = (
-        f"{len(drawing.groups)} scale groups, one colour each; dark grey: INT8, read by one layer; light grey: float; "
-        f"red: {len(drawing.propagation.conversions)} predicted conversions"
+        f"{len(drawing.groups.members)} scale groups, one colour each; dark grey: INT8, read by one layer; light grey: "
+        f"float; red: {len(drawing.propagation.conversions)} predicted conversions"
     )
-    lines = [
-        "digraph qdq {",
-        f'graph [fontname="Arial" fontsize=16 labelloc=t ranksep=0.3 label="{head}"]',
-        'node [fontname="Arial" fontsize=11 fontcolor=white shape=box style="filled,rounded"]',
-        "edge [arrowsize=0.6 penwidth=2]",
-        f'decode [fillcolor="{FLOAT_COLOR}"]',
-    ]
-    lines += [f'{_quoted(name)} [fillcolor="{FLOAT_COLOR}"]' for name in drawing.graph.inputs]
-    return "\n".join([*lines, *drawing.box_lines(), *drawing.edge_lines(), "}"]) + "\n"
+    dot = graphviz.Digraph(
+        "qdq",
+        graph_attr={"fontname": "Arial", "fontsize": "16", "labelloc": "t", "ranksep": "0.3", "label": head},
+        node_attr={
+            "fontname": "Arial",
+            "fontsize": "11",
+            "fontcolor": "white",
+            "shape": "box",
+            "style": "filled,rounded",
+        },
+        edge_attr={"arrowsize": "0.6", "penwidth": "2"},
+    )
+    dot.node(DECODE, fillcolor=FLOAT_COLOR)
+    for name in drawing.graph.inputs:
+        dot.node(input_box(name), label=graphviz.escape(name), fillcolor=FLOAT_COLOR)
+    drawing.add_boxes(dot)
+    drawing.add_edges(dot)
+    return dot.source

@@ -17,50 +17,10 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from quantization.onnx_graph.commuting import FAMILIES
-from quantization.onnx_graph.graph import attribute
-from quantization.preflight.qdq_graph import CONVOLUTIONS, WEIGHTED, QdqGraph, Read, Scale
-from quantization.union_find import UnionFind
+from quantization.preflight.operators import APART, CONVOLUTIONS, POINTWISE, POOLING, WEIGHTED
+from quantization.preflight.qdq_graph import QdqGraph, Read, Scale
 
-# what the rules join, but for a Gather, whose index would have to be looked at
-COMMUTING = set(FAMILIES) - {"Gather", "Identity"}
-POOLING = {"AveragePool", "GlobalAveragePool", "ReduceMean"}
-POINTWISE = {
-    "Abs",
-    "Add",
-    "Cast",
-    "Celu",
-    "Clip",
-    "Div",
-    "Elu",
-    "Erf",
-    "Exp",
-    "Gelu",
-    "HardSigmoid",
-    "HardSwish",
-    "LeakyRelu",
-    "Log",
-    "Max",
-    "Min",
-    "Mish",
-    "Mul",
-    "Neg",
-    "PRelu",
-    "Pow",
-    "Reciprocal",
-    "Relu",
-    "Selu",
-    "Sigmoid",
-    "Softplus",
-    "Softsign",
-    "Sqrt",
-    "Sub",
-    "Swish",
-    "Tanh",
-    "ThresholdedRelu",
-    "Where",
-}
-APART = {"Tanh"}  # what a float convolution does not take into its kernel (onnx_cleanup.respell_float_silu)
+_SEVERAL = -1  # in place of a layer's position: several layers, the image or an INT8 layer
 
 
 @dataclass(frozen=True)
@@ -83,23 +43,6 @@ class Conversion:
     readers: tuple[int, ...]
 
 
-def commutes(node: NodeProto) -> bool:
-    """Whether Q and DQ move over the node."""
-    if node.op_type in ("Resize", "Upsample"):
-        return attribute(node, "mode", "nearest") == "nearest"
-    return node.op_type in COMMUTING
-
-
-def tensor_classes(graph: QdqGraph) -> dict[str, str]:
-    """Tensor to a name for its class: the tensors joined by operations that commute, which want one scale."""
-    classes = UnionFind()
-    for position, node in enumerate(graph.nodes):
-        if commutes(node):
-            for name in [*(read.tensor for read in graph.reads[position]), *node.output]:
-                classes.join(name, node.output[0])
-    return {name: classes.find(name) for name in list(classes.parent)}
-
-
 class Propagation:
     """The prediction for one graph.
 
@@ -115,14 +58,26 @@ class Propagation:
         self.demands: dict[Read, Scale | None] = {}
         self.state: dict[str, Scale | None] = {}
         self.quantized: set[int] = set()
+        self._wishes: dict[str, dict[Scale | None, list[Read]]] = {}
         self._int8_pointwise: set[int] = set()
+        self._float_origins: dict[int, tuple[frozenset[int], bool]] = {}
+        self._requantized: set[tuple[str, Scale]] = set()
         self.conversions: list[Conversion] = []
         self._move_quantize_backward()
         self._run_forward()
 
     def wanted(self, tensor: str) -> set[Scale | None]:
         """The scales that the readers of a tensor want of it, None among them if one wants float."""
-        return {self.demands[read] for read in self.graph.readers.get(tensor, [])}
+        return set(self._reads_by_wish(tensor))
+
+    def _reads_by_wish(self, tensor: str) -> dict[Scale | None, list[Read]]:
+        """The reads of a tensor by the scale that they want of it; grouped at the first call."""
+        if tensor not in self._wishes:
+            wishes: dict[Scale | None, list[Read]] = {}
+            for read in self.graph.readers.get(tensor, []):
+                wishes.setdefault(self.demands[read], []).append(read)
+            self._wishes[tensor] = wishes
+        return self._wishes[tensor]
 
     def end_readers(self, tensor: str, scale: Scale | None) -> list[int]:
         """The layers that want ``scale`` of ``tensor`` (None: float), behind operations that commute.
@@ -130,20 +85,23 @@ class Propagation:
         An operation that commutes is itself the reader where those behind it do not agree; -1 is a graph output.
         """
         found: dict[int, None] = {}
-        for read in self.graph.readers.get(tensor, []):
-            if self.demands[read] != scale:
-                continue
-            outputs = self.graph.nodes[read.node].output if read.node >= 0 else []
-            if (
-                not read.pairs
-                and outputs
-                and commutes(self.graph.nodes[read.node])
-                and all(self.wanted(name) <= {scale} for name in outputs)
-            ):
-                found.update(dict.fromkeys(end for name in outputs for end in self.end_readers(name, scale)))
-            else:
+        seen = {tensor}
+        pending = list(reversed(self._reads_by_wish(tensor).get(scale, [])))
+        while pending:
+            read = pending.pop()
+            if not self._passes_on(read, scale):
                 found[read.node] = None
+                continue
+            outputs = [name for name in self.graph.nodes[read.node].output if name not in seen]
+            seen.update(outputs)
+            pending += reversed([after for name in outputs for after in self._reads_by_wish(name).get(scale, [])])
         return list(found)
+
+    def _passes_on(self, read: Read, scale: Scale | None) -> bool:
+        """Whether an operation only hands the tensor on, in ``scale``, to those behind it."""
+        if read.pairs or read.node < 0 or not self.graph.commutes[read.node]:
+            return False
+        return all(self.wanted(name) <= {scale} for name in self.graph.nodes[read.node].output)
 
     # --- backward: what each reader wants -----------------------------------------------------------------------------
 
@@ -152,7 +110,7 @@ class Propagation:
             self.demands[read] = read.pairs[0].key if read.pairs else None
         for position in range(len(self.graph.nodes) - 1, -1, -1):
             node = self.graph.nodes[position]
-            behind = self._unanimous(node) if commutes(node) else None
+            behind = self._unanimous(node) if self.graph.commutes[position] else None
             for read in self.graph.reads[position]:
                 self.demands[read] = read.pairs[0].key if read.pairs else behind
 
@@ -170,7 +128,7 @@ class Propagation:
         for position, node in enumerate(self.graph.nodes):
             for read in self.graph.reads[position]:
                 self._requantize_pairs(read)
-            if commutes(node):
+            if self.graph.commutes[position]:
                 self._move_dequantize_forward(position, node)
             else:
                 emits = self._run_layer(position, node)
@@ -190,15 +148,13 @@ class Propagation:
 
     def _insert(self, kind: str, reason: str, tensor: str, scale: Scale | None, readers: tuple[int, ...]) -> None:
         self.conversions.append(Conversion(kind, reason, tensor, scale, readers))
+        if kind == "requantize" and scale is not None:
+            self._requantized.add((tensor, scale))
 
     def _requantize_pairs(self, read: Read) -> None:
         keys = [self.state[read.tensor], *(pair.key for pair in read.pairs)]
         for before, after in zip(keys, keys[1:]):
-            known = any(
-                item.kind == "requantize" and item.tensor == read.tensor and item.scale == after
-                for item in self.conversions
-            )
-            if before is not None and before != after and not known:
+            if before is not None and before != after and (read.tensor, after) not in self._requantized:
                 self._insert("requantize", "unequal scales", read.tensor, after, (read.node,))
 
     def _move_dequantize_forward(self, position: int, node: NodeProto) -> None:
@@ -223,7 +179,7 @@ class Propagation:
     def _run_layer(self, position: int, node: NodeProto) -> bool:
         """Convert what the layer cannot read; returns whether it can emit INT8."""
         reads, weight = self.graph.reads[position], self.graph.weight(position)
-        int8 = [read for read in reads if self.form(read) is not None]
+        int8 = dict.fromkeys(read for read in reads if self.form(read) is not None)
         if node.op_type in WEIGHTED:
             factors = [read for read in reads if read.index < 2]
             if all(read in int8 for read in factors) and (weight is None or weight.pairs):
@@ -231,6 +187,7 @@ class Propagation:
                 return True
             reason = "half quantized" if weight is None or not weight.pairs else "float reader"
         elif node.op_type in POINTWISE:
+            self._find_float_origin(position, node)
             if all(read in int8 or self.graph.producer.get(read.tensor) in self._int8_pointwise for read in reads):
                 self._int8_pointwise.add(position)  # with all pointwise layers before it, one kernel on INT8 inputs
                 return True
@@ -259,30 +216,29 @@ class Propagation:
             and len(self.graph.readers[branches[0].tensor]) == 1
         )
 
+    def _find_float_origin(self, position: int, node: NodeProto) -> None:
+        """Which float layer feeds a pointwise layer, through pointwise layers, and whether one of them is in APART."""
+        sources: set[int] = set()
+        apart = node.op_type in APART
+        for read in self.graph.reads[position]:
+            maker = self.graph.producer.get(read.tensor, -1)
+            if maker >= 0 and not read.pairs and self.graph.nodes[maker].op_type in POINTWISE:
+                origin, is_apart = self._float_origins[maker]
+                sources |= origin
+                apart = apart or is_apart
+            else:
+                sources.add(_SEVERAL if self.form(read) is not None or maker in self.quantized else maker)
+        self._float_origins[position] = frozenset(sources if len(sources) < 2 else {_SEVERAL}), apart
+
     def _only_follows_float_layer(self, position: int) -> bool:
         """Whether a pointwise layer is just the activation of one float layer, whose kernel it becomes part of."""
-        sources: set[int] = set()
-        pending, seen = [position], {position}
-        while pending:
-            for read in self.graph.reads[pending.pop()]:
-                maker = self.graph.producer.get(read.tensor, -1)
-                if maker >= 0 and not read.pairs and self.graph.nodes[maker].op_type in POINTWISE:
-                    if maker not in seen:
-                        seen.add(maker)
-                        pending.append(maker)
-                else:
-                    sources.add(-1 if self.form(read) is not None or maker in self.quantized else maker)
-        apart = any(self.graph.nodes[one].op_type in APART for one in seen)
-        return len(sources) == 1 and -1 not in sources and not apart
+        sources, apart = self._float_origins[position]
+        return len(sources) == 1 and _SEVERAL not in sources and not apart
 
     def _emit(self, tensor: str, position: int, emits_int8: bool) -> None:
         """Settle how a layer's output is stored, and which Q behind it are kernels of their own."""
-        wanted = self.wanted(tensor)
-        scales = [
-            scale
-            for scale in dict.fromkeys(self.demands[read] for read in self.graph.readers.get(tensor, []))
-            if scale is not None
-        ]
+        wanted = list(self._reads_by_wish(tensor))
+        scales = [scale for scale in wanted if scale is not None]
         self.state[tensor] = scales[0] if len(scales) == 1 and None not in wanted else None
         if self.state[tensor] is not None and emits_int8:
             return

@@ -9,7 +9,7 @@ and the forms of both torch exporters and of onnxsim read alike. Needs onnx and 
 
 from __future__ import annotations
 
-import ast
+import math
 from dataclasses import dataclass
 from typing import Union
 
@@ -17,15 +17,15 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
 
-from quantization.onnx_graph.graph import OnnxGraph, attribute
+from quantization.onnx_graph.commuting import commutes
+from quantization.onnx_graph.graph import OnnxGraph, attribute, without_weights
+from quantization.onnx_graph.module_path import module_path
+from quantization.preflight.operators import QDQ, WEIGHTED
 
 Scale = Union[float, bytes]  # a per-tensor scale; the bytes of any other, or the name of a computed one
 FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
-CONVOLUTIONS = {"Conv", "ConvTranspose"}
 _RESHAPING = {"Transpose", "Reshape", "Squeeze", "Unsqueeze"}
 _SHAPE_OPS = {"Shape", "Size"}
-_SHAPE_SIZE = 64  # an initializer up to this size may be a shape, which inference must know
 _NUMBER = {TensorProto.INT8: "int8", TensorProto.UINT8: "uint8", TensorProto.INT32: "int32"}
 
 
@@ -44,9 +44,14 @@ class Pair:
     key: Scale
 
     @property
+    def halves(self) -> list[NodeProto]:
+        """The nodes that are there, Q first."""
+        return [node for node in (self.quantize, self.dequantize) if node is not None]
+
+    @property
     def name(self) -> str:
         """A tensor that no other pair makes; node names need not be unique."""
-        return (self.quantize or self.dequantize).output[0]
+        return self.halves[0].output[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +74,9 @@ class Read:
 class QdqGraph:
     """A Q/DQ ONNX as layers that read tensors.
 
+    Args:
+        model: its nodes in topological order, as ``load_onnx`` leaves them.
+
     Attributes:
         onnx: look-ups over the file's graph.
         nodes: the layers that work on the image: no Q, DQ, constants or arithmetic on shapes; topological order.
@@ -76,6 +84,7 @@ class QdqGraph:
         weights: the constant inputs of each node.
         readers: tensor to the reads of it.
         producer: tensor to the position of its layer; graph inputs are absent.
+        commutes: for each node whether Q and DQ move over it.
         inputs: graph inputs.
         outputs: reads by graph outputs.
     """
@@ -85,18 +94,17 @@ class QdqGraph:
         graph = model.graph
         self._types = infer_types(model)
         self.inputs = [value.name for value in graph.input if value.name not in self.onnx.initializers]
+        self._parameters: dict[str, np.ndarray | None] = {}
         data = self._image_tensors()
+        self._alias_sources = self._find_aliases()
+        self._constants = self._find_constants()
         self.nodes: list[NodeProto] = []
         self.reads: list[list[Read]] = []
         self.weights: list[list[Read]] = []
         self.readers: dict[str, list[Read]] = {}
         self.producer: dict[str, int] = {}
         for node in self.onnx.nodes:
-            if (
-                not any(name in data for name in node.output)
-                or self._is_alias(node)
-                or node.op_type in ("QuantizeLinear", "DequantizeLinear")
-            ):
+            if not any(name in data for name in node.output) or self._is_alias(node) or node.op_type in QDQ:
                 continue
             position = len(self.nodes)
             reads = [self._trace(position, index, name) for index, name in enumerate(node.input) if name]
@@ -107,6 +115,7 @@ class QdqGraph:
                 self.readers.setdefault(read.tensor, []).append(read)
             for name in node.output:
                 self.producer[name] = position
+        self.commutes = [commutes(node, self.onnx) for node in self.nodes]
         self.outputs = [self._trace(-1, index, value.name) for index, value in enumerate(graph.output)]
         for read in self.outputs:
             self.readers.setdefault(read.tensor, []).append(read)
@@ -126,13 +135,31 @@ class QdqGraph:
             return attribute(node, "to") in FLOAT_TYPES and (kind is None or kind.elem_type in (0, *FLOAT_TYPES))
         return node.op_type in ("Identity", "Dropout")
 
+    def _find_aliases(self) -> dict[str, str]:
+        """Output of each alias to what stands before all aliases in a row."""
+        sources: dict[str, str] = {}
+        for node in self.onnx.nodes:
+            if self._is_alias(node):
+                sources[node.output[0]] = sources.get(node.input[0], node.input[0])
+        return sources
+
+    def _find_constants(self) -> set[str]:
+        """Constants, also behind what reshapes or quantizes them."""
+        found = set(self.onnx.initializers)
+        for node in self.onnx.nodes:
+            keeps = node.op_type in _RESHAPING | QDQ or self._is_alias(node)
+            if node.op_type == "Constant" or (keeps and node.input[0] in found):
+                found.update(node.output)
+        return found
+
     def _trace(self, position: int, index: int, name: str) -> Read:
         """Follow an input backward over Q/DQ pairs and aliases; a constant also over what reshapes it."""
         pairs: list[Pair] = []
         pending: NodeProto | None = None  # a DQ whose Q has not been met
         while True:
+            name = self._alias_sources.get(name, name)
             node = self.onnx.producer.get(name)
-            if node is None or (node.op_type == "Constant"):
+            if node is None:
                 break
             if node.op_type == "DequantizeLinear":
                 if pending is not None:
@@ -141,24 +168,12 @@ class QdqGraph:
             elif node.op_type == "QuantizeLinear":
                 pairs.append(Pair(node, pending, self._key(node)))
                 pending = None
-            elif not self._is_alias(node) and not (node.op_type in _RESHAPING and self._is_constant(node)):
+            elif node.op_type not in _RESHAPING or name not in self._constants:
                 break
             name = node.input[0]
         if pending is not None:
             pairs.append(Pair(None, pending, self._key(pending)))
         return Read(position, index, name, tuple(reversed(pairs)))
-
-    def _is_constant(self, node: NodeProto) -> bool:
-        name = node.input[0]
-        while True:
-            maker = self.onnx.producer.get(name)
-            if maker is None:
-                return name in self.onnx.initializers
-            if maker.op_type == "Constant":
-                return True
-            if maker.op_type not in _RESHAPING | {"QuantizeLinear", "DequantizeLinear"} and not self._is_alias(maker):
-                return False
-            name = maker.input[0]
 
     def _key(self, node: NodeProto) -> Scale:
         value = self.scale(node)
@@ -170,11 +185,17 @@ class QdqGraph:
 
     def scale(self, node: NodeProto) -> np.ndarray | None:
         """The scale of a Q or DQ node; None if it is missing or computed."""
-        return self.onnx.constant(node.input[1]) if len(node.input) > 1 else None
+        return self._parameter(node.input[1]) if len(node.input) > 1 else None
+
+    def _parameter(self, name: str) -> np.ndarray | None:
+        """The constant of this name, read once: a graph's pairs often share one."""
+        if name not in self._parameters:
+            self._parameters[name] = self.onnx.constant(name)
+        return self._parameters[name]
 
     def zero_point(self, node: NodeProto) -> tuple[np.ndarray | None, str]:
         """The zero point of a Q or DQ node (None: not given, so zero) and the name of its integer type."""
-        value = self.onnx.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        value = self._parameter(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         if value is not None:
             return value, str(value.dtype)
         if node.op_type == "QuantizeLinear":
@@ -194,7 +215,7 @@ class QdqGraph:
     def elements(self, tensor: str) -> int:
         """Number of elements, 0 if unknown."""
         shape = self.shape(tensor)
-        return int(np.prod(shape, dtype=np.int64)) if shape else 0
+        return math.prod(shape) if shape else 0
 
     def weight(self, position: int) -> Read | None:
         """The weight of a convolution or matrix product; None if both factors depend on the image."""
@@ -207,20 +228,12 @@ class QdqGraph:
         return [] if weight is None else self.shape(self.nodes[position].input[weight.index]) or []
 
     def layer(self, position: int) -> str:
-        """What to call a layer: its module path where the exporter left one."""
+        """What to call a layer: its module path, where the exporter left one."""
         if position < 0:
             return "graph output"
         node, weight = self.nodes[position], self.weight(position)
-        if weight is not None and weight.tensor.endswith(".weight"):
-            return _without_wrapper(weight.tensor[: -len(".weight")])
-        *scopes, last = (
-            node.name.split("/") if node.name.startswith("/") else [""]
-        )  # TorchScript: /model/model.2/cv1/Conv
-        for item in node.metadata_props:
-            if item.key == "pkg.torch.onnx.name_scopes":  # dynamo: ['', 'model', 'model.model.2', 'cv1', 'conv2d']
-                scopes, last = ast.literal_eval(item.value)[:-1], node.op_type
-        path = _join_scopes(scopes if weight is not None else [*scopes, last])
-        return path if scopes and path else node.name or node.output[0]
+        path = module_path(node, weight.tensor if weight is not None else "")
+        return path if path != node.op_type else node.output[0]  # a node without a name
 
     def source(self, tensor: str) -> str:
         """The layer that makes a tensor, or the input it is."""
@@ -229,21 +242,7 @@ class QdqGraph:
 
 def infer_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
     """Types and shapes by tensor name, inferred on a copy without weights: they would be copied three times."""
-    light = onnx.ModelProto()
-    light.ir_version = model.ir_version
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    light.graph.name = model.graph.name
-    light.graph.node.extend(model.graph.node)
-    light.graph.output.extend(model.graph.output)
-    light.graph.value_info.extend(model.graph.value_info)
-    names = {value.name for value in model.graph.input}
-    light.graph.input.extend(model.graph.input)
-    for tensor in model.graph.initializer:
-        if np.prod(tensor.dims) <= _SHAPE_SIZE:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in names:
-            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    light = without_weights(model)
     try:
         light = onnx.shape_inference.infer_shapes(light)
     except onnx.shape_inference.InferenceError:
@@ -252,14 +251,3 @@ def infer_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
         value.name: value.type.tensor_type
         for value in (*light.graph.input, *light.graph.value_info, *light.graph.output)
     }
-
-
-def _join_scopes(parts: list[str]) -> str:
-    """Module path from nested scopes; a container's scope repeats in its child's ("m", "m.0")."""
-    kept = [part for part, child in zip(parts, [*parts[1:], ""]) if part and not child.startswith(part + ".")]
-    return _without_wrapper(".".join(kept))
-
-
-def _without_wrapper(path: str) -> str:
-    """Paths as the ignore policy has them: the export wraps the model in a module that also calls it ``model``."""
-    return path[len("model.") :] if path.startswith("model.model.") else path

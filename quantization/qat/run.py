@@ -6,11 +6,11 @@ import copy
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable
 
 from torch import nn
 
-from quantization.data.labels import any_labels, label_file
+from quantization.data.labels import label_file
 from quantization.data.tensors import Labelled
 from quantization.errors import UserError
 from quantization.evaluation.coco import Metrics
@@ -24,6 +24,7 @@ from quantization.qat.trainer import Trainer, finetune
 from quantization.quantizers.switches import amax_table
 from quantization.upstream import checkpoint
 from quantization.upstream.loss import detection_loss
+from quantization.upstream.model import layers_of
 from quantization.upstream.record import CheckpointRecord
 
 LOG = logging.getLogger("quantization")
@@ -34,34 +35,47 @@ def picture_file(summary: str) -> str:
     return str(Path(summary).with_suffix(".png"))
 
 
-def task_loss(name: str, model: Any, images: Sequence[str], weight: float | None, imgsz: int) -> TaskLoss | None:
+def task_loss(name: str, model: Any, weight: float | None, imgsz: int) -> TaskLoss | None:
     """Upstream's own loss as a term of QAT's; None where it is not wanted, or not possible and not asked for.
 
     Args:
         name: "yolov5" or "yolov7".
         model: what will be trained; that it is quantized later, in place, does not matter.
-        images: files of the training images.
         weight: ``--task-weight``; None: 1 where it is possible.
         imgsz: longer image side in training, pixels.
 
     Raises:
-        UserError: the weight is given, but there are no labels, or the head has another loss.
+        UserError: the weight is given, but the head has another loss.
     """
     if weight == 0:
         return None
     try:
-        if not any_labels(images):
-            raise UserError(
-                f"--task-weight needs labels, but no training image has any: {label_file(images[0])} is the "
-                "first that is missing; add them, or give --task-weight 0"
-            )
         loss = detection_loss(name, model, imgsz)
     except UserError as error:
         if weight is not None:
             raise
         LOG.warning("QAT follows the float model's outputs alone: %s", error)
         return None
-    return TaskLoss(model.model[-1], loss, 1.0 if weight is None else weight)
+    return TaskLoss(layers_of(model)[-1], loss, 1.0 if weight is None else weight)
+
+
+def missing_labels(image: str, weight: float | None) -> None:
+    """Say that QAT goes without labels, since no training image has any.
+
+    Args:
+        image: the first training image.
+        weight: ``--task-weight``; None: not given.
+
+    Raises:
+        UserError: the weight is given.
+    """
+    message = (
+        f"--task-weight needs labels, but no training image has any: {label_file(image)} is the first that is missing; "
+        "add them, or give --task-weight 0"
+    )
+    if weight is not None:
+        raise UserError(message)
+    LOG.warning("QAT follows the float model's outputs alone: %s", message)
 
 
 @dataclass

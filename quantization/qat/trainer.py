@@ -12,7 +12,7 @@ import math
 from typing import Any, Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from quantization.data.tensors import Labelled

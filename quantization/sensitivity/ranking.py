@@ -16,6 +16,7 @@ from quantization.quantizers.backend import swapped
 from quantization.quantizers.switches import disable_quantization, have_quantizers
 from quantization.sensitivity.first_order import Probes, UnitError, decibels, measure
 from quantization.sensitivity.units import Unit, find_units
+from quantization.upstream.model import layers_of
 
 LOG = logging.getLogger("quantization")
 
@@ -36,7 +37,7 @@ def rank_by_map(model: nn.Module, evaluate: Callable[[], Metrics], summary: str)
         nothing = evaluate()
     baseline = {"quantized": everything.map, "float": nothing.map, "images": everything.images}
     records: list[dict[str, Any]] = []
-    layers = [(f"model.{index}", layer) for index, layer in enumerate(model.model) if have_quantizers(layer)]
+    layers = [(f"model.{index}", layer) for index, layer in enumerate(layers_of(model)) if have_quantizers(layer)]
     for path, layer in tqdm(layers, desc="Sensitivity", unit="layer"):
         with swapped(layer, lambda *place: nn.Identity()):  # shared quantizers stay on for the other layers
             metrics = evaluate()

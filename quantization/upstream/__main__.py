@@ -7,23 +7,37 @@ import sys
 from pathlib import Path
 
 from quantization.errors import UserError
+from quantization.upstream.offline import go_offline, patch_checks, refusal
 from quantization.upstream.shims import install_shims
 
 
 def main(arguments: list[str]) -> None:
-    """Run an upstream script of the current folder with the shims installed."""
+    """Run an upstream script of the current folder with the shims installed; it installs and fetches nothing.
+
+    Raises:
+        UserError: there is no such script, or it would have to fetch something.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             "usage: python -m quantization.upstream SCRIPT.py [ARGUMENT ...]\n"
-            "Runs train.py, val.py, test.py, export.py ... of the checkout in the current folder on current packages."
+            "Runs train.py, val.py, test.py, export.py ... of the checkout in the current folder on current packages.\n"
+            "The script installs and fetches nothing: fonts come from matplotlib, weights and data must be there."
         )
         return
     if not Path(arguments[0]).is_file():
         raise UserError(f"{arguments[0]} does not exist: run this in an upstream checkout, with one of its scripts")
     sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
+    go_offline()
     install_shims()
+    patch_checks()
     sys.argv = arguments
-    runpy.run_path(arguments[0], run_name="__main__")
+    try:
+        runpy.run_path(arguments[0], run_name="__main__")
+    except Exception as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        raise refused from error
 
 
 if __name__ == "__main__":

@@ -6,9 +6,34 @@ Upstream's own scripts run with the shims through ``python -m quantization.upstr
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Protocol, cast
 
 from quantization.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class YoloNet(Protocol):
+    """What both upstreams' networks have beyond ``nn.Module``.
+
+    Attributes:
+        model: the layers; the last one is the detection head.
+        stride: (levels,) pixels per cell of the head's maps.
+    """
+
+    model: nn.Sequential
+    stride: Tensor
+
+
+def layers_of(model: nn.Module) -> nn.Sequential:
+    """The layers of an upstream's network; the last one is the detection head."""
+    return cast("YoloNet", model).model
+
+
+def largest_stride(model: nn.Module) -> int:
+    """Pixels per cell of the smallest map; image sides are multiples of it."""
+    return int(cast("YoloNet", model).stride.max())
 
 
 def head_types() -> tuple[type[Any], ...]:
@@ -59,7 +84,7 @@ def shared_detect_convs(model: Any) -> list[str]:
     path = head_path(model)
     head = model.get_submodule(path)
     sources = [head.f] if isinstance(head.f, int) else head.f
-    read = set()
+    read: set[int] = set()
     for layer in model.model:
         if layer is not head:
             read.update(f if f >= 0 else layer.i + f for f in ([layer.f] if isinstance(layer.f, int) else layer.f))
@@ -69,6 +94,12 @@ def shared_detect_convs(model: Any) -> list[str]:
 def class_count(model: Any) -> int:
     """Number of classes that the head detects."""
     return int(model.get_submodule(head_path(model)).nc)
+
+
+def class_names(model: Any) -> list[str]:
+    """What the checkpoint calls the classes, in their order; empty if it does not say."""
+    names = getattr(model, "names", None) or []
+    return [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else [str(name) for name in names]
 
 
 def fuse(model: Any) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence, cast
 
 import torch
 from torch import Tensor, nn
 
+from quantization.upstream.model import YoloNet
+
 Outputs = Callable[[Tensor], Sequence[Tensor]]
-LEAST_ENERGY = 1e-30  # of outputs, and of an error in parts of theirs: none is reported above 300 dB
+LEAST_ENERGY = 1e-30  # of outputs, and of an error relative to theirs: none is reported above 300 dB
 LEAST = 1e-4  # of a sigmoid and of a box's side in cells: below, a relative error means nothing
 
 
@@ -20,7 +22,7 @@ def raw_outputs(model: nn.Module) -> Outputs:
     Args:
         model: fused; its head is in training mode for the call, the rest in eval mode.
     """
-    head = model.model[-1]
+    head: Any = cast(YoloNet, model).model[-1]
 
     def forward(images: Tensor) -> list[Tensor]:
         was = head.training
@@ -51,7 +53,7 @@ def weighted_outputs(model: nn.Module, box_weight: float = 1.0) -> Outputs:
         model: as for ``raw_outputs``.
         box_weight: of the energy of an error in the boxes, that in the scores having 1.
     """
-    head = model.model[-1]
+    head: Any = cast(YoloNet, model).model[-1]
     forward = raw_outputs(model)
     if not hasattr(head, "anchors") or hasattr(head, "bin_count"):  # yolov7's IBin codes boxes in another way
         return forward
@@ -65,14 +67,14 @@ def weigh(maps: Sequence[Tensor], anchors: Tensor, classes: int, box_weight: flo
     2 s_xy - 0.5 + cell and the sides (2 s_wh)^2 * anchor, in cells.
 
     Args:
-        maps: one a level, (B, A, H, W, 5 + classes or more), A anchors a cell; maps of other shapes are passed on.
+        maps: one per level, (B, A, H, W, 5 + classes or more), A anchors per cell; maps of other shapes are passed on.
         anchors: (levels, A, 2) in cells.
         classes: number of classes.
         box_weight: see ``weighted_outputs``.
 
     Returns:
         Scores (B, predictions * classes); boxes (B, predictions * 4): the value of each is the prediction's highest
-        score, and its change is that score times the change of the centre, in parts of the sides, or of a side's
+        score, and its change is that score times the change of the centre, relative to the box size, or of a side's
         logarithm, times the root of ``box_weight``; then the other maps.
     """
     scores, boxes, others = [], [], []

@@ -5,6 +5,7 @@ Each says what it mends and for which versions, and does nothing where it is not
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import sys
@@ -83,7 +84,7 @@ def shim_pillow() -> None:
     from PIL import ImageFont
 
     if not hasattr(ImageFont.FreeTypeFont, "getsize"):
-        ImageFont.FreeTypeFont.getsize = lambda font, text: font.getbbox(text)[2:]
+        setattr(ImageFont.FreeTypeFont, "getsize", lambda font, text: font.getbbox(text)[2:])
 
 
 def shim_torch_load() -> None:
@@ -93,14 +94,14 @@ def shim_torch_load() -> None:
     if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6):
         return
     original = torch.load
-    if getattr(original, "_quant_tools", False):
+    if getattr(original, "quant_tools", False):
         return
 
     def load(*args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("weights_only", False)
         return original(*args, **kwargs)
 
-    load._quant_tools = True  # type: ignore[attr-defined]
+    load.quant_tools = True  # type: ignore[attr-defined]
     torch.load = load
 
 
@@ -111,14 +112,14 @@ def shim_torch_onnx() -> None:
     import torch
 
     original = torch.onnx.export
-    if getattr(original, "_quant_tools", False) or "dynamo" not in inspect.signature(original).parameters:
+    if getattr(original, "quant_tools", False) or "dynamo" not in inspect.signature(original).parameters:
         return
 
     def export(*args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("dynamo", False)
         return original(*args, **kwargs)
 
-    export._quant_tools = True  # type: ignore[attr-defined]
+    export.quant_tools = True  # type: ignore[attr-defined]
     torch.onnx.export = export
 
 
@@ -132,10 +133,11 @@ def shim_torchvision() -> None:
 
     if importlib.util.find_spec("torchvision") is None:
         return  # upstream's own import error names the missing package
+    if hasattr(sys.modules.get("torchvision"), "quant_tools_library"):
+        return
     try:
-        import torchvision
-
-        torchvision.extension._assert_has_ops()
+        torchvision = importlib.import_module("torchvision")
+        torchvision.extension._assert_has_ops()  # noqa: SLF001  there is no public question
         return
     except (ImportError, RuntimeError, OSError) as error:
         LOG.debug("torchvision without its operators: %s", error)
@@ -144,13 +146,12 @@ def shim_torchvision() -> None:
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):  # the two that torchvision's import describes to torch, qnms since 0.28
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
-
-    from quantization.evaluation.detections import nms as box_nms
+    torchvision = importlib.import_module("torchvision")
+    from quantization.evaluation.nms import nms as box_nms
 
     def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
         kept = box_nms(boxes.detach().cpu().numpy(), scores.detach().cpu().numpy(), iou_threshold)
         return torch.from_numpy(kept).to(boxes.device)
 
     torchvision.ops.nms = torchvision.ops.boxes.nms = nms
-    torchvision._quant_tools_library = library  # keeps the declaration alive
+    setattr(torchvision, "quant_tools_library", library)  # keeps the declaration alive

@@ -13,105 +13,34 @@ from pathlib import Path
 from typing import Callable
 
 import accuracy
+import accuracy_data
 import accuracy_jobs
+import accuracy_options
 import accuracy_plan
 import cv2
 import numpy as np
 import pytest
 import yaml
-from accuracy_plan import link_dataset
+from accuracy_data import link_dataset
 
-from quantization.data.images import open_dataset
+from quantization.data.dataset import open_dataset
 from quantization.errors import UserError
 from shapes import draw_dataset
-from support.workflow import run_python
+from support.workflow import SUPPORT, run_python
 
-# A checkpoint of the stub is a text such as "seed 1|mse|qat"; its mAP is 0.6 + 0.01 * seed less what its words cost.
-QAT_STUB = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import quantization.upstream
-args = sys.argv[1:]
-value = lambda flag, default=None: args[args.index(flag) + 1] if flag in args else default
-with open(Path(__file__).resolve().parents[1] / "quantization" / "calls.txt") as place:
-    with open(place.read().strip(), "a") as calls:
-        calls.write(" ".join(args) + "\\n")
-text = Path(args[1]).read_text()
-assert value("--device") == "cpu"
-if args[0] == "quantize":
-    assert Path(value("--cocodir"), "train2017.txt").is_file()
-    assert Path(value("--cocodir"), "annotations", "instances_val2017.json").is_file()
-    if "published" in quantization.upstream.KIND:
-        assert not {"--square", "--imgsz", "--calib-method", "--summary"} & set(args), args
-        assert Path("models/yolo.py").is_file() and Path("scripts/qat-yolov5.py").is_file()  # run from its checkout
-        text += "|" + quantization.upstream.KIND
-    else:
-        text += "|" + value("--calib-method") + ("|mosaics" if "mosaics" in value("--cocodir") else "")
-    Path(value("--ptq")).write_text(text)
-    if "--fail" in args:
-        sys.exit("Traceback\\nValueError: 3 channels\\n")
-    if "--qat" in args:
-        Path(value("--qat")).write_text(text + "|qat" + ("|lsq" if "--learn-scales" in args else ""))
-elif args[0] == "export":
-    Path(value("--save")).write_text(text + "|onnx")
-else:
-    assert quantization.upstream.KIND == "own"  # one evaluator for all bundles
-    assert value("--nmsthres") == "0.65" and "-test" in value("--cocodir")
-    costs = {"mse": 0.002, "max": 0.03, "mosaics": 0.004, "qat": -0.001, "lsq": -0.0005, "published": 0.01,
-             "onnx": 0.0001}
-    words = text.split("|")
-    seed = int(words[0].split()[1])
-    figure = 0.6 + 0.01 * seed - sum(costs[word] for word in words[1:]) * (1 + seed)
-    Path(value("--save-json")).write_text(json.dumps({"map": figure, "map50": figure + 0.2}))
-"""
-TRAIN_STUB = """
-import sys
-from pathlib import Path
-args = sys.argv[2:]
-assert sys.argv[1] == "train.py"
-if args[0] == "--resume":
-    folder = Path(args[1]).parent
-    if "cannot resume" in Path(args[1]).read_text():
-        sys.exit("AssertionError: nothing to resume")
-else:
-    folder = Path(args[args.index("--project") + 1], "run", "weights")
-    assert len(Path(args[args.index("--data") + 1]).parent.joinpath("train.txt").read_text().split()) == 3
-    folder.mkdir(parents=True)
-(folder / "best.pt").write_text("seed " + folder.parents[1].name.split("-")[-1])
-(folder / "log.txt").write_text(args[0])
-"""
-ENGINE_STUBS = {
-    "bench-engine.py": f"""
-import json, sys
-from pathlib import Path
-sys.path.insert(0, {str(accuracy_jobs.ROOT)!r})
-from quantization.engine import cli as bench_cli  # the real one reads the command line, and says where the plans go
-args = bench_cli.parser().parse_args()
-for spec in bench_cli.make_specs(args):
-    assert args.build_only and spec.mode == ("fp16" if spec.name.endswith("float") else "qat")
-    Path(spec.plan).write_text(Path(spec.onnx).read_text())
-Path(args.json).write_text(json.dumps({{"versions": {{"tensorrt": "1.2.3"}}}}))
-""",
-    "eval-engine.py": """
-import json, sys
-from pathlib import Path
-Path(sys.argv[1]).read_text()
-Path(sys.argv[sys.argv.index("--save-json") + 1]).write_text(json.dumps({"map": 0.5, "map50": 0.7}))
-""",
-}
+STUBS = SUPPORT / "accuracy_stubs"
+SCRIPTS = {"bench-engine.py": "bench_engine.py", "eval-engine.py": "eval_engine.py", "qat-yolov5.py": "qat.py"}
 
 
-def make_bundle(folder: Path, kind: str, calls: Path) -> Path:
-    """A stub bundle; ``own`` has the launcher and the engine scripts too."""
+def make_bundle(folder: Path, kind: str, calls: Path, fails_at: str = "--fail") -> Path:
+    """A bundle of stubs: "own", or a "published" one; its quantize fails where ``fails_at`` is among the options."""
     (folder / "quantization").mkdir(parents=True)
     (folder / "scripts").mkdir()
-    (folder / "quantization" / "calls.txt").write_text(str(calls))
-    launcher = f"KIND = {kind!r}\nif __name__ == '__main__':\n    import sys\n    exec(open('launcher.txt').read())\n"
-    (folder / "quantization" / "upstream.py").write_text(launcher)
-    (folder / "scripts" / "qat-yolov5.py").write_text(QAT_STUB)
-    for name, text in ENGINE_STUBS.items():
-        (folder / "scripts" / name).write_text(text)
+    stub = {"kind": kind, "calls": str(calls), "fails_at": fails_at, "bundle": str(accuracy_jobs.BUNDLE)}
+    (folder / "quantization" / "stub.json").write_text(json.dumps(stub))
+    shutil.copyfile(STUBS / "upstream.py", folder / "quantization" / "upstream.py")
+    for name, source in SCRIPTS.items():
+        shutil.copyfile(STUBS / source, folder / "scripts" / name)
     return folder
 
 
@@ -172,9 +101,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     clone = tmp_path / "clone"
     (clone / "models").mkdir(parents=True)
     (clone / "models" / "yolo.py").write_text("")
-    (clone / "launcher.txt").write_text(TRAIN_STUB)
-    for module in (accuracy, accuracy_plan):
-        monkeypatch.setattr(module, "ROOT", own)
+    shutil.copyfile(STUBS / "train.py", clone / "launcher.py")
+    for module in (accuracy, accuracy_data, accuracy_plan):
+        monkeypatch.setattr(module, "BUNDLE", own)
     monkeypatch.setenv("YOLOV5_DIR", str(clone))
     return made
 
@@ -270,15 +199,15 @@ class TestStubs:
 
     def test_sigterm_ends_the_commands(self, bench: Bench) -> None:
         """The lock is free afterwards only if the process of the training, which waits for ever, has ended too."""
-        launcher = bench.folder / "clone" / "launcher.txt"
+        launcher = bench.folder / "clone" / "launcher.py"
         launcher.write_text(f"import os, signal\nos.kill({os.getpid()}, signal.SIGTERM)\nsignal.pause()\n")
         with pytest.raises(KeyboardInterrupt):
             bench.run("--stages", "train", seeds="0")
-        launcher.write_text(TRAIN_STUB)
+        shutil.copyfile(STUBS / "train.py", launcher)
         assert bench.run("--stages", "train") == 0 and not list(bench.work.glob("results/*/train/failed.json"))
 
     def test_failed_training_is_reported(self, bench: Bench) -> None:
-        (bench.folder / "clone" / "launcher.txt").write_text("print('loss nan'); sys.exit(3)")
+        (bench.folder / "clone" / "launcher.py").write_text("print('loss nan'); raise SystemExit(3)")
         assert bench.run(seeds="0") == 1
         failed = bench.report()["failed"]
         assert (failed[0]["run"], failed[0]["message"]) == ("train", "exit code 3: loss nan")
@@ -287,9 +216,7 @@ class TestStubs:
     def test_other_bundles(self, bench: Bench) -> None:
         """One works, the other's QAT fails: its PTQ and everything else is there."""
         good = make_bundle(bench.folder / "good", "published", bench.calls_file)
-        bad = make_bundle(bench.folder / "bad", "published", bench.calls_file)
-        stub = (bad / "scripts" / "qat-yolov5.py").read_text()
-        (bad / "scripts" / "qat-yolov5.py").write_text(stub.replace('"--fail" in args', '"--qat" in args'))
+        bad = make_bundle(bench.folder / "bad", "published", bench.calls_file, fails_at="--qat")
         assert bench.run("--bundle", str(good), "--bundle", f"peer={bad}", seeds="1") == 1
         content = bench.report()
         rows = content["models"]["yolov5n"]
@@ -336,7 +263,7 @@ class TestStubs:
 
 def test_highest_learning_rate(tmp_path: Path) -> None:
     """Of the schedule that upstream follows during a warm-up: interpolation to the 10 E-th epoch, linear decay."""
-    options = accuracy.build_parser().parse_args(["--work", str(tmp_path), "--epochs", "40", "--lr", "0.003"])
+    options = accuracy_options.build_parser().parse_args(["--work", str(tmp_path), "--epochs", "40", "--lr", "0.003"])
     options.work = tmp_path
     experiment = accuracy_plan.Experiment(options, "yolov5s", 0)
     experiment.training.mkdir(parents=True)

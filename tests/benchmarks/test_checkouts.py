@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import py_compile
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from checkouts import PACKAGES, install_bundle, make_checkout, strip_prefix
+from support.workflow import SUPPORT, run_task
 
-# prints per net: type and channels of each layer, sources, parameters, shapes of the training outputs at 64 x 64
-DESCRIBE = """
-import json, sys
-sys.path.insert(0, ".")
-from quantization.upstream.shims import install_shims
-install_shims()
-import torch
-from models.yolo import Model
-nets = {}
-for cfg in sys.argv[1:]:
-    model = Model(cfg).train()
-    outputs = model(torch.zeros(2, 3, 64, 64))
-    nets[cfg] = {
-        "layers": [[layer.type.split(".")[-1], layer.f, layer.np] for layer in model.model],
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "shapes": [list(output.shape) for output in outputs],
-        "anchors": model.model[-1].anchors.tolist(),
-    }
-print("\\n" + json.dumps(nets))
-"""
+TASKS = SUPPORT / "architecture_tasks.py"
 # parameters with 80 classes, counted on nets built from the real clones' own yaml
 PARAMETERS = {
     "models/yolov5n.yaml": 1872157,
@@ -53,14 +32,7 @@ def checkout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def describe(checkout: Path, *cfgs: str) -> dict[str, dict]:
-    done = subprocess.run(
-        [sys.executable, "-c", DESCRIBE, *cfgs],
-        cwd=str(checkout),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return run_task(checkout, "described", checkout.name, *cfgs, program=TASKS)
 
 
 def test_nets_build_and_run_forward(checkout: Path) -> None:

@@ -5,120 +5,29 @@ The groups are those of the table in the design notes; ``benchmarks/architecture
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
-from checkouts import BUNDLE, install_bundle, make_checkout
+from support.workflow import SUPPORT, run_task
 
-ENTER = f"""
-import json, sys
-sys.path[:0] = [".", {str(BUNDLE / "benchmarks")!r}]
-from quantization.upstream.checkout import enter_checkout
-enter_checkout(sys.argv[1], __import__("pathlib").Path.cwd())
-"""
-# prints the groups of a net found by way of one exporter
-GROUPS = (
-    ENTER
-    + """
-from random_net import random_net
-from quantization import export, quantize, upstream
-for line in sys.argv[2:]:
-    cfg, exporter = line.split("@")
-    model = upstream.fuse(random_net(cfg, 80))
-    quantize.initialize("native")
-    quantize.replace_to_quantization_module(model)
-    groups = quantize.apply_custom_rules_to_quantizer(
-        model, lambda part, file: export.export_graph(part, file, (64, 64), exporter=exporter))
-    print("\\nRESULT" + json.dumps([list(group.names) for group in groups]))
-"""
-)
-# prints which quantizers each detect convolution has, for every choice of --head
-HEADS = (
-    ENTER
-    + """
-from random_net import random_net
-from quantization import quantize, upstream
-from quantization.placement import HEAD_CHOICES, choose_placement
-quantize.initialize("native")
-found = {}
-for choice in HEAD_CHOICES:
-    model = upstream.fuse(random_net(sys.argv[2], 80))
-    quantize.replace_to_quantization_module(model, choose_placement(model, head=choice))
-    found[choice] = ["".join(kind[0] for kind in ("input", "weight") if hasattr(convolution, f"_{kind}_quantizer"))
-                     for convolution in model.model[-1].m]
-print("\\nRESULT" + json.dumps(found))
-"""
-)
-# runs nets through quantize, calibrate and export, and prints their rows
-MEASURE = (
-    ENTER
-    + """
-from architectures import measure
-for cfg in sys.argv[2:]:
-    print("\\nRESULT" + json.dumps(measure(cfg)))
-"""
-)
-# compares every block with a sum with its quantized form while the quantizers are off
-BLOCKS = (
-    ENTER
-    + """
-import torch
-from quantization import quantize, upstream
-from quantization.modules import SHORTCUTS, quantized_type
-quantize.initialize("native")
-kinds = upstream.block_types(SHORTCUTS)
-done = []
-for kind, name in kinds.items():
-    layer = name in ("Shortcut", "Foldcut")
-    for options in ([{"dimension": 1}] if layer else [{"s": 1}, {"s": 2}] if "Ghost" in name else [{"shortcut": True}]):
-        torch.manual_seed(0)
-        block = kind(**options) if layer else kind(64, 64, **options)
-        block.eval()
-        image = torch.randn(2, 64, 8, 8)
-        images = [image, torch.randn(2, 64, 8, 8)] if name == "Shortcut" else image
-        expected = block(images)
-        target = quantized_type(block, kinds)
-        block.__class__ = target
-        block.add_quantizers()
-        with quantize.disable_quantization(block):
-            assert torch.equal(block(images), expected), name
-        assert len(quantize.shortcut_sums(block)) == 1
-        done.append(name)
-print("\\nRESULT" + json.dumps(done))
-"""
-)
+NETS = SUPPORT / "nets"
+TASKS = SUPPORT / "architecture_tasks.py"
 
 
 @pytest.fixture(scope="module")
-def yolov5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkout("yolov5", tmp_path_factory)
+def yolov5(checkouts: Callable[[str], Path]) -> Path:
+    return checkouts("yolov5")
 
 
 @pytest.fixture(scope="module")
-def yolov7(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkout("yolov7", tmp_path_factory)
+def yolov7(checkouts: Callable[[str], Path]) -> Path:
+    return checkouts("yolov7")
 
 
-def checkout(name: str, factory: pytest.TempPathFactory) -> Path:
-    folder = make_checkout(name, factory.mktemp("architectures") / name)
-    install_bundle(folder)
-    return folder
-
-
-def run(script: str, folder: Path, *arguments: str) -> list[Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", script, folder.name, *arguments],
-        cwd=str(folder),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line[len("RESULT") :]) for line in done.stdout.splitlines() if line.startswith("RESULT")]
+def run(task: str, checkout: Path, *arguments: object) -> Any:
+    return run_task(checkout, task, checkout.name, *arguments, program=TASKS)
 
 
 def short(names: list[str]) -> set[str]:
@@ -155,7 +64,7 @@ def shared(groups: list[list[str]]) -> set[frozenset]:
 
 def test_groups_of_yolov7(yolov7: Path) -> None:
     nets = ("yolov7.yaml@torchscript", "yolov7-tiny.yaml@torchscript", "yolov7-tiny.yaml@dynamo")
-    full, tiny, tiny_by_dynamo = run(GROUPS, yolov7, *(f"cfg/training/{net}" for net in nets))
+    full, tiny, tiny_by_dynamo = run("groups", yolov7, *(f"cfg/training/{net}" for net in nets))
     assert shared(full) == YOLOV7
     assert shared(tiny) == shared(tiny_by_dynamo) == YOLOV7_TINY
     pairs = [set(pair.split("-")) for pair in PUBLISHED_PAIRS.split()]
@@ -164,7 +73,7 @@ def test_groups_of_yolov7(yolov7: Path) -> None:
 
 
 def test_groups_of_yolov5s(yolov5: Path) -> None:
-    by_torchscript, by_dynamo = run(GROUPS, yolov5, "models/yolov5s.yaml@torchscript", "models/yolov5s.yaml@dynamo")
+    by_torchscript, by_dynamo = run("groups", yolov5, "models/yolov5s.yaml@torchscript", "models/yolov5s.yaml@dynamo")
     assert shared(by_torchscript) == shared(by_dynamo) == YOLOV5S
 
 
@@ -177,7 +86,7 @@ TOLERANCE = 5e-3  # of the largest output: a value on the edge between two level
 def rows(yolov5: Path) -> dict[str, dict[str, Any]]:
     names = ("yolov5n6", "yolov5s-ghost", "yolov5s-transformer", "yolov5n-seg")
     cfgs = [f"models/{'segment' if name.endswith('seg') else 'hub'}/{name}.yaml" for name in names]
-    return dict(zip(names, run(MEASURE, yolov5, *cfgs)))
+    return dict(zip(names, run("rows", yolov5, *cfgs)))
 
 
 def test_onnx_equals_torch_and_every_conv_but_stem_and_head_is_quantized(rows: dict[str, dict[str, Any]]) -> None:
@@ -205,15 +114,13 @@ def test_a_detect_conv_takes_its_input_in_the_scale_of_the_other_readers(rows: d
 
 
 def test_head_choices(yolov5: Path) -> None:
-    assert run(HEADS, yolov5, "models/yolov5n.yaml") == [
-        {
-            "auto": ["i", "", ""],
-            "shared": ["i", "i", ""],
-            "float": ["", "", ""],
-            "input": ["i", "i", "i"],
-            "int8": ["iw", "iw", "iw"],
-        }
-    ]
+    assert run("heads", yolov5, "models/yolov5n.yaml") == {
+        "auto": ["i", "", ""],
+        "shared": ["i", "i", ""],
+        "float": ["", "", ""],
+        "input": ["i", "i", "i"],
+        "int8": ["iw", "iw", "iw"],
+    }
 
 
 def test_p6_net_has_groups_on_four_levels(rows: dict[str, dict[str, Any]]) -> None:
@@ -266,37 +173,13 @@ def test_last_layers_of_a_segmentation_head_stay_float(rows: dict[str, dict[str,
 def test_quantized_blocks_compute_what_upstreams_do(
     request: pytest.FixtureRequest, upstream: str, names: set[str]
 ) -> None:
-    (done,) = run(BLOCKS, request.getfixturevalue(upstream))
-    assert set(done) == names
-
-
-REARRANGING = """
-nc: 7
-depth_multiple: 1.0
-width_multiple: 1.0
-anchors:
-  - [12,16, 19,36, 40,28]
-backbone:
-  - [-1, 1, Focus, [16, 3]]
-  - [-1, 1, Conv, [32, 3, 2]]
-  - [-1, 1, Conv, [32, 3, 1]]
-  - [[-1, -2], 1, Shortcut, [1]]
-  - [[-1, 1], 1, Chuncat, [1]]
-  - [-1, 1, Conv, [32, 3, 1]]
-  - [-1, 1, Foldcut, [1]]
-  - [-1, 1, Contract, [2]]
-  - [-1, 1, Conv, [64, 3, 1]]
-  - [-1, 1, Expand, [2]]
-  - [-1, 1, Conv, [16, 3, 1]]
-  - [-1, 1, GhostConv, [16, 3, 1]]
-head:
-  - [[11], 1, Detect, [nc, anchors]]
-"""
+    done = run("block_differences", request.getfixturevalue(upstream))
+    assert {name for name, _, _ in done} == names
+    assert all(equal and sums == 1 for _, equal, sums in done), done
 
 
 def test_layers_that_rearrange(yolov7: Path) -> None:
-    (yolov7 / "rearranging.yaml").write_text(REARRANGING)
-    (row,) = run(MEASURE, yolov7, "rearranging.yaml")
+    (row,) = run("rows", yolov7, NETS / "rearranging.yaml")
     # Chuncat moves halves of layer 1 and of the sum of layer 3 to layer 5; Foldcut sums halves of one tensor
     assert shared(row["shared_groups"]) == table("{2,3.addop,5} {6.addop,6.addop:1}")
     assert row["difference"] < TOLERANCE
@@ -304,62 +187,8 @@ def test_layers_that_rearrange(yolov7: Path) -> None:
     assert row["separate_q"] == "1+1+0"
 
 
-AUXILIARY = """
-nc: 7
-depth_multiple: 1.0
-width_multiple: 1.0
-anchors:
-  - [12,16, 19,36, 40,28]
-  - [36,75, 76,55, 72,146]
-  - [142,110, 192,243, 459,401]
-  - [436,615, 739,380, 925,792]
-backbone:
-  - [-1, 1, ReOrg, []]
-  - [-1, 1, Conv, [16, 3, 1]]
-  - [-1, 1, DownC, [16]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, DownC, [32]]
-  - [-1, 1, Conv, [16, 3, 2]]
-head:
-  - [3, 1, Conv, [16, 3, 1]]
-  - [4, 1, Conv, [16, 3, 1]]
-  - [5, 1, SPPCSPC, [16]]
-  - [6, 1, Conv, [16, 3, 1]]
-  - [3, 1, Conv, [24, 3, 1]]
-  - [4, 1, Conv, [24, 3, 1]]
-  - [5, 1, Conv, [24, 3, 1]]
-  - [6, 1, Conv, [24, 3, 1]]
-  - [[7, 8, 9, 10, 11, 12, 13, 14], 1, IAuxDetect, [nc, anchors]]
-"""
-AUXILIARY_RUN = (
-    ENTER
-    + """
-import os, torch
-from random_net import random_net
-from quantization import checkpoint, export, quantize, rules, upstream
-from quantization.quantizer import named_quantizers
-for with_rules in (True, False):
-    model = upstream.fuse(random_net("aux.yaml", 7))
-    quantize.initialize("native")
-    quantize.replace_to_quantization_module(model)
-    if with_rules:
-        quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export.export_graph(part, file, (128, 128)))
-    quantize.calibrate_model(model, [torch.rand(2, 3, 128, 128)], "max")
-    checkpoint.save("aux.pt", model, {})
-    loaded, _ = checkpoint.load("aux.pt", torch.device("cpu"), "yolov7")
-    difference = export.export_onnx(loaded, "aux.onnx", (128, 128))
-    off = [path for path, name, _, quantizer in named_quantizers(loaded)
-           if quantizer._disabled and name == "_input_quantizer"]
-    print("\\nRESULT" + json.dumps({"difference": difference.largest / difference.scale, "off": off,
-                                    "groups": [list(group.names) for group in rules.shared_groups(loaded)]}))
-"""
-)
-
-
 def test_auxiliary_head_through_checkpoint_and_export(yolov7: Path) -> None:
-    (yolov7 / "aux.yaml").write_text(AUXILIARY)
-    with_rules, without = run(AUXILIARY_RUN, yolov7)
+    with_rules, without = run("auxiliary_head", yolov7, NETS / "auxiliary.yaml")
     # quantizers that only the auxiliary head would use; none of the heads' tensors is read by another layer
     assert with_rules["off"] == [f"model.{layer}.conv" for layer in range(11, 15)] and without["off"] == []
     assert with_rules["difference"] < TOLERANCE and without["difference"] < TOLERANCE

@@ -18,7 +18,7 @@ def cases(checkouts: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
     """What happened in ``resume_cases.py``: one process for all cases, since most of a small run is its imports."""
     data = tmp_path_factory.mktemp("resume") / "shapes"
     draw_dataset(data, train=24, val=8, size=96, classes=3, objects=3, difficulty=0.1)
-    result: dict[str, Any] = run_task(checkouts("yolov5"), data, script=CASES)
+    result: dict[str, Any] = run_task(checkouts("yolov5"), data, program=CASES)
     return result
 
 

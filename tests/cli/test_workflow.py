@@ -21,7 +21,7 @@ def common(shapes: Path, *more: object) -> tuple:
 
 @pytest.fixture(scope="module")
 def yolov5(checkouts: Checkouts, trained_yolov5: Path, shapes: Path) -> dict[str, Any]:
-    """quantize with PTQ and a short QAT, export and test, on the trained yolov5n."""
+    """Quantize with PTQ and a short QAT, export and test, on the trained yolov5n."""
     checkout, script = checkouts("yolov5"), "scripts/qat-yolov5.py"
     done = run_python(
         checkout,

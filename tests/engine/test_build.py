@@ -1,15 +1,14 @@
-"""Building engines: calibration, the checks on a parsed network, the builder's config, plan files."""
+"""Building engines: calibration, the checks on a parsed network, the builder's config."""
 
 from __future__ import annotations
 
 import dataclasses
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from quantization.engine import bench, build, plans
+from quantization.engine import build
 from quantization.engine.calibrator import CalibrationFeed, entropy_calibrator
 from quantization.engine.options import BuildOptions
 from quantization.engine.timing_cache import TimingCache
@@ -174,47 +173,6 @@ def test_config_of_each_mode(mode, typed, flags, fake_trt):
     assert config.pools == {"workspace": 4096 * 1024 * 1024} and config.tactics == 0b11000
     with pytest.raises(UserError, match="--tactics"):
         build.configure(trt, config, BuildOptions(mode, tactics=()), typed)
-
-
-def test_plan_is_reused_until_something_it_was_built_from_changes(tmp_path):
-    plan, cache = tmp_path / "a.plan", tmp_path / "c.cache"
-    onnx = tmp_path / "m.onnx"
-    onnx.write_bytes(b"model")
-    key = {"onnx": plans.model_hash(str(onnx)), "shapes": {"images": (1, 3)}}  # JSON makes a list of the tuple
-
-    def usable(key=key, cache=None):
-        return plans.load_plan(str(plan), key, cache) is not None
-
-    assert not usable()
-    cache.write_bytes(b"scales")
-    plans.save_plan(str(plan), b"engine", {"key": key, "calib_sha256": plans.file_hash(str(cache))})
-    assert usable() and usable(cache=str(cache)) and usable(cache=str(tmp_path / "gone"))
-    assert not usable(dict(key, shapes={"images": (2, 3)}))
-    cache.write_bytes(b"others")
-    assert not usable(cache=str(cache))
-    (tmp_path / "m.onnx.data").write_bytes(b"weights")
-    assert not usable(dict(key, onnx=plans.model_hash(str(onnx))))
-    plan.write_bytes(b"engine, cut o")
-    assert not usable()
-    plan.write_bytes(b"engine")
-    assert usable()
-    Path(plans.record_path(str(plan))).write_text('{"key": ')
-    assert not usable()
-
-
-def test_plan_key_leaves_the_cache_files_out(tmp_path):
-    onnx = tmp_path / "m.onnx"
-    onnx.write_bytes(b"model")
-
-    def key(mode="ptq", images=None, **options):
-        spec = bench.Spec("a", BuildOptions(mode, **options), str(onnx))
-        return bench.plan_key(spec, "8.6.0", "GPU", images)
-
-    images = bench.Calibration("val", 100, lambda shape: [])
-    assert key(timing_cache="a") == key(timing_cache="b") and key(workspace=1) != key(workspace=2)
-    assert key(calib_cache="a") == key(calib_cache="b")
-    assert key() != key(images=images) and key("fp16") == key("fp16", images)
-    assert key(calib_cache="c") == key(calib_cache="c", images=images)  # the cache's content is compared instead
 
 
 def test_builds_share_a_timing_cache_and_a_foreign_one_is_replaced(tmp_path, capsys):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from quantization.engine import cli as bench_cli
+from quantization.engine.calibration_images import calibration_images
 from quantization.errors import UserError
+from support.workflow import SUPPORT
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench-engine.py"
 
@@ -20,7 +22,7 @@ def test_calibration_images_from_an_array(tmp_path, kind):
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 2, 2)).astype(kind)
     np.save(tmp_path / "a.npy", images)
     scale = 255 if kind is np.uint8 else 1
-    calibration = bench_cli.calibration_images(str(tmp_path / "a.npy"), 4)
+    calibration = calibration_images(str(tmp_path / "a.npy"), 4)
     batches = list(calibration.batches((3, 3, 2, 2)))
     assert [len(batch) for batch in batches] == [3, 1] and all(batch.dtype == np.float32 for batch in batches)
     assert np.allclose(np.concatenate(batches) * scale, images[[0, 2, 4, 6]])
@@ -28,7 +30,7 @@ def test_calibration_images_from_an_array(tmp_path, kind):
     np.save(tmp_path / "c.npy", images[0])
     for name in ("b.npy", "c.npy", "none.npy"):
         with pytest.raises(UserError, match="--calib-images"):
-            bench_cli.calibration_images(str(tmp_path / name), 4)
+            calibration_images(str(tmp_path / name), 4)
 
 
 def specs(*arguments):
@@ -94,13 +96,10 @@ def test_argument_errors(arguments, words):
 
 
 def test_dry_run_needs_neither_tensorrt_nor_torch():
-    code = (
-        "import sys; sys.modules['tensorrt'] = None; sys.modules['torch'] = None; sys.argv[0] = sys.argv[1]; "
-        "del sys.argv[1]; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
+    command = [sys.executable, str(SUPPORT / "without.py"), "tensorrt,torch", "script", str(SCRIPT)]
     arguments = ["a.onnx", "--modes", "fp16,ptq", "--engine", "rule=qat:b c.onnx"]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(SCRIPT), *arguments, "--dry-run", "--trt-version", "10.3"],
+        [*command, *arguments, "--dry-run", "--trt-version", "10.3"],
         capture_output=True,
         text=True,
         check=True,
@@ -108,8 +107,6 @@ def test_dry_run_needs_neither_tensorrt_nor_torch():
     lines = done.stdout.splitlines()
     assert len(lines) == 3 and lines[0].startswith("trtexec --onnx=a.onnx --fp16 --profiling")
     assert lines[2].startswith("trtexec '--onnx=b c.onnx' --fp16 --int8")
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: the Python package tensorrt cannot be imported")
     assert len(done.stderr.splitlines()) == 1

@@ -1,22 +1,16 @@
-"""Timing engines: slices, statistics, interleaved rounds, layer times, reports, trtexec in their place."""
+"""Timing engines: slices, statistics, interleaved rounds."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-import sys
 
 import numpy as np
 import pytest
 
-from quantization.engine import cli as bench_cli
-from quantization.engine import layer_export as layer_times
-from quantization.engine import timing, trtexec
-from quantization.engine.bench import same_batch
+from quantization.engine import timing
 from quantization.engine.cuda import Cuda
 from quantization.engine.runtime import Engine
-from quantization.errors import UserError
 from support import fake_tensorrt
 from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
 
@@ -93,7 +87,7 @@ def test_interleaved_timing_replays_graphs(fake_cuda, fake_trt):
     fake_trt()
     device, lines = Cuda(), []
     engines = {name: Engine(b"plan", device, name) for name in ("a", "b")}
-    results, graphs = timing.time_engines(engines, device, 3, 0.05, 0.01, report=lines.append)
+    results, graphs = timing.time_engines(engines, device, timing.TimingOptions(0.05, 0.01, 3), lines.append)
     assert graphs and {name: len(rounds) for name, rounds in results.items()} == {"a": 3, "b": 3}
     for item in results["a"]:
         assert item.latency_ms == pytest.approx(fake_tensorrt.LAUNCH_MS, rel=1e-4)
@@ -116,151 +110,5 @@ def test_one_engine_without_a_graph_means_none_for_all(fake_cuda, fake_trt, monk
             engines["b"].context.refuse = False
 
     monkeypatch.setattr(device, "graph_capture", only_the_first)
-    assert timing._capture(engines, device, lines.append) == {}
+    assert timing.capture_graphs(engines, device, lines.append) == {}
     assert "no CUDA graphs" in lines[0] and "b: execution failed" in lines[0]
-
-
-def test_layer_times_leave_the_warm_up_out(fake_cuda, fake_trt):
-    fake_cuda()
-    fake_trt()
-    device = Cuda()
-    engine = Engine(b"plan", device)
-    times = layer_times.measure_layers(engine, device, iterations=4, warmup=3)
-    assert times == {"conv\x1e1": [4, 5, 6, 7], "add": [1, 1.25, 1.5, 1.75]}  # the fake's time grows with its runs
-
-
-def test_profile_has_trtexecs_fields():
-    times = {"a": [1.0, 2.0, 6.0], "b": [0.5, 0.25, 0.25]}
-    head, first, second = layer_times.profile_records(times, 3)
-    assert head == {"count": 3}
-    assert first == {"name": "a", "timeMs": 9.0, "averageMs": 3.0, "medianMs": 2.0, "percentage": 90.0}
-    assert second["percentage"] == pytest.approx(10) and second["medianMs"] == 0.25
-
-
-def test_plans_from_the_command_line_to_table_and_json(fake_cuda, fake_trt, tmp_path, capsys):
-    fake_cuda()
-    fake_trt(high=(8, 3, 4, 4))
-    for name in ("ptq", "qat"):
-        (tmp_path / f"{name}.plan").write_bytes(name.encode())
-    out = tmp_path / "report.json"
-    assert (
-        bench_cli.main(
-            [
-                "--load-engine",
-                str(tmp_path / "ptq.plan"),
-                "--load-engine",
-                f"rule={tmp_path}/qat.plan",
-                "--batch",
-                "8",
-                "--rounds",
-                "2",
-                "--duration",
-                "0.05",
-                "--warmup",
-                "0.01",
-                "--export-profile",
-                str(tmp_path / "{name}-profile.json"),
-                "--export-layer-info",
-                str(tmp_path / "{name}-layer.json"),
-                "--json",
-                str(out),
-            ]
-        )
-        == 0
-    )
-    report = json.loads(out.read_text())
-    assert report["gpu"] == "Fake GPU" and report["versions"]["tensorrt"] == "8.6.0" and report["batch"] == 8
-    ptq, rule = report["engines"]
-    assert rule["name"] == "rule" and rule["shape"] == [8, 3, 4, 4] and len(rule["rounds"]) == 2
-    assert rule["images_per_s"]["median"] == pytest.approx(8 * rule["qps"]["median"])
-    assert ptq["ratio"]["median"] == 1 and "--loadEngine" in ptq["trtexec"]
-    assert json.loads((tmp_path / "rule-profile.json").read_text())[1]["name"] == "conv\x1e1"
-    assert json.loads((tmp_path / "ptq-layer.json").read_text()) == {"Layers": [], "Bindings": []}
-    printed = capsys.readouterr().out.splitlines()
-    header = next(line for line in printed if line.startswith("engine"))
-    row = next(line for line in printed if line.startswith("rule "))
-    assert f"{rule['qps']['median']:.1f}" in row and len(row) <= len(header) + 1
-
-
-def test_engines_of_different_batches_are_not_compared():
-    assert same_batch({"a": 16, "b": 16}) == 16
-    with pytest.raises(UserError, match="a 1, b 16"):
-        same_batch({"a": 1, "b": 16})
-
-
-TRTEXEC = """#!{python}
-import sys, pathlib
-flags = dict((text.split("=", 1) + [""])[:2] for text in sys.argv[1:])
-print("&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec")
-if "--help" in flags:
-    sys.exit(0)
-if "--builderOptimizationLevel" in flags or "--skipInference" in flags:
-    print("[08/25/2023-20:38:49] [E] Unknown option: new in 8.6")
-    sys.exit(1)
-log = pathlib.Path(sys.argv[0]).with_name("calls.txt")
-log.open("a").write(" ".join(sys.argv[1:]) + "\\n")
-if "--saveEngine" in flags:
-    pathlib.Path(flags["--saveEngine"]).write_bytes(b"plan")
-else:
-    qps = 200.0 if "qat" in flags["--loadEngine"] else 100.0
-    print("[08/25/2023-20:38:49] [I] Selected Device: Orin")
-    print("[08/25/2023-20:38:49] [I] Created input binding for images with dimensions 16x3x640x640")
-    print("[08/25/2023-20:38:49] [I] Throughput: %g qps" % qps)
-    print("[08/25/2023-20:38:49] [I] Latency: min = 1 ms, max = 99 ms, mean = 7 ms, median = %g ms, "
-          "percentile(90%%) = 50 ms, percentile(95%%) = 60 ms, percentile(99%%) = 70 ms" % (1000 / qps))
-    print("[08/25/2023-20:38:49] [I] H2D Latency: min = 0 ms, max = 0 ms, mean = 0 ms, median = 0.5 ms")
-"""
-
-
-@pytest.fixture
-def fake_trtexec(tmp_path, monkeypatch):
-    program = tmp_path / "trtexec"
-    program.write_text(TRTEXEC.replace("{python}", sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    return tmp_path
-
-
-def test_trtexec_builds_then_times_in_interleaved_rounds(fake_trtexec, capsys):
-    out = fake_trtexec / "r.json"
-    assert (
-        bench_cli.main(
-            [
-                "float.onnx",
-                "--modes",
-                "fp16",
-                "--engine",
-                "rule=qat:qat.onnx",
-                "--use-trtexec",
-                "--save-engine",
-                str(fake_trtexec / "qat"),
-                "--json",
-                str(out),
-                "--rounds",
-                "2",
-            ]
-        )
-        == 0
-    )
-    calls = (fake_trtexec / "calls.txt").read_text().splitlines()
-    assert "--buildOnly" in calls[0] and "--onnx=float.onnx" in calls[0] and "--int8" in calls[1]
-    plans = [call.split()[0].rsplit("/", 1)[1] for call in calls[2:]]
-    assert plans == ["fp16.plan", "rule.plan", "rule.plan", "fp16.plan"]
-    report = json.loads(out.read_text())
-    assert report["batch"] == 16 and report["gpu"] == "Orin" and report["versions"] == {"trtexec": "8.5.2"}
-    assert report["engines"][0]["latency_ms"]["median"] == 5 and report["engines"][0]["rounds"][0]["p99_ms"] == 70
-
-
-def test_trtexec_errors(fake_trtexec, monkeypatch):
-    with pytest.raises(UserError, match="--opt-level"):  # refused before trtexec would
-        bench_cli.main(["float.onnx", "--use-trtexec", "--opt-level", "3"])
-    with pytest.raises(UserError, match=r"Unknown option: new in 8\.6"):
-        trtexec.run_trtexec([str(fake_trtexec / "trtexec"), "--skipInference"])
-    with pytest.raises(UserError, match="does not exist"):
-        bench_cli.main(["float.onnx", "--modes", "ptq", "--use-trtexec", "--calib-cache", str(fake_trtexec / "none")])
-    with pytest.raises(UserError, match="no performance summary"):
-        trtexec.parse_performance("Throughput: 5 qps")
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(trtexec, "JETPACK_FOLDER", str(fake_trtexec / "none"))
-    with pytest.raises(UserError, match="neither on the PATH"):
-        bench_cli.main(["float.onnx", "--use-trtexec"])

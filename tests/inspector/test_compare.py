@@ -5,34 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 from quantization.inspector.causes import CAUSES
-from quantization.inspector.compare import compare
+from quantization.inspector.compare import compare_engines
 from quantization.inspector.findings import find_problems
 from quantization.inspector.layers import load_layers
-from quantization.inspector.names import onnx_nodes
-from quantization.inspector.page import comparison_html
-from quantization.inspector.report import comparison_text
 from quantization.inspector.summary import summarise
-from quantization.inspector.times import add_profile
 from quantization.inspector.topology import EngineGraph
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "engine"
-
-
-def load(name, profile=True):
-    engine = load_layers(FIXTURES / f"{name}-layer.json")
-    if profile:
-        add_profile(engine, FIXTURES / f"{name}-profile.json")
-    return EngineGraph(engine)
+from support.engine_files import ENGINES, comparison_html, comparison_text, load_graph
 
 
 @pytest.fixture(scope="module")
 def published():
-    return compare(load("first-concat-ptq"), load("first-concat-no-rule"))
+    return compare_engines(load_graph("first-concat-ptq"), load_graph("first-concat-no-rule"))
 
 
 def test_published_finding_comes_first(published):
@@ -69,27 +56,27 @@ def test_report_says_it_first_in_the_terminal_and_on_the_page(published):
         "through Concat /model.10/Concat",
         "Conv | SiLU | 2 Reformats",
         "FP16 to Int8",
-        "apply_custom_rules_to_quantizer",
+        "quantize without --no-rules",
     ):
         assert words in flat and words in page
     assert page.count("<svg") == 1  # the chart
-    assert flat.count("apply_custom_rules_to_quantizer") == page.count("apply_custom_rules_to_quantizer") == 1
+    assert flat.count("quantize without --no-rules") == page.count("quantize without --no-rules") == 1
 
 
 def test_one_sided_concat_names_come_from_the_other_engine():
     """All branches written by Q kernels: nothing in that engine names the Concat."""
-    first, second = load("yolov5s-groups"), load("yolov5s-no-rule")
+    first, second = load_graph("yolov5s-groups"), load_graph("yolov5s-no-rule")
     alone = {finding.key: finding for finding in find_problems(second)}["scales", "model.10"]
     assert "for model.23.cv1.conv and model.23.cv2.conv through" in alone.text
-    told = {finding.key: finding for finding in compare(first, second).only_second}["scales", "model.10"]
+    told = {finding.key: finding for finding in compare_engines(first, second).only_second}["scales", "model.10"]
     assert "/model.12/Concat" in told.text and "/model.22/Concat" in told.text
 
 
 def test_summary_counts_what_the_file_holds():
-    graph = load("yolov5s-no-rule")
+    graph = load_graph("yolov5s-no-rule")
     summary = summarise(graph)
-    data = json.loads((FIXTURES / "yolov5s-no-rule-layer.json").read_text(encoding="utf-8"), strict=False)
-    profile = json.loads((FIXTURES / "yolov5s-no-rule-profile.json").read_text(encoding="utf-8"))
+    data = json.loads((ENGINES / "yolov5s-no-rule-layer.json").read_text(encoding="utf-8"), strict=False)
+    profile = json.loads((ENGINES / "yolov5s-no-rule-profile.json").read_text(encoding="utf-8"))
     times = {entry["name"]: entry["medianMs"] for entry in profile[1:]}
     changing, origins = Counter(), Counter()
     for layer in data["Layers"]:
@@ -109,7 +96,7 @@ def test_summary_counts_what_the_file_holds():
 
 
 def test_real_engines_show_the_laterals_with_two_scales():
-    comparison = compare(load("yolov5s-groups"), load("yolov5s-no-rule"))
+    comparison = compare_engines(load_graph("yolov5s-groups"), load_graph("yolov5s-no-rule"))
     found = {finding.key: finding for finding in comparison.only_second}
     assert ("scales", "model.14") in found
     lateral = found["scales", "model.10"]
@@ -124,15 +111,15 @@ def test_real_engines_show_the_laterals_with_two_scales():
 
 @pytest.mark.parametrize("name", ["yolov5s-fp16", "yolov5s-no-rule", "yolov5s-groups"])
 def test_every_reformat_is_in_exactly_one_finding(name):
-    graph = load(name)
+    graph = load_graph(name)
     claimed = Counter(index for finding in find_problems(graph) for index in finding.layers)
     assert all(claimed[layer.index] == 1 for layer in graph.layers if "reformat" in layer.type.lower())
     assert max(claimed.values()) == 1
 
 
 def test_alignment_is_by_upstream_node():
-    first, second = load("yolov5s-groups"), load("yolov5s-no-rule")
-    regions = compare(first, second).regions
+    first, second = load_graph("yolov5s-groups"), load_graph("yolov5s-no-rule")
+    regions = compare_engines(first, second).regions
     for engine, graph in enumerate((first, second)):
         places = [layer.index for region in regions for layer in region.layers[engine] + region.reformats[engine]]
         assert len(places) == len(set(places))
@@ -140,7 +127,7 @@ def test_alignment_is_by_upstream_node():
         assert convs <= {layer.index for region in regions if region.matched for layer in region.layers[engine]}
     for region in regions:
         if region.matched:
-            nodes = [{node for layer in layers for node in onnx_nodes(layer)} for layers in region.layers]
+            nodes = [{node for layer in layers for node in layer.nodes} for layers in region.layers]
             assert nodes[0] & nodes[1]
     # Conv | SiLU + Add against Conv + SiLU | Add: as many layers, cut elsewhere; addop is this bundle's scope
     add = next(region for region in regions if region.name == "model.2.m.0")
@@ -148,13 +135,15 @@ def test_alignment_is_by_upstream_node():
 
 
 def test_an_engine_equals_itself():
-    comparison = compare(load("yolov5s-rule"), load("yolov5s-rule"))
+    comparison = compare_engines(load_graph("yolov5s-rule"), load_graph("yolov5s-rule"))
     assert comparison.only_first == comparison.only_second == comparison.fusions == []
     assert all(region.extra_ms == 0 for region in comparison.regions)
 
 
 def test_without_profiles_layers_are_counted():
-    comparison = compare(load("first-concat-ptq", profile=False), load("first-concat-no-rule", profile=False))
+    comparison = compare_engines(
+        load_graph("first-concat-ptq", profile=False), load_graph("first-concat-no-rule", profile=False)
+    )
     text = comparison_text(comparison)
     assert "  1. 3 layers  model.5" in text and " us" not in text
     assert comparison.only_second[0].key == ("scales", "model.5")
@@ -162,7 +151,7 @@ def test_without_profiles_layers_are_counted():
 
 def test_rescaling_reformats_name_both_sides(tmp_path):
     """A Concat whose branch already is INT8 in another scale: one Reformat from INT8 to INT8."""
-    data = json.loads((FIXTURES / "first-concat-ptq-layer.json").read_text(encoding="utf-8"))
+    data = json.loads((ENGINES / "first-concat-ptq-layer.json").read_text(encoding="utf-8"))
     layers = data["Layers"]
     # model.9 reads its part of the Concat from a tensor of its own
     own = dict(layers[5]["Outputs"][0], Name="own")

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from quantization.errors import UserError
-from quantization.inspector.drawing import render, to_dot
+from quantization.dot import render
+from quantization.inspector.compare import compare_engines
+from quantization.inspector.drawing import engine_dot
 from quantization.inspector.layers import load_layers
-from quantization.inspector.page import page, single_html
-from quantization.inspector.times import add_profile
+from quantization.inspector.page import engine_page
+from quantization.inspector.report import EngineReport, report_comparison, report_engine
 from quantization.inspector.topology import EngineGraph
+from support.engine_files import ENGINES, load_graph
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "engine"
 SCRIPT = Path(__file__).parents[2] / "scripts" / "draw-engine.py"
 SVG = "{http://www.w3.org/2000/svg}"
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz dot is not installed")
-
-
-def load(name, profile=True):
-    engine = load_layers(FIXTURES / f"{name}-layer.json")
-    if profile:
-        add_profile(engine, FIXTURES / f"{name}-profile.json")
-    return EngineGraph(engine)
 
 
 def run(*arguments, **options):
@@ -41,14 +37,18 @@ def run(*arguments, **options):
     )
 
 
+def draw(report: EngineReport) -> bytes:
+    return render(engine_dot(report), "svg")
+
+
 def texts(element):
     return [node.text or "" for node in element.iter(SVG + "text")]
 
 
 def test_edges_are_those_of_the_tensor_names():
     """Compared with a plain search by name, where no tensor is written twice."""
-    graph = load("yolov5s-no-rule")
-    data = json.loads((FIXTURES / "yolov5s-no-rule-layer.json").read_text(encoding="utf-8"), strict=False)
+    graph = load_graph("yolov5s-no-rule")
+    data = json.loads((ENGINES / "yolov5s-no-rule-layer.json").read_text(encoding="utf-8"), strict=False)
     writers = {}
     for index, layer in enumerate(data["Layers"]):
         for tensor in layer["Outputs"]:
@@ -111,8 +111,8 @@ def test_what_reads_constants_only_is_constant(tmp_path):
 
 @needs_dot
 def test_svg_shows_kind_precision_time_and_type_changes():
-    graph = load("yolov5s-no-rule")
-    root = ElementTree.fromstring(render(to_dot([graph]), "svg"))
+    graph = load_graph("yolov5s-no-rule")
+    root = ElementTree.fromstring(draw(report_engine(graph)))
     nodes = {node.get("id"): node for node in root.iter(SVG + "g") if node.get("class") == "node"}
     drawn = [layer for layer in graph.layers if layer.index not in graph.constant]
     assert {f"e0_{layer.index}" for layer in drawn} == {name for name in nodes if re.fullmatch(r"e0_\d+", name)}
@@ -135,13 +135,16 @@ def test_svg_shows_kind_precision_time_and_type_changes():
 
 @needs_dot
 def test_findings_are_marked_in_the_drawing():
-    graphs = load("first-concat-ptq"), load("first-concat-no-rule")
-    root = ElementTree.fromstring(
-        render(to_dot(graphs, marks={"e1_6": 3, "e1_7": 3}, notes=["a <note> & more"]), "svg")
-    )
+    graphs = load_graph("first-concat-ptq"), load_graph("first-concat-no-rule")
+    report = report_comparison(compare_engines(*graphs))
+    root = ElementTree.fromstring(draw(report))
     nodes = {node.get("id"): texts(node) for node in root.iter(SVG + "g") if node.get("class") == "node"}
-    assert {name for name, words in nodes.items() if "finding 3" in words} == {"e1_6", "e1_7"}
-    assert any("a <note> & more" in text for text in texts(root))
+    (mark,) = set(report.marks.values())
+    marked = {name for name, words in nodes.items() if f"finding {mark}" in words}
+    assert marked == {f"e{engine}_{index}" for engine, index in report.marks} and len(marked) == 3
+    assert any("In first-concat-no-rule, not in first-concat-ptq" in text for text in texts(root))
+    plain = ElementTree.fromstring(render(engine_dot(report, notes=False), "svg"))
+    assert not any("not in first-concat-ptq" in text for text in texts(plain))
 
 
 @needs_dot
@@ -152,16 +155,17 @@ def test_two_engines_are_drawn_side_by_side_at_one_height():
         numbers = [float(pair.split(",")[1]) for pair in pairs]
         return (max(numbers) + min(numbers)) / 2
 
-    graphs = load("first-concat-ptq"), load("first-concat-no-rule")
-    root = ElementTree.fromstring(render(to_dot(graphs, [(6, 9)]), "svg"))
+    graphs = load_graph("first-concat-ptq"), load_graph("first-concat-no-rule")
+    report = report_comparison(compare_engines(*graphs))
+    root = ElementTree.fromstring(draw(replace(report, aligned=[(6, 9)])))
     assert top(root, "e0_6") == pytest.approx(top(root, "e1_9"), abs=1)
-    root = ElementTree.fromstring(render(to_dot(graphs), "svg"))
+    root = ElementTree.fromstring(draw(replace(report, aligned=[])))
     assert abs(top(root, "e0_6") - top(root, "e1_9")) > 20
 
 
 @needs_dot
 def test_cycles_and_odd_names_are_drawn(tmp_path):
-    render(to_dot([load("loop", profile=False)]), "svg")
+    draw(report_engine(load_graph("loop", profile=False)))
     odd = ["", " ", 'a"b', "<b>&amp;", "back\\slash\\", "\\N", "\ud800", "]]>", "{|}", "é漢", "x" * 5000, "</script>"]
     layers = [
         {
@@ -177,20 +181,20 @@ def test_cycles_and_odd_names_are_drawn(tmp_path):
     path = tmp_path / "odd-layer.json"
     path.write_text(json.dumps({"Layers": layers, "Bindings": odd}), encoding="utf-8")
     graph = EngineGraph(load_layers(path, 'n"<\x07\\'))
-    drawing = render(to_dot([graph, graph]), "svg")
+    drawing = draw(replace(report_engine(graph), graphs=[graph, graph]))
     shown = "".join(ElementTree.fromstring(drawing).itertext())
     assert "<b>&amp;" in shown and "back\\slash\\" in shown and 'a"b' in shown
     link = "{http://www.w3.org/1999/xlink}title"
     titles = {node.get(link, "").strip() for node in ElementTree.fromstring(drawing).iter()}
     assert {'a"b', "<b>&amp;", "back\\slash\\", "\\N", "</script>"} <= titles
-    html = page(drawing, [graph], single_html(graph))
+    html = engine_page(report_engine(graph), drawing)
     assert html.count("</script>") == 1
 
 
 @needs_dot
 def test_page_is_self_contained_and_holds_every_record():
-    graph = load("yolov5s-groups")
-    html = page(render(to_dot([graph]), "svg"), [graph], single_html(graph))
+    graph = load_graph("yolov5s-groups")
+    html = engine_page(report_engine(graph), draw(report_engine(graph)))
     records = json.loads(re.search(r"const records = (\{.*\});", html).group(1))
     assert len(records) == len(graph.layers)
     assert records["e0_3"]["LayerType"] == graph.layers[3].type
@@ -200,22 +204,37 @@ def test_page_is_self_contained_and_holds_every_record():
     assert "$" not in re.sub(r"const records = .*", "", html)
 
 
-def test_absent_graphviz_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="apt-get install graphviz"):
-        render("digraph {}", "svg")
+def test_an_absent_graphviz_package_is_one_line_and_the_report_is_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "graphviz.py").write_text("raise ImportError('no such package')\n")
+    layers = ENGINES / "first-concat-ptq-layer.json"
+    done = run("--layer", layers, "--output", tmp_path / "x.svg", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 2 and "Findings:" in done.stdout
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "pip install graphviz" in done.stderr and not (tmp_path / "x.svg").exists()
 
 
 @needs_dot
-def test_dot_errors_are_reported():
-    with pytest.raises(UserError, match=r"dot failed: .*syntax error"):
-        render("digraph {", "svg")
+def test_profile_index_of_one_engine_and_of_two(tmp_path: Path) -> None:
+    layers, times = ENGINES / "two-profiles-layer.json", ENGINES / "two-profiles-profile.json"
+    plain = ENGINES / "first-concat-ptq-layer.json"
+    output = tmp_path / "x.svg"
+    one = run("--layer", layers, "--profile", times, "--profile-index", 1, "--output", output)
+    assert (one.returncode, one.stderr) == (0, "") and "two-profiles [profile 1]" in one.stdout
+    both = run("--layer", layers, "--compare", layers, "--profile-index", 0, 1, "--output", output)
+    assert (both.returncode, both.stderr) == (0, "")
+    assert "In two-profiles [profile 1], not in two-profiles:" in both.stdout
+    first = run("--layer", layers, "--compare", plain, "--output", output)
+    assert first.returncode == 0 and first.stderr.startswith("note: ") and first.stderr.count("\n") == 1
+    wrong = run("--layer", layers, "--compare", plain, "--profile-index", 1, "--output", output)
+    assert wrong.returncode == 2 and f"{plain} has 1 optimization profile" in wrong.stderr
 
 
 @needs_dot
 def test_script_writes_the_default_output_from_any_folder(tmp_path):
     for name in ("first-concat-ptq-layer.json", "first-concat-ptq-profile.json"):
-        shutil.copy(str(FIXTURES / name), str(tmp_path / name))
+        shutil.copy(str(ENGINES / name), str(tmp_path / name))
     done = run("--layer=first-concat-ptq-layer.json", "--profile=first-concat-ptq-profile.json", cwd=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     assert "80.0 us" in done.stdout and "Findings:" in done.stdout
@@ -229,13 +248,13 @@ def test_script_compares(tmp_path, file_format, magic):
     output = tmp_path / f"out.{file_format}"
     done = run(
         "--layer",
-        FIXTURES / "first-concat-ptq-layer.json",
+        ENGINES / "first-concat-ptq-layer.json",
         "--profile",
-        FIXTURES / "first-concat-ptq-profile.json",
+        ENGINES / "first-concat-ptq-profile.json",
         "--compare",
-        FIXTURES / "first-concat-no-rule-layer.json",
+        ENGINES / "first-concat-no-rule-layer.json",
         "--compare-profile",
-        FIXTURES / "first-concat-no-rule-profile.json",
+        ENGINES / "first-concat-no-rule-profile.json",
         "--output",
         output,
         "--names",
@@ -255,10 +274,12 @@ def test_script_compares(tmp_path, file_format, magic):
     "arguments, message",
     [
         (["--layer", "absent.json"], "absent.json cannot be read"),
-        (["--layer", FIXTURES / "names-only-layer.json"], "--profilingVerbosity=detailed"),
-        (["--layer", FIXTURES / "loop-layer.json", "--output", "x.pdf"], "give --format"),
-        (["--layer", FIXTURES / "loop-layer.json", "--names", "a", "b"], "--names takes one name per engine"),
-        (["--layer", FIXTURES / "loop-layer.json", "--compare-profile", "p.json"], "needs --compare"),
+        (["--layer", ENGINES / "names-only-layer.json"], "--profilingVerbosity=detailed"),
+        (["--layer", ENGINES / "loop-layer.json", "--output", "x.pdf"], "give --format"),
+        (["--layer", ENGINES / "loop-layer.json", "--names", "a", "b"], "--names takes one name per engine"),
+        (["--layer", ENGINES / "loop-layer.json", "--compare-profile", "p.json"], "needs --compare"),
+        (["--layer", ENGINES / "loop-layer.json", "--profile-index", "1"], "has 1 optimization profile"),
+        (["--layer", ENGINES / "loop-layer.json", "--profile-index", "0", "1"], "one number per engine, 2 given"),
     ],
 )
 def test_script_errors_are_one_line(tmp_path, arguments, message):

@@ -10,22 +10,17 @@ from pathlib import Path
 import pytest
 
 from quantization.inspector.causes import CAUSES
-from quantization.inspector.compare import compare
+from quantization.inspector.compare import compare_engines
 from quantization.inspector.findings import find_problems
-from quantization.inspector.layers import Engine, Layer, Tensor, load_layers
-from quantization.inspector.page import comparison_html
-from quantization.inspector.report import comparison_text, marks, sections, single_text
+from quantization.inspector.layers import load_layers
+from quantization.inspector.records import EngineInfo, Layer, Tensor
+from quantization.inspector.report import report_comparison, report_engine
+from quantization.inspector.text import engine_text
 from quantization.inspector.times import add_profile
 from quantization.inspector.topology import EngineGraph
+from support.engine_files import comparison_html, comparison_text, load_graph, without_times
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "engine"
 REAL = ("yolov5s-fp16", "yolov5s-no-rule", "yolov5s-rule", "yolov5s-groups", "first-concat-ptq", "first-concat-no-rule")
-
-
-def load(name):
-    engine = load_layers(FIXTURES / f"{name}-layer.json")
-    add_profile(engine, FIXTURES / f"{name}-profile.json")
-    return EngineGraph(engine)
 
 
 def by_key(findings):
@@ -55,7 +50,7 @@ def write(name, *layers):
                 time_ms=None if us is None else us / 1000,
             )
         )
-    return EngineGraph(Engine(name, found, ["images", "outputs"]))
+    return EngineGraph(EngineInfo(name, found, ["images", "outputs"]))
 
 
 STEM, NEXT = "/model.0/conv/Conv /model.0/act/Sigmoid /model.0/act/Mul", "/model.1/conv/Conv"
@@ -89,14 +84,14 @@ def float_stem(name="float", conv=200, quantized=True):
 
 
 def test_artefact_of_merged_biases_is_named():
-    first = find_problems(load("yolov5s-no-rule"))[0]
+    first = find_problems(load_graph("yolov5s-no-rule"))[0]
     assert first.cause == "identity" and first.text.startswith("52 biases are copied")
     assert "Identity" in CAUSES["identity"].change
-    assert "identity" not in {finding.cause for finding in find_problems(load("yolov5s-groups"))}
+    assert "identity" not in {finding.cause for finding in find_problems(load_graph("yolov5s-groups"))}
 
 
 def test_int8_stem_is_named_after_the_image_and_avoidable_if_strided():
-    real = by_key(find_problems(load("yolov5s-no-rule")))["stem", "model.0"]
+    real = by_key(find_problems(load_graph("yolov5s-no-rule")))["stem", "model.0"]
     assert real.avoidable and real.text.startswith("images: its 3 channels are padded to 32 for the INT8 kernel")
     assert "--stem float" in real.advice
     strided = by_key(find_problems(int8_stem(size=4)))["stem", "model.0"]
@@ -128,12 +123,65 @@ def test_float_stem_in_fp32_is_blamed_where_fp16_is_allowed(activation, advice):
 
 
 def test_float_head_is_to_get_an_int8_input():
-    graph = load("yolov5s-no-rule")
+    graph = load_graph("yolov5s-no-rule")
     found = by_key(find_problems(graph))["float reader", "model.17.cv3"]
     assert found.avoidable and "read as float by model.24.m.0" in found.text
     assert "--head input" in CAUSES["float reader"].change
     layers = [graph.layers[index] for index in found.layers]
     assert any(layer.type == "PointWiseV2" for layer in layers) and any(layer.origin == "QDQ" for layer in layers)
+
+
+def detect_engine(shared: bool, larger: bool) -> EngineGraph:
+    """An INT8 layer, split from its SiLU, before a float detect convolution.
+
+    Args:
+        shared: an INT8 convolution reads the same tensor.
+        larger: another detect convolution reads a larger tensor.
+    """
+    int8 = ("Reformat", "QDQ", "b FP16 NHWC8 1x32x4x4", "q Int8 NC/32HW32 1x32x4x4", 6)
+    reader = ("CaskConvolution", "/model.2/conv/Conv", "q Int8 NC/32HW32 1x32x4x4", "o Int8 NC/32HW32 1x32x4x4", 7)
+    size = 8 if larger else 2
+    return write(
+        "detect",
+        ("CaskConvolution", NEXT, "images Int8 NC/32HW32 1x32x4x4", "a FP16 NHWC8 1x32x4x4", 10),
+        ("PointWiseV2", "/model.1/act/Sigmoid /model.1/act/Mul", "a FP16 NHWC8 1x32x4x4", "b FP16 NHWC8 1x32x4x4", 5),
+        *((int8, reader) if shared else ()),
+        ("CaskConvolution", "/model.3/m.0/Conv", "b FP16 NHWC8 1x32x4x4", "outputs FP32 linear 1x8x4x4", 10),
+        ("CaskConvolution", "/model.3/m.1/Conv", f"c FP16 NHWC8 1x32x{size}x{size}", "d FP32 linear 1x8x2x2", 10),
+    )
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("larger", [False, True])
+def test_what_the_default_placement_keeps_for_detect_convolutions_is_expected(shared: bool, larger: bool) -> None:
+    """Only of tensors that INT8 layers read too, the largest is to be quantized."""
+    found = by_key(find_problems(detect_engine(shared, larger)))
+    advised = shared and not larger
+    finding = found["float reader" if advised else "detect", "model.1"]
+    assert finding.avoidable == advised and set(finding.layers) == ({1, 2} if shared else {1})
+    assert advised or ("--head shared" if shared else "--head input") in finding.advice
+
+
+@pytest.mark.parametrize("net, count", [("yolov5s", 2), ("yolov7", 3), ("yolov7-tiny", 0)])
+def test_engines_of_the_default_placement_get_no_advice(net: str, count: int) -> None:
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "engines" / net
+    graph = EngineGraph(add_profile(load_layers(folder / "rule-layer.json"), folder / "rule-profile.json"))
+    found = find_problems(graph)
+    assert not [finding for finding in found if finding.avoidable]
+    assert sum(finding.cause == "detect" for finding in found) == count
+
+
+def test_detect_convolutions_that_another_engine_has_in_int8_are_expected() -> None:
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "engines" / "yolov7-tiny"
+    ptq, rule = (
+        EngineGraph(add_profile(load_layers(folder / f"{name}-layer.json"), folder / f"{name}-profile.json"))
+        for name in ("ptq", "rule")
+    )
+    found = [finding for finding in compare_engines(ptq, rule).only_second if finding.cause == "precision"]
+    assert {(finding.key[1], finding.avoidable) for finding in found} == {
+        ("model.0.conv", True),
+        ("model.77.m.2", False),
+    }
 
 
 def test_reformat_to_float_for_float_weights_is_expected():
@@ -150,7 +198,7 @@ def test_reformat_to_float_for_float_weights_is_expected():
 
 @pytest.mark.parametrize("name", ["yolov5s-fp16", "yolov5s-no-rule", "yolov5s-groups"])
 def test_copies_into_a_concat_are_expected_as_they_are_in_fp16(name):
-    found = by_key(find_problems(load(name)))
+    found = by_key(find_problems(load_graph(name)))
     assert "1 from a Resize" in found["concat", "/model.12/Concat"].text
     assert not any(finding.avoidable for finding in found.values() if finding.cause == "concat")
 
@@ -164,7 +212,7 @@ def test_copies_into_a_concat_are_expected_as_they_are_in_fp16(name):
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_float_and_int8_are_compared_with_their_reformats(slow, fast, advice, turned):
-    comparison = compare(slow, fast) if turned else compare(fast, slow)
+    comparison = compare_engines(slow, fast) if turned else compare_engines(fast, slow)
     mine, other = (
         (comparison.only_first, comparison.only_second) if turned else (comparison.only_second, comparison.only_first)
     )
@@ -178,19 +226,16 @@ def test_float_and_int8_are_compared_with_their_reformats(slow, fast, advice, tu
 
 def test_precision_gets_no_advice_without_a_measurement():
     def precisions(first, second):
-        comparison = compare(first, second)
+        comparison = compare_engines(first, second)
         return [finding for finding in comparison.only_first + comparison.only_second if finding.cause == "precision"]
 
     assert precisions(int8_stem(), float_stem(conv=500)) == []  # 650 us and 640 us: as fast
     assert precisions(int8_stem(), float_stem(quantized=False)) == []  # among INT8 neighbours it would need a Reformat
-    untimed = float_stem()
-    for layer in untimed.layers:
-        layer.time_ms = None
-    assert precisions(int8_stem(), untimed) == []
+    assert precisions(int8_stem(), without_times(float_stem())) == []
 
 
 def test_float_engine_is_told_which_convolutions_int8_would_help():
-    comparison = compare(load("yolov5s-groups"), load("yolov5s-fp16"))
+    comparison = compare_engines(load_graph("yolov5s-groups"), load_graph("yolov5s-fp16"))
     found = [finding for finding in comparison.only_second if finding.cause == "precision"]
     assert len(found) > 20 and all(finding.advice.startswith("quantize model.") for finding in found)
     assert not any(finding.cause == "precision" for finding in comparison.only_first)
@@ -198,7 +243,7 @@ def test_float_engine_is_told_which_convolutions_int8_would_help():
 
 @pytest.mark.parametrize("names", list(itertools.permutations(REAL[:4], 2)))
 def test_terminal_lists_ten_and_the_page_all(names):
-    comparison = compare(*map(load, names))
+    comparison = compare_engines(*map(load_graph, names))
     text, page = comparison_text(comparison), comparison_html(comparison)
     parts = (comparison.only_second, comparison.only_first, comparison.both)
     assert page.count("<li value=") == sum(map(len, parts))
@@ -220,31 +265,31 @@ def test_terminal_lists_ten_and_the_page_all(names):
 
 
 def test_numbers_in_the_drawing_are_those_of_the_report():
-    comparison = compare(load("yolov5s-fp16"), load("yolov5s-no-rule"))
-    found = sections(comparison)
-    numbers = [number for section in found for group in section.groups for number, _ in group.findings]
+    comparison = compare_engines(load_graph("yolov5s-fp16"), load_graph("yolov5s-no-rule"))
+    report = report_comparison(comparison)
+    numbers = [item.number for section in report.sections for group in section.groups for item in group.items]
     assert numbers == list(range(1, len(numbers) + 1))
-    marked = marks(found)
-    number, finding = found[0].groups[0].findings[0]
-    assert {node for node, mark in marked.items() if mark == number} == {f"e1_{index}" for index in finding.layers}
+    item = report.sections[0].groups[0].items[0]
+    marked = {place for place, mark in report.marks.items() if mark == item.number}
+    assert marked == {(1, index) for index in item.finding.layers}
     expected = [index for finding in comparison.only_second if not finding.avoidable for index in finding.layers]
-    assert expected and not any(f"e1_{index}" in marked for index in expected)
+    assert expected and not any((1, index) in report.marks for index in expected)
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_findings_are_complete_sentences(name):
-    graph = load(name)
+    graph = load_graph(name)
     findings = find_problems(graph)
     for other in REAL:
         if other.split("-")[0] == name.split("-")[0]:
-            comparison = compare(load(other), graph)
+            comparison = compare_engines(load_graph(other), graph)
             findings += comparison.only_second
             text = comparison_text(comparison)
             assert not re.search(r"\b1 (findings|layers|Reformats|branches|biases|channels|copies|times)\b", text)
     for finding in findings:
         assert finding.cause in CAUSES and "nothing" not in finding.text and ". " not in finding.text
         assert finding.advice or CAUSES[finding.cause].change or not finding.avoidable, finding
-    assert ":" in single_text(graph).splitlines()[0]
+    assert ":" in engine_text(report_engine(graph)).splitlines()[0]
 
 
 def test_no_layer_is_in_two_findings():

@@ -14,34 +14,26 @@ from pathlib import Path
 import pytest
 
 from quantization.errors import UserError
-from quantization.inspector.classify import kind, precision, type_change
-from quantization.inspector.compare import compare
-from quantization.inspector.drawing import to_dot
+from quantization.inspector.compare import compare_engines
+from quantization.inspector.drawing import engine_dot
 from quantization.inspector.findings import find_problems
-from quantization.inspector.layers import Layer, datatype_of, layout_of, load_layers
-from quantization.inspector.names import common_module, module_of, onnx_nodes, title
-from quantization.inspector.report import comparison_text
+from quantization.inspector.layers import datatype_of, layout_of, load_layers
+from quantization.inspector.report import report_comparison
+from quantization.inspector.text import engine_text
 from quantization.inspector.times import add_profile
 from quantization.inspector.topology import EngineGraph
+from support.engine_files import ENGINES, load_engine
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "engine"
 REAL = ("yolov5s-fp16", "yolov5s-no-rule", "yolov5s-rule", "yolov5s-groups")
-
-
-def load(name, profile=True):
-    engine = load_layers(FIXTURES / f"{name}-layer.json")
-    if profile:
-        add_profile(engine, FIXTURES / f"{name}-profile.json")
-    return engine
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_engines_match_their_files(name):
-    engine = load(name)
-    text = (FIXTURES / f"{name}-layer.json").read_text(encoding="utf-8")
-    profile = json.loads((FIXTURES / f"{name}-profile.json").read_text(encoding="utf-8"))
+    engine = load_engine(name)
+    text = (ENGINES / f"{name}-layer.json").read_text(encoding="utf-8")
+    profile = json.loads((ENGINES / f"{name}-profile.json").read_text(encoding="utf-8"))
     assert len(engine.layers) == len(re.findall(r'"LayerType"', text))
-    assert engine.bindings == ["images", "outputs"] and engine.notes == []
+    assert engine.bindings == ["images", "outputs"] and not engine.notes
     assert engine.total_ms == pytest.approx(sum(entry.get("medianMs", 0) for entry in profile))
     # counted in the raw text, without JSON
     origins = Counter(layer.origin for layer in engine.layers if layer.origin)
@@ -86,99 +78,24 @@ def test_formats_of_all_versions(text, datatype, layout):
 
 
 def test_version_8_5_has_no_metadata_and_no_medians():
-    engine = load("trt-8.5")
+    engine = load_engine("trt-8.5")
     assert [layer.time_ms for layer in engine.layers] == pytest.approx([0.01 * n for n in range(1, 8)])
-    assert onnx_nodes(engine.layers[1]) == ("/model.4/conv/Conv", "/model.4/act/Sigmoid", "/model.4/act/Mul")
-    assert "\x1e" in (FIXTURES / "trt-8.5-layer.json").read_text(encoding="utf-8")  # a raw control character in a name
+    assert engine.layers[1].nodes == ("/model.4/conv/Conv", "/model.4/act/Sigmoid", "/model.4/act/Mul")
+    assert "\x1e" in (ENGINES / "trt-8.5-layer.json").read_text(encoding="utf-8")  # a raw control character in a name
     assert "\x1e" not in engine.layers[1].name
-    assert onnx_nodes(engine.layers[0]) == ()  # a Reformat's name only says where it stands
+    assert engine.layers[0].nodes == ()  # a Reformat's name only says where it stands
 
 
 def test_version_11_splits_format_and_names_bindings_otherwise():
-    engine = load("trt-11", profile=False)
+    engine = load_engine("trt-11", profile=False)
     assert engine.bindings == ["images", "outputs"]
     assert [str(layer.outputs[0]) for layer in engine.layers[:3]] == [
         "Int8 NC/32HW32 -1x3x640x640",
         "FP16 NHWC8 -1x32x320x320",
         "BF16 linear -1x32x320x320",
     ]
-    assert [kind(layer) for layer in engine.layers] == ["quantize", "conv", "myelin", "other"]
-    assert type_change(engine.layers[0]) == ("FP16", "Int8")
-
-
-@pytest.mark.parametrize(
-    "layer_type, expected",
-    [
-        ("CaskConvolution", "conv"),
-        ("CaskGemmConvolution", "conv"),
-        ("CASKDECONVOLUTIONV2", "conv"),
-        ("correlation", "conv"),
-        ("Reformat", "reformat"),
-        ("MyelinReformat", "reformat"),
-        ("reformat", "reformat"),
-        ("PointWiseV2", "pointwise"),
-        ("ElementWise", "pointwise"),
-        ("CaskPooling", "pooling"),
-        ("Resize", "resize"),
-        ("Concatenation", "concat"),
-        ("Shuffle", "shuffle"),
-        ("Slice", "shuffle"),
-        ("Constant", "constant"),
-        ("NoOp", "no-op"),
-        ("kgen", "myelin"),
-        ("Myelin", "myelin"),
-        ("{ForeignNode[a...b]}", "myelin"),
-        ("gemm", "matmul"),
-        ("signal", "other"),
-        ("", "other"),
-    ],
-)
-def test_kinds_match_without_case(layer_type, expected):
-    assert kind(Layer(0, "x", layer_type, [], [])) == expected
-
-
-def test_precision_is_that_of_the_first_input():
-    layers = load("yolov5s-no-rule").layers
-    head = next(layer for layer in layers if layer.name == "/model.24/m.0/Conv")
-    first = next(layer for layer in layers if "/model.0/conv/Conv" in layer.name)
-    assert (precision(head), precision(first)) == ("FP16", "Int8")
-    assert (head.record["Weights"]["Type"], first.record["Weights"]["Type"]) == ("Half", "Int8")
-
-
-def test_names_lead_to_upstream_modules():
-    assert module_of("/model.2/m/m.0/cv1/conv/Conv") == "model.2.m.0.cv1.conv"
-    assert module_of("/model.24/m.0/Conv") == "model.24.m.0"
-    assert module_of("Conv_12") == ""
-    assert common_module(["/model.1/conv/Conv", "/model.10/act/Mul"]) == ""
-    name = "Reformatting CopyNode for Input Tensor 0 to /model.1/conv/Conv + PWN(/model.1/act/Sigmoid)"
-    assert onnx_nodes(Layer(0, name, "Reformat", [], [])) == ()
-    assert onnx_nodes(Layer(0, "Conv_12 || Conv_14", "CaskConvolution", [], [])) == ("/Conv_12", "/Conv_14")
-    layer = Layer(
-        0,
-        "",
-        "CaskConvolution",
-        [],
-        [],
-        metadata=(
-            "[ONNX Layer: /model/model.2/m/m.0/cv2/conv/Conv]\x1e[ONNX Layer: /model/model.2/m/m.0/cv2/act/Sigmoid]"
-            "[ONNX Layer: /model/model.2/m/m.0/cv2/act/Mul][ONNX Layer: /model/model.2/m/m.0/addop/Add]"
-            "[ONNX Layer: /model.3/conv/_input_quantizer/QuantizeLinear]"
-        ),
-    )
-    assert onnx_nodes(layer)[-1] == "/model.2/m/m.0/Add"
-    assert title(layer) == "model.2.m.0: Conv + SiLU + Add"
-
-
-def test_a_silu_in_other_terms_keeps_its_names():
-    """As layers of an engine of 8.6.0 for what onnx_cleanup.respell_float_silu writes."""
-    scope = "/model/model.0/act"
-    conv = Layer(
-        0, f"/model/model.0/conv/Conv + {scope}/Mul_output_0_factor + {scope}/SiluHalf", "CaskConvolution", [], []
-    )
-    silu = Layer(1, f"PWN(PWN({scope}/SiluTanh, {scope}/SiluScale), {scope}/SiluAdd)", "PointWiseV2", [], [])
-    assert onnx_nodes(conv) == ("/model.0/conv/Conv",)
-    assert onnx_nodes(silu) == ("/model.0/act/Sigmoid", "/model.0/act/Mul")
-    assert (title(conv), title(silu)) == ("model.0: Conv", "model.0: SiLU")
+    assert [layer.kind for layer in engine.layers] == ["quantize", "conv", "myelin", "other"]
+    assert engine.layers[0].type_change == ("FP16", "Int8")
 
 
 def expect_error(path, *parts, profile=None):
@@ -194,15 +111,15 @@ def expect_error(path, *parts, profile=None):
 
 
 def test_names_only_says_how_to_rebuild():
-    expect_error(FIXTURES / "names-only-layer.json", "--profilingVerbosity=detailed")
+    expect_error(ENGINES / "names-only-layer.json", "--profilingVerbosity=detailed")
 
 
 def test_swapped_or_foreign_files_are_told_apart():
-    layer, profile = FIXTURES / "yolov5s-groups-layer.json", FIXTURES / "yolov5s-groups-profile.json"
+    layer, profile = ENGINES / "yolov5s-groups-layer.json", ENGINES / "yolov5s-groups-profile.json"
     expect_error(profile, "is a profile", "--layer")
     expect_error(layer, "is layer information", "--profile", profile=layer)
-    expect_error(layer, "names no layer of yolov5s-groups", profile=FIXTURES / "trt-8.5-profile.json")
-    expect_error(FIXTURES / "absent.json", "No such file")
+    expect_error(layer, "names no layer of yolov5s-groups", profile=ENGINES / "trt-8.5-profile.json")
+    expect_error(ENGINES / "absent.json", "No such file")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +158,7 @@ def test_wrong_shapes_are_named(tmp_path, text, part):
 def test_wrong_profiles_are_named(tmp_path, entry, part):
     path = tmp_path / "P.json"
     path.write_text(json.dumps([{"count": 2}, entry]), encoding="utf-8")
-    expect_error(FIXTURES / "loop-layer.json", part, profile=path)
+    expect_error(ENGINES / "loop-layer.json", part, profile=path)
 
 
 def test_profile_matches_equal_names_in_order_and_notes_missing_ones(tmp_path):
@@ -250,9 +167,29 @@ def test_profile_matches_equal_names_in_order_and_notes_missing_ones(tmp_path):
     entries = [{"count": 4}, {"name": "a", "timeMs": 8}, {"name": "a", "timeMs": 4.0}]
     profile.write_text(json.dumps(entries), encoding="utf-8")
     engine = load_layers(layers)
-    add_profile(engine, profile)
+    engine = add_profile(engine, profile)
     assert [layer.time_ms for layer in engine.layers] == [2.0, 1.0, None]
     assert len(engine.notes) == 1 and "1 of 3 layers" in engine.notes[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le with a mark", "utf-16-be with a mark"])
+def test_byte_order_marks_are_read(tmp_path: Path, encoding: str) -> None:
+    """PowerShell's > writes UTF-16, its Set-Content a mark before UTF-8."""
+    encoding, _, marked = encoding.partition(" ")
+    layers, profile = tmp_path / "yolov5s-groups-layer.json", tmp_path / "yolov5s-groups-profile.json"
+    for path in (layers, profile):
+        text = ("\ufeff" if marked else "") + (ENGINES / path.name).read_text(encoding="utf-8")
+        path.write_bytes(text.encode(encoding))
+    engine, plain = add_profile(load_layers(layers), profile), load_engine("yolov5s-groups")
+    assert [layer.name for layer in engine.layers] == [layer.name for layer in plain.layers]
+    assert engine.total_ms == plain.total_ms
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_refused(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "L.json"
+    path.write_bytes('{"Layers": [{"Name": "a"}]}'.encode(encoding))
+    expect_error(path, "save it as UTF-8")
 
 
 VALUES = [
@@ -302,10 +239,10 @@ def mutate(document, names, rng):
 
 def test_damaged_files_give_an_error_or_an_engine(tmp_path):
     """Seeded damage to a real file: either one clear error that names the file, or everything works to the end."""
-    source = json.loads((FIXTURES / "yolov5s-groups-layer.json").read_text(encoding="utf-8"), strict=False)
+    source = json.loads((ENGINES / "yolov5s-groups-layer.json").read_text(encoding="utf-8"), strict=False)
     names = [layer["Name"] for layer in source["Layers"]]
     names += [tensor["Name"] for layer in source["Layers"] for tensor in layer["Outputs"]]
-    reference = EngineGraph(load("yolov5s-groups"))
+    reference = EngineGraph(load_engine("yolov5s-groups"))
     path = tmp_path / "L.json"
     outcomes = Counter()
     for seed in range(96):
@@ -326,18 +263,19 @@ def test_damaged_files_give_an_error_or_an_engine(tmp_path):
             assert str(path) in str(error), seed
             outcomes["error"] += 1
             continue
-        comparison = compare(reference, graph) if seed % 2 else compare(graph, reference)
-        comparison_text(comparison).encode("utf-8")
-        to_dot(comparison.graphs, comparison.aligned).encode("utf-8")
+        comparison = compare_engines(reference, graph) if seed % 2 else compare_engines(graph, reference)
+        report = report_comparison(comparison)
+        engine_text(report).encode("utf-8")
+        engine_dot(report).source.encode("utf-8")
         claimed = Counter(index for finding in find_problems(graph) for index in finding.layers)
-        assert all(claimed[layer.index] == 1 for layer in graph.layers if kind(layer) in ("reformat", "quantize")), seed
+        assert all(claimed[layer.index] == 1 for layer in graph.layers if layer.is_reformat), seed
         outcomes["engine"] += 1
     assert min(outcomes["error"], outcomes["engine"]) > 10, outcomes
 
 
 def test_engine_side_imports_neither_torch_nor_a_package():
     code = (
-        "import sys, json; import quantization.inspector.times, quantization.inspector.report; "
+        "import sys, json, quantization.inspector.times, quantization.inspector.page, quantization.inspector.text; "
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     loaded = json.loads(
@@ -345,4 +283,4 @@ def test_engine_side_imports_neither_torch_nor_a_package():
             [sys.executable, "-c", code], cwd=str(Path(__file__).parents[2]), check=True, stdout=subprocess.PIPE
         ).stdout
     )
-    assert not {"torch", "numpy", "matplotlib", "onnx"} & set(loaded)
+    assert not {"torch", "numpy", "matplotlib", "onnx", "graphviz"} & set(loaded)

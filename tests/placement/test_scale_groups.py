@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 
-import onnx
 import pytest
 import torch
-from onnx import helper, parser
+from onnx import parser
 from torch import Tensor, nn
 
 from quantization.onnx_graph.commuting import FAMILIES
 from quantization.onnx_graph.graph import OnnxGraph
-from quantization.onnx_graph.module_path import module_path
 from quantization.placement import scale_groups as rules
 from quantization.placement.scale_groups import MARKER_BASE, find_marked_classes, float_readers
 from quantization.quantizers import backend as quantizer
@@ -170,39 +168,6 @@ def test_output_of_the_network_is_told() -> None:
     assert float_readers(graph, find_marked_classes(graph)[1].tensors) == [
         "Relu also feeds the network's output: one separate quantization"
     ]
-
-
-@pytest.mark.parametrize(
-    "node, path",
-    [
-        (helper.make_node("Mul", ["a", "b"], ["c"], name="/model/model.17/cv3/act/Mul"), "model.17.cv3"),
-        (helper.make_node("Mul", ["a", "b"], ["c"], name="/model/model.2/m/m.0/cv1/act/Mul"), "model.2.m.0.cv1"),
-        (helper.make_node("Add", ["a", "b"], ["c"], name="/model/model.2/m/m.0/addop/Add"), "model.2.m.0"),
-        (helper.make_node("Reshape", ["a", "b"], ["c"], name="/model/model.24/Reshape_1"), "model.24"),
-        (helper.make_node("Conv", ["a", "model.model.24.m.0.weight"], ["c"], name="Conv_77"), "model.24.m.0"),
-        (helper.make_node("Conv", ["a", "model.model.3.conv.weight"], ["c"]), "model.3"),
-        (helper.make_node("Mul", ["a", "b"], ["c"], name="Mul_33"), "Mul_33"),
-        (helper.make_node("Mul", ["a", "b"], ["c"]), "Mul"),
-    ],
-)
-def test_module_path(node: onnx.NodeProto, path: str) -> None:
-    assert module_path(node) == path
-
-
-@pytest.mark.parametrize(
-    "scopes, path",
-    [
-        ("['', 'model', 'model.model.0', 'act', 'silu']", "model.0"),
-        ("['', 'model', 'model.model.24', 'view']", "model.24"),
-        ("['', 'model', 'model.model.8', 'm', 'model.model.8.m.0', 'cv1', 'act', 'silu']", "model.8.m.0.cv1"),
-        ("['', 'model', 'model.model.2', 'model.model.2.m.0', 'cv2', 'act', 'silu_7']", "model.2.m.0.cv2"),
-    ],
-)
-def test_module_path_of_dynamo_nodes(scopes: str, path: str) -> None:
-    node = helper.make_node("Mul", ["a", "b"], ["c"], name="node_silu_1")
-    entry = node.metadata_props.add()
-    entry.key, entry.value = "pkg.torch.onnx.name_scopes", scopes
-    assert module_path(node) == path
 
 
 # --- on torch modules -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from quantization.errors import UserError
+from quantization.onnx_graph.module_path import path_matcher
 from quantization.preflight.report import Report, preflight, report_text
 from support.qdq_net import STYLES, Net, checks, failing, failures
 
@@ -24,7 +25,7 @@ def style(request: pytest.FixtureRequest) -> str:
 
 
 def single(style: str, **options: Any) -> Report:
-    """image - conv - conv - head; ``options`` go to the second convolution."""
+    """Image - conv - conv - head; ``options`` go to the second convolution."""
     net = Net(style)
     x = net.conv("images", "model.0")
     net.head(net.conv(x, "model.1", **options))
@@ -194,7 +195,7 @@ def test_unquantized_convolution(style: str) -> None:
         net = Net(style)
         x = net.conv(net.conv("images", "model.0"), "model.1.cv1", scale)
         net.head(net.conv(x, "model.10"))
-        return preflight(net.model(), ignore)
+        return preflight(net.model(), path_matcher(ignore, "--ignore"))
 
     report = build([])
     assert failing(report).check == "unquantized" and failing(report).layers == ["model.1.cv1"]
@@ -305,7 +306,7 @@ def test_macs(style: str) -> None:
 
 
 def test_linear_layer_with_a_transposed_weight(style: str) -> None:
-    """dynamo writes Linear as MatMul with Transpose(DQ(Q(weight)))."""
+    """The dynamo exporter writes Linear as MatMul with Transpose(DQ(Q(weight)))."""
     net = Net(style)
     x = net.op("Flatten", [net.conv("images", "model.0")])
     net.initializers.append(numpy_helper.from_array(np.ones((5, 256), np.float32), "model.model.1.fc.weight"))
@@ -314,7 +315,7 @@ def test_linear_layer_with_a_transposed_weight(style: str) -> None:
     report = preflight(net.model((1, 4, 8, 8)))
     assert report.passed and (report.int8_layers, report.layers) == (2, 2)
     assert report.int8_macs == 8 * 8 * 4 * 4 + 256 * 5
-    assert preflight(net.model((1, 4, 8, 8)), ["model.1"]).findings[0].layers == ["model.1.fc"]
+    assert preflight(net.model((1, 4, 8, 8)), {"model.1.fc"}.__contains__).findings[0].layers == ["model.1.fc"]
 
 
 def unknown_shapes(net: Net) -> onnx.ModelProto:
@@ -339,6 +340,8 @@ def test_text_and_order() -> None:
     assert [finding.check for finding in report.findings] == ["scales", "two-scales", "two-scales", "image"]
     assert report.findings[1].elements == 3 * 256 and report.findings[2].elements == 2 * 16
     lines = report_text(report).splitlines()
-    assert lines[0].startswith("Preflight FAILED: 3 to mend") and len(lines) == 3 + 2 * len(report.findings)
+    assert lines[0].startswith("Preflight FAILED: 3 errors, 0 warnings, 1 known") and len(lines) == 3 + 2 * len(
+        report.findings
+    )
     assert all(line.startswith("      change: ") for line in lines[4::2])
     assert json.loads(json.dumps(report.to_dict()))["separate_q"] == report.separate_q

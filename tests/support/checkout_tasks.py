@@ -63,12 +63,13 @@ def equalized(name: str, file: str) -> Any:
         scaled = equalize(model, [images])
         after = model(images)[0]
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    head = model.get_submodule(upstream.head_path(model))
     return {
         "scaled": scaled,
         "difference": float((after - before).abs().max()),
         "largest": float(before.abs().max()),
         "channels": sum(module.out_channels for module in convolutions),
-        "head": sum(module.out_channels for module in model.model[-1].m),
+        "head": sum(module.out_channels for module in head.modules() if isinstance(module, nn.Conv2d)),
     }
 
 
@@ -119,19 +120,9 @@ def labels_and_loss(name: str, listing: str) -> Any:
     (batch,) = Loader([line for line in Path(listing).read_text().split()], (64, 64), 3)
     model = random_net("models/yolov5n.yaml" if v5 else "cfg/training/yolov7-tiny.yaml", 3).train()
     scaled = hyper_parameters(name, model, 320)
-    model.hyp, model.gr = (
-        {
-            "box": 0.3,
-            "cls": 0.7,
-            "obj": 0.5,
-            "cls_pw": 1.5,
-            "obj_pw": 1.0,
-            "anchor_t": 3.0,
-            "fl_gamma": 0.0,
-            "label_smoothing": 0.1,
-        },
-        1.0,
-    )
+    gains = {"box": 0.3, "cls": 0.7, "obj": 0.5}
+    model.hyp = {**gains, "cls_pw": 1.5, "obj_pw": 1.0, "anchor_t": 3.0, "fl_gamma": 0.0, "label_smoothing": 0.1}
+    model.gr = 1.0
     maps = model(torch.rand(3, 3, 64, 64))
     loss = detection_loss(name, model, 64)(maps, targets)
     loss.backward()
@@ -157,7 +148,7 @@ def checkpoint_facts(file: str) -> Any:
         "groups": info["groups"],
         "quantizers": len(quantizers),
         "module": type(quantizers[0]).__module__,
-        "calibrators": sum(q._calibrator is not None for q in quantizers),
+        "calibrators": sum(getattr(quantizer, "_calibrator") is not None for quantizer in quantizers),
         "gradients": any(parameter.requires_grad for parameter in content["model"].parameters()),
     }
 
@@ -175,7 +166,7 @@ def damage(file: str, output: str, kind: str) -> None:
         with torch.no_grad():
             first.weight.fill_(float("nan"))
     elif kind == "uncalibrated":
-        first._input_quantizer._buffers["_amax"] = None
+        first.get_submodule("_input_quantizer").register_buffer("_amax", None)
     elif kind == "state_dict":
         content["model"] = content["ema"] = None
         content["model"] = model.state_dict()

@@ -1,5 +1,8 @@
-"""Stand-ins for a machine without a GPU: a CUDA runtime library in C on host memory with a clock of its own, and a
-tensorrt module whose engines compute the mean of every image there."""
+"""Stand-ins for a machine without a GPU.
+
+A CUDA runtime library in C on host memory with a clock of its own, and a tensorrt module whose engines compute the mean
+of every image there.
+"""
 
 from __future__ import annotations
 
@@ -19,61 +22,17 @@ from quantization.engine import cuda, versions
 
 LAUNCH_MS = 1.5
 
-CUDART = r"""
-#include <stdlib.h>
-#include <string.h>
-typedef void *P;
-static double now; static int capturing;
-int cudaGetDeviceCount(int *n) {
-#ifdef NO_GPU
-  return 100;
-#endif
-  *n = 1; return 0; }
-int cudaSetDevice(int d) { return d ? 101 : 0; }
-int cudaSetDeviceFlags(unsigned f) { return f > 1; }
-int cudaDeviceGetAttribute(int *v, int a, int d) { *v = a == 75 ? 9 : a == 76 ? 0 : -1; return d; }
-int cudaGetDeviceProperties(P p, int d) { memset(p, 'x', 1032); strcpy(p, "Fake GPU"); return d; }
-int cudaRuntimeGetVersion(int *v) { *v = 12090; return 0; }
-int cudaDriverGetVersion(int *v) { *v = 12040; return 0; }
-int cudaGetLastError(void) { return 0; }
-int cudaMalloc(P *p, size_t n) { if (n > (1ull << 40)) return 2; *p = malloc(n); return 0; }
-int cudaFree(P p) { free(p); return 0; }
-int cudaMemcpy(P d, P s, size_t n, int k) { memcpy(d, s, n); return k == 1 ? 0 : 21; }
-int cudaMemcpyAsync(P d, P s, size_t n, int k, P st) { memcpy(d, s, n); return st && (k == 1 || k == 2) ? 0 : 21; }
-int cudaStreamCreateWithFlags(P *s, unsigned f) { *s = malloc(8); return f != 1; }
-int cudaStreamDestroy(P s) { free(s); return 0; }
-int cudaStreamSynchronize(P s) { return 0; }
-int cudaStreamBeginCapture(P s, int m) { if (capturing) return 900; capturing = 1; return m != 1; }
-int cudaStreamEndCapture(P s, P *g) { *g = capturing ? malloc(8) : 0; capturing = 0; return 0; }
-int cudaGraphDestroy(P g) { free(g); return 0; }
-int cudaGraphExecDestroy(P e) { free(e); return 0; }
-#ifdef OLD
-int cudaGraphInstantiate(P *e, P g, P node, char *log, size_t n) { *e = malloc(8); return !g || node || log || n; }
-#else
-int cudaGraphInstantiateWithFlags(P *e, P g, unsigned long long f) { *e = malloc(8); return !g || f; }
-#endif
-int cudaGraphLaunch(P e, P s) { now += 1.5; return e && s ? 0 : 21; }
-int cudaEventCreateWithFlags(P *e, unsigned f) { *e = calloc(1, 8); return f; }
-int cudaEventDestroy(P e) { free(e); return 0; }
-int cudaEventRecord(P e, P s) { *(double *)e = now; return 0; }
-int cudaEventSynchronize(P e) { return 0; }
-int cudaEventElapsedTime(float *ms, P a, P b) { *ms = (float)(*(double *)b - *(double *)a); return 0; }
-const char *cudaGetErrorName(int c) {
-  return c == 2 ? "cudaErrorMemoryAllocation" : c == 100 ? "cudaErrorNoDevice" : "cudaErrorOther"; }
-const char *cudaGetErrorString(int c) { return c == 2 ? "out of memory" : "other"; }
-"""
+CUDART = Path(__file__).with_name("cudart.c")
 
 
 def compile_cudart(folder: Path, *defines: str) -> str | None:
     """Compile the library once; None without a C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
-    source = folder / "cudart.c"
     library = folder / f"libcudart{''.join(defines)}.so"
     if compiler is None or library.exists():
         return compiler and str(library)
-    source.write_text(CUDART)
     subprocess.run(
-        [compiler, "-shared", "-fPIC", "-w", *(f"-D{name}" for name in defines), "-o", str(library), str(source)],
+        [compiler, "-shared", "-fPIC", "-w", *(f"-D{name}" for name in defines), "-o", str(library), str(CUDART)],
         check=True,
     )
     return str(library)
@@ -119,7 +78,10 @@ class Context:
     """An execution context; runs mean over (C, H, W) into a (B, 1) output."""
 
     def __init__(self, shape: Any) -> None:
-        self.shape, self.addresses, self.profiler, self.runs = tuple(shape), {}, None, 0
+        self.shape = tuple(shape)
+        self.addresses: dict[str, int] = {}
+        self.profiler: Any = None
+        self.runs = 0
         self.refuse = False
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
@@ -196,7 +158,8 @@ class TimingCache:
 
 class BuilderConfig:
     def __init__(self) -> None:
-        self.profiles, self.int8_calibrator = [], None
+        self.profiles: list[Profile] = []
+        self.int8_calibrator: Any = None
 
     def set_flag(self, flag: BuilderFlag) -> None:
         pass
@@ -220,7 +183,7 @@ class BuilderConfig:
 class Builder:
     """Its network is one convolution on images (-1, 3, 4, 4); its plan says what it was calibrated with."""
 
-    def __init__(self, module: types.ModuleType) -> None:
+    def __init__(self, module: Any) -> None:
         self.module = module
 
     def create_network(self, flags: int) -> Any:
@@ -264,10 +227,13 @@ class OnnxParser:
         return types.SimpleNamespace(desc=lambda: "no opset\n at node 7")
 
 
-def make_module(version: str, shapes: Any, dynamic: bool) -> types.ModuleType:
-    """A tensorrt module. A plan is any bytes but b"bad"; its engine takes ``shapes`` (min, opt, max); ``dynamic``: the
-    network's batch is -1 even if these are equal."""
-    module = types.ModuleType("tensorrt")
+def make_module(version: str, shapes: Any, dynamic: bool) -> Any:
+    """A tensorrt module.
+
+    A plan is any bytes but b"bad"; its engine takes ``shapes`` (min, opt, max); ``dynamic``: the network's batch is -1
+    even if these are equal.
+    """
+    module: Any = types.ModuleType("tensorrt")
     module.__version__ = version
     for item in (
         TensorIOMode,

@@ -60,6 +60,7 @@ class Net:
         axis: int = 1,
         with_zero: bool = True,
     ) -> str:
+        """A Q/DQ pair. Many parameters: each is one way to break a pair."""
         names = [self.constant(np.asarray(scale, np.float32))]
         zeros = [self.constant(np.full(np.shape(scale), zero, dtype))] if with_zero else []
         q = self.op("QuantizeLinear", [x, *names, *zeros], axis=axis)
@@ -91,7 +92,7 @@ class Net:
         bias: str | None = None,
         stride: int = 1,
     ) -> str:
-        """Conv and activation; ``scale`` None leaves it in float."""
+        """Conv and activation; ``scale`` None leaves it in float. Many parameters: each is one way to break a layer."""
         weight = self.weight(path, out, inside)
         if scale is not None:
             x = self.qdq(x, scale)

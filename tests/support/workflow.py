@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TASKS = Path(__file__).resolve().parent / "checkout_tasks.py"
+SUPPORT = Path(__file__).resolve().parent
+TASKS = SUPPORT / "checkout_tasks.py"
 IMAGE_SIZE = 128
 CLASSES = 3
 
@@ -29,6 +30,6 @@ def run_python(folder: Path, *arguments: object, code: int = 0) -> subprocess.Co
     return done
 
 
-def run_task(checkout: Path, *arguments: object, script: Path = TASKS) -> Any:
-    """The result of a task of ``checkout_tasks.py``, or of another script that prints JSON, run in a checkout."""
-    return json.loads(run_python(checkout, script, *arguments).stdout.strip().splitlines()[-1])
+def run_task(checkout: Path, *arguments: object, program: Path = TASKS) -> Any:
+    """The result of a task of ``checkout_tasks.py``, or of another program of tasks, run in a checkout."""
+    return json.loads(run_python(checkout, program, *arguments).stdout.strip().splitlines()[-1])

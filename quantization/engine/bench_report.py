@@ -1,0 +1,82 @@
+"""The report of a benchmark: figures of all engines put together, and as a table in plain text."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Mapping, Sequence
+
+from quantization.engine import timing
+from quantization.engine.specs import Comparison
+from quantization.errors import UserError
+
+
+def same_batch(batches: Mapping[str, int]) -> int:
+    """The batch size of all engines.
+
+    Raises:
+        UserError: they differ, which makes their qps incomparable.
+    """
+    if len(set(batches.values())) != 1:
+        listed = ", ".join(f"{name} {batch}" for name, batch in batches.items())
+        raise UserError(
+            f"engines of different batch sizes cannot be compared ({listed}): give --batch, or time them "
+            "in separate runs"
+        )
+    return next(iter(batches.values()))
+
+
+def finish(
+    report: dict[str, Any], asked: Comparison, info: Mapping[str, Any], results: Mapping[str, Sequence[timing.Round]]
+) -> dict[str, Any]:
+    """Put settings, build records and figures together, engines in the order they were given."""
+    figures = timing.summarize(results, asked.reference, report["batch"]) if results else {}
+    engines = [
+        {
+            "name": spec.name,
+            "mode": spec.mode,
+            "onnx": spec.onnx,
+            "plan": spec.plan,
+            "options": dataclasses.asdict(spec.options),
+            **info[spec.name],
+            **figures.get(spec.name, {}),
+        }
+        for spec in asked.specs
+    ]
+    return dict(report, timing=dataclasses.asdict(asked.timed), reference=asked.reference, engines=engines)
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report as a table in plain text: medians, and minimum to maximum over the rounds."""
+    reference = report["reference"]
+    rows = [
+        ["engine", "mode", "qps", "(min-max)", "images/s", "latency ms", "(min-max)", f"x {reference}", "MB", "build s"]
+    ]
+    rows += [_cells(engine) for engine in report["engines"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _cells(engine: Mapping[str, Any]) -> list[str]:
+    seconds, megabytes = engine.get("build_seconds"), engine["engine_bytes"] / 1e6
+    size = [f"{megabytes:.1f}", "-" if seconds is None else f"{seconds:.1f}"]
+    if "qps" not in engine:
+        return [engine["name"], engine["mode"], *["-"] * 6, *size]
+    qps, latency = engine["qps"], engine["latency_ms"]
+    return [
+        engine["name"],
+        engine["mode"],
+        f"{qps['median']:.1f}",
+        f"{qps['min']:.1f}-{qps['max']:.1f}",
+        f"{engine['images_per_s']['median']:.0f}",
+        f"{latency['median']:.3f}",
+        f"{latency['min']:.3f}-{latency['max']:.3f}",
+        f"{engine['ratio']['median']:.3f}",
+        *size,
+    ]

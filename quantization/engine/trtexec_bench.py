@@ -1,0 +1,73 @@
+"""Benchmark engines with trtexec, where TensorRT's Python package is missing: a process for each build and each slice."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import tempfile
+from typing import Any
+
+from quantization.engine import timing, trtexec
+from quantization.engine.bench_report import finish, same_batch
+from quantization.engine.plan_source import read_plan
+from quantization.engine.specs import Comparison, Spec, trtexec_line
+from quantization.engine.versions import build_only_flag
+from quantization.errors import UserError
+
+
+def run(asked: Comparison, program: str) -> dict[str, Any]:
+    """As ``bench.run``, with ``program`` for each build and for each engine in each round."""
+    once = dataclasses.replace(asked.timed, rounds=1)
+    report: dict[str, Any] = {"versions": {"trtexec": ".".join(map(str, asked.version))}}
+    info: dict[str, dict[str, Any]] = {}
+    loads: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for spec in asked.specs:
+            plan = spec.plan or os.path.join(folder, f"{spec.name}.plan")
+            if spec.onnx:
+                _build(asked, spec, plan, program)
+            line = shlex.join(trtexec_line(spec, asked.timed, asked.version, program))
+            info[spec.name] = {"engine_bytes": len(read_plan(plan)), "trtexec": line}
+            loaded = dataclasses.replace(spec, onnx=None, plan=plan, layer_info=None, profile=None)
+            loads[spec.name] = trtexec_line(loaded, once, asked.version, program)
+        results = {} if asked.build_only else _time(asked, loads, report)
+    return finish(report, asked, info, results)
+
+
+def _build(asked: Comparison, spec: Spec, plan: str, program: str) -> None:
+    _check_calibration(spec)
+    flags = trtexec.build_flags(spec.options, asked.version)
+    command = [program, f"--onnx={spec.onnx}", *flags, f"--saveEngine={plan}", build_only_flag(asked.version)]
+    print(f"{spec.name}: {shlex.join(command)}", flush=True)
+    trtexec.run_trtexec(command)
+
+
+def _time(asked: Comparison, loads: dict[str, list[str]], report: dict[str, Any]) -> dict[str, list[timing.Round]]:
+    """Time in interleaved rounds, then export layers; ``report`` gets the batch size and the GPU."""
+    results: dict[str, list[timing.Round]] = {name: [] for name in loads}
+    outputs: dict[str, str] = {}
+    for order in timing.round_order(list(loads), asked.timed.rounds):
+        for name in order:
+            outputs[name] = trtexec.run_trtexec(loads[name])
+            results[name].append(trtexec.parse_performance(outputs[name]))
+            print(f"{name} {results[name][-1].qps:.1f} qps", flush=True)
+    report["batch"] = same_batch({name: trtexec.parse_batch(text) for name, text in outputs.items()})
+    report["gpu"] = trtexec.parse_gpu(next(iter(outputs.values())))
+    for spec in asked.specs:
+        exports = trtexec.export_flags(spec.layer_info, spec.profile)
+        if exports:
+            trtexec.run_trtexec([*loads[spec.name], "--profilingVerbosity=detailed", *exports])
+    return results
+
+
+def _check_calibration(spec: Spec) -> None:
+    """Refuse what trtexec cannot do: it reads a calibration cache, but cannot calibrate with images."""
+    cache = spec.options.calib_cache
+    if cache and not os.path.isfile(cache):
+        raise UserError(
+            f"calibration cache {cache} does not exist, and trtexec cannot make it: run once without "
+            "--use-trtexec, or drop --calib-cache"
+        )
+    if spec.mode == "ptq" and not cache:
+        print(f"note: {spec.name} gets random scales from trtexec; its speed counts, its output does not")

@@ -1,0 +1,78 @@
+"""What evaluation has to know of a network, and the data set and evaluator for it, checked before any work. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from quantization.data.checks import CheckedDataset, Needs, check_dataset
+from quantization.data.dataset import Dataset, open_dataset
+from quantization.data.images import Loader
+from quantization.evaluation.categories import is_single_class
+from quantization.evaluation.coco import Evaluator, Thresholds
+from quantization.evaluation.ground_truth import GroundTruth
+from quantization.options import DataOptions
+
+
+@dataclass(frozen=True)
+class Network:
+    """Facts of a network.
+
+    Attributes:
+        upstream: "yolov5" or "yolov7", whose decisions on images and labels count.
+        classes: number of classes.
+        names: what it calls them; empty if it does not say.
+        size: height and width of its input, pixels.
+        iou: upstream's own threshold of non-maximum suppression.
+        objectness_only: with one class, the objectness is the score.
+        stride: of a torch model, which takes rectangles; None: it takes ``size`` alone.
+    """
+
+    upstream: str
+    classes: int
+    names: tuple[str, ...]
+    size: tuple[int, int]
+    iou: float
+    objectness_only: bool
+    stride: int | None = None
+
+
+def open_checked(
+    options: DataOptions, network: Network, train: bool = False, train_labels: bool = False, val: bool = True
+) -> CheckedDataset:
+    """The data set, without what upstream leaves out, and with annotations that fit the network.
+
+    Args:
+        options: which data set.
+        network: that will be calibrated, trained or evaluated on it.
+        train: whether training images are read.
+        train_labels: whether their labels are.
+        val: whether validation images are.
+
+    Raises:
+        UserError: something in the data set has to change.
+    """
+    dataset = open_dataset(options.cocodir, options.data)
+    if val and dataset.annotations is not None:
+        truth = GroundTruth(dataset, network.classes, network.names)
+        if truth.uses_labels:  # said so: the JSON does not fit
+            dataset = replace(dataset, annotations=None)
+    single_cls = is_single_class(network.classes, network.names)
+    return check_dataset(dataset, Needs(network.upstream, network.classes, single_cls, train, train_labels, val))
+
+
+def make_evaluator(options: DataOptions, network: Network, dataset: Dataset) -> Evaluator:
+    """An evaluator of the validation images.
+
+    Args:
+        options: batches and thresholds.
+        network: torch models are evaluated in rectangles, unless the options ask for squares.
+        dataset: checked.
+
+    Raises:
+        UserError: the annotations do not fit.
+    """
+    stride = None if options.square else network.stride
+    loader = Loader(dataset.val, network.size, options.batch_size, options.workers, stride)
+    iou = network.iou if options.nmsthres is None else options.nmsthres
+    thresholds = Thresholds(options.confidence, iou, network.objectness_only)
+    return Evaluator(dataset, network.classes, loader, thresholds, network.names)

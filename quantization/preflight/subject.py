@@ -1,0 +1,126 @@
+"""Subject: a Q/DQ graph with its prediction and the parts that its layers play, which is what the checks look at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cached_property
+from typing import Callable, Iterable
+
+from quantization.onnx_graph.graph import attribute
+from quantization.preflight.operators import CONVOLUTIONS, POINTWISE, WEIGHTED
+from quantization.preflight.propagation import Propagation
+from quantization.preflight.qdq_graph import QdqGraph
+
+IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
+
+
+def nothing(path: str) -> bool:
+    """No layer was left in float on purpose."""
+    return False
+
+
+class Subject:
+    """What the checks look at.
+
+    Args:
+        graph: the file.
+        is_float: whether the layer of a path was left in float on purpose.
+
+    Attributes:
+        graph: the file.
+        propagation: the prediction for it.
+        head: convolutions whose outputs reach a graph output without another convolution.
+        stems: convolutions with a stride that read the image.
+        policy: layers with weights that were left in float on purpose.
+        allowed: layers that may stay float: head, stems and policy.
+    """
+
+    def __init__(self, graph: QdqGraph, is_float: Callable[[str], bool] = nothing) -> None:
+        self.graph = graph
+        self.propagation = Propagation(graph)
+        self.head = head_convolutions(graph)
+        self.stems = stem_convolutions(graph)
+        self.policy = {
+            position
+            for position, node in enumerate(graph.nodes)
+            if node.op_type in WEIGHTED and is_float(graph.layer(position))
+        }
+        self.allowed = self.head | self.stems | self.policy
+
+    @cached_property
+    def tail(self) -> set[int]:
+        """Layers behind which nothing runs in INT8: the head and the decode; -1, a graph output, among them."""
+        graph = self.graph
+        leads: set[int] = set()
+        for position in range(len(graph.nodes) - 1, -1, -1):
+            readers = [read.node for name in graph.nodes[position].output for read in graph.readers.get(name, [])]
+            if position in self.propagation.quantized or any(reader in leads for reader in readers):
+                leads.add(position)
+        return {-1, *range(len(graph.nodes))} - leads
+
+    def float_maker(self, tensor: str) -> int | None:
+        """The layer, float without being asked to be, whose activation makes the tensor."""
+        position = self._makers[self.graph.producer[tensor]]
+        return position if position >= 0 and self.should_be_int8(position) and position not in self.allowed else None
+
+    @cached_property
+    def _makers(self) -> list[int]:
+        """For each layer the one that it is the activation of, or itself; -1: a pointwise layer behind the image."""
+        makers: list[int] = []
+        for position, node in enumerate(self.graph.nodes):
+            if node.op_type in POINTWISE and self.graph.reads[position]:
+                before = self.graph.producer.get(self.graph.reads[position][0].tensor, -1)
+                makers.append(makers[before] if before >= 0 else -1)
+            else:
+                makers.append(position)
+        return makers
+
+    @cached_property
+    def kernels_around(self) -> Counter[int]:
+        """How many conversions each layer costs that is float by mistake."""
+        count: Counter[int] = Counter()
+        for item in self.propagation.conversions:
+            if item.reason == "half quantized":
+                count.update(set(item.readers))
+            elif item.reason == "float producer":
+                maker = self.float_maker(item.tensor)
+                count.update([] if maker is None else [maker])
+        return count
+
+    def should_be_int8(self, position: int) -> bool:
+        """Whether a layer has a weight, or is a convolution by one: what quantization is for."""
+        return self.graph.nodes[position].op_type in CONVOLUTIONS or self.graph.weight(position) is not None
+
+    def names(self, positions: Iterable[int]) -> list[str]:
+        """What the layers are called, each name once."""
+        return list(dict.fromkeys(self.graph.layer(position) for position in positions))
+
+
+def head_convolutions(graph: QdqGraph) -> set[int]:
+    """Convolutions and linear layers whose outputs reach a graph output without passing another one."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    pending = [read.tensor for read in graph.outputs]
+    while pending:
+        position = graph.producer.get(pending.pop(), -1)
+        if position < 0 or position in seen:
+            continue
+        seen.add(position)
+        if graph.nodes[position].op_type in CONVOLUTIONS or graph.weight(position) is not None:
+            found.add(position)
+        else:
+            pending += [read.tensor for read in graph.reads[position]]
+    return found
+
+
+def stem_convolutions(graph: QdqGraph) -> set[int]:
+    """Convolutions with a stride that read the image itself, not a rearrangement of it."""
+    return {
+        read.node
+        for name in graph.inputs
+        for read in graph.readers.get(name, [])
+        if read.node >= 0
+        and graph.nodes[read.node].op_type == "Conv"
+        and max(attribute(graph.nodes[read.node], "strides", [1])) > 1
+        and (graph.weight_shape(read.node) or [0, 99])[1] <= IMAGE_CHANNELS
+    }

@@ -1,0 +1,63 @@
+"""A benchmark from the command line to table and JSON, on the stand-ins for CUDA and TensorRT."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from quantization.engine import cli as bench_cli
+from quantization.engine.bench_report import same_batch
+from quantization.errors import UserError
+from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
+
+
+def test_plans_from_the_command_line_to_table_and_json(fake_cuda, fake_trt, tmp_path, capsys):
+    fake_cuda()
+    fake_trt(high=(8, 3, 4, 4))
+    for name in ("ptq", "qat"):
+        (tmp_path / f"{name}.plan").write_bytes(name.encode())
+    out = tmp_path / "report.json"
+    assert (
+        bench_cli.main(
+            [
+                "--load-engine",
+                str(tmp_path / "ptq.plan"),
+                "--load-engine",
+                f"rule={tmp_path}/qat.plan",
+                "--batch",
+                "8",
+                "--rounds",
+                "2",
+                "--duration",
+                "0.05",
+                "--warmup",
+                "0.01",
+                "--export-profile",
+                str(tmp_path / "{name}-profile.json"),
+                "--export-layer-info",
+                str(tmp_path / "{name}-layer.json"),
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
+    report = json.loads(out.read_text())
+    assert report["gpu"] == "Fake GPU" and report["versions"]["tensorrt"] == "8.6.0" and report["batch"] == 8
+    ptq, rule = report["engines"]
+    assert rule["name"] == "rule" and rule["shape"] == [8, 3, 4, 4] and len(rule["rounds"]) == 2
+    assert rule["images_per_s"]["median"] == pytest.approx(8 * rule["qps"]["median"])
+    assert ptq["ratio"]["median"] == 1 and "--loadEngine" in ptq["trtexec"]
+    assert json.loads((tmp_path / "rule-profile.json").read_text())[1]["name"] == "conv\x1e1"
+    assert json.loads((tmp_path / "ptq-layer.json").read_text()) == {"Layers": [], "Bindings": []}
+    printed = capsys.readouterr().out.splitlines()
+    header = next(line for line in printed if line.startswith("engine"))
+    row = next(line for line in printed if line.startswith("rule "))
+    assert f"{rule['qps']['median']:.1f}" in row and len(row) <= len(header) + 1
+
+
+def test_engines_of_different_batches_are_not_compared():
+    assert same_batch({"a": 16, "b": 16}) == 16
+    with pytest.raises(UserError, match="a 1, b 16"):
+        same_batch({"a": 1, "b": 16})

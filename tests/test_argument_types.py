@@ -1,0 +1,28 @@
+"""Numbers of command lines: what each type takes, and that its message says what it wants."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Callable
+
+import pytest
+
+from quantization.argument_types import not_negative, positive, positive_number, share
+
+
+@pytest.mark.parametrize(
+    "kind, good, bad, words",
+    [
+        (positive, ["1", "512"], ["0", "-3"], "above zero"),
+        (positive_number, ["0.5", "1e-9", "3"], ["0", "-0.1", "nan", "inf", "-inf"], "above zero"),
+        (not_negative, ["0", "0.5", "7"], ["-1e-9", "nan", "inf"], "zero or above"),
+        (share, ["0", "0.99"], ["1", "-0.1", "nan", "inf"], "from 0 to below 1"),
+    ],
+)
+def test_numbers(kind: Callable[[str], float], good: list[str], bad: list[str], words: str) -> None:
+    assert [kind(text) for text in good] == [float(text) for text in good]
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{text} is not {words}"):
+            kind(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="three is no"):
+        kind("three")

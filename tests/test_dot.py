@@ -1,0 +1,42 @@
+"""DOT text and pictures: quoting, and what is said where Graphviz is missing or fails."""
+
+from __future__ import annotations
+
+import shutil
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from quantization.dot import literal, new_digraph, render
+from quantization.errors import UserError
+
+SVG = "{http://www.w3.org/2000/svg}"
+needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz dot is not installed")
+
+
+@needs_dot
+def test_text_is_drawn_as_it_is() -> None:
+    odd = ["", " ", 'a"b', "<b>&amp;</b>", "back\\slash\\", "\\N", "<", "<>"]
+    dot = new_digraph("odd")
+    for number, text in enumerate(odd):
+        dot.node(f"n{number}", literal(text), id=f"n{number}")
+    root = ElementTree.fromstring(render(dot, "svg"))
+    nodes = {
+        node.get("id"): "".join(text.text or "" for text in node.iter(SVG + "text"))
+        for node in root.iter(SVG + "g")
+        if node.get("class") == "node"
+    }
+    assert [nodes[f"n{number}"].replace("\xa0", " ").strip() for number in range(len(odd))] == [t.strip() for t in odd]
+
+
+def test_absent_graphviz_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="apt-get install graphviz"):
+        render("digraph {}", "svg")
+
+
+@needs_dot
+def test_dot_errors_are_reported() -> None:
+    with pytest.raises(UserError, match=r"dot failed: .*syntax error"):
+        render("digraph {", "svg")

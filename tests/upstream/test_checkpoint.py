@@ -1,0 +1,32 @@
+"""Checkpoints written by version 0.1, before the package moved into rooms, load, compute the same and export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Callable
+
+import onnx
+import pytest
+
+from support.workflow import TASKS, run_python
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "checkpoints"
+
+
+@pytest.mark.parametrize("name", ["yolov5", "yolov7"])
+def test_a_checkpoint_of_version_0_1_computes_the_same(name: str, checkouts: Callable[[str], Path]) -> None:
+    file, arrays = FIXTURES / f"{name}-0.1.pt", FIXTURES / f"{name}-0.1.npz"
+    done = run_python(checkouts(name), TASKS.with_name("upstream_tasks.py"), "forward", name, file, arrays)
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["difference"] <= 1e-4 * result["largest"]
+    assert result["modules"] == ["quantization.quantizers.modules", "quantization.quantizers.native"]
+    assert {"groups", "options"} <= set(result["keys"])
+
+
+@pytest.mark.parametrize("name", ["yolov5", "yolov7"])
+def test_a_checkpoint_of_version_0_1_exports(name: str, checkouts: Callable[[str], Path], tmp_path: Path) -> None:
+    script, target = f"scripts/qat-{name}.py", tmp_path / "old.onnx"
+    run_python(checkouts(name), script, "export", FIXTURES / f"{name}-0.1.pt", "--size", 64, "--save", target)
+    graph = onnx.load(str(target)).graph
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.node) > 10
