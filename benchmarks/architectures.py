@@ -29,7 +29,9 @@ from random_net import random_net
 
 from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
-from quantization.export import export
+from quantization.export.export import export_onnx
+from quantization.export.graph import export_graph
+from quantization.options import ExportOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import Placement, choose_placement
 from quantization.preflight.report import load_onnx, preflight
@@ -120,10 +122,11 @@ def share_scales(model: Any, size: int, exporter: str) -> dict[str, Any]:
     """Give scale groups one quantizer; their figures, the time without writing the ONNX."""
     exporting = []
 
-    def write(part: Any, file: str) -> None:
+    def write(part: Any) -> Any:
         begin = time.perf_counter()
-        export.export_graph(part, file, (size, size), exporter=exporter)
+        graph = export_graph(part, ExportOptions((size,), exporter=exporter))
         exporting.append(time.perf_counter() - begin)
+        return graph
 
     begin = time.perf_counter()
     groups = quantize.apply_custom_rules_to_quantizer(model, write)
@@ -141,7 +144,7 @@ def exported(model: Any, placement: Placement, size: int, exporter: str) -> dict
     """Export a calibrated network: its difference from torch, and what the preflight predicts."""
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "net.onnx")
-        difference = export.export_onnx(model, file, (size, size), exporter=exporter)
+        difference = export_onnx(model, file, ExportOptions((size,), exporter=exporter)).difference
         report = preflight(load_onnx(file), set(placement.unquantized).__contains__)
     return {
         "difference": difference.largest / difference.scale,

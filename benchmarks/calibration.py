@@ -32,18 +32,18 @@ from turns import machine, take_turns
 from quantization.calibration import calibrate
 from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.histograms import HistogramCalibrator, compute_amax_all
-from quantization.calibration.range_search import FIRST_CANDIDATE, NUM_BINS
+from quantization.calibration.range_search import NUM_BINS, first_candidate
 
 
 def loop_index(counts: torch.Tensor) -> int:
     """The best candidate's bin, one candidate at a time: (B,) counts."""
     centres = torch.arange(NUM_BINS, dtype=torch.float64, device=counts.device) + 0.5
     errors = []
-    for candidate in centres[FIRST_CANDIDATE:]:
+    for candidate in centres[first_candidate() :]:
         scale = candidate / 127
         quantized = (centres / scale).round().clamp(-128, 127) * scale
         errors.append(float(((quantized - centres) ** 2 * counts).sum()))
-    return FIRST_CANDIDATE + min(range(len(errors)), key=errors.__getitem__)
+    return first_candidate() + min(range(len(errors)), key=errors.__getitem__)
 
 
 def search(options: argparse.Namespace) -> None:

@@ -28,8 +28,8 @@ from quantization.data.images import Loader
 from quantization.data.tensors import TensorLoader, pick_device
 from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.export import export
-from quantization.export.export import export_graph, export_onnx
-from quantization.options import PlacementOptions
+from quantization.export.export import export_onnx
+from quantization.options import ExportOptions, PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement
 from quantization.quantizers.backend import named_quantizers
@@ -65,8 +65,7 @@ def place(model: Any, variant: str) -> None:
     rules = variant != "no-rule"
     replace_to_quantization_module(model, choose_placement(model, PlacementOptions(head=head, stem=stem, rules=rules)))
     if rules:
-        size = 2 * int(model.stride.max())
-        quantize.apply_custom_rules_to_quantizer(model, lambda part, file: export_graph(part, file, (size, size)))
+        quantize.apply_custom_rules_to_quantizer(model)
 
 
 def leave_out(model: nn.Module, variant: str) -> None:
@@ -98,7 +97,7 @@ def write_variant(base: Any, variant: str, images: TensorLoader, file: str, shap
     leave_out(model, variant)
     plain = mock.patch.object(export, "respell_float_silu") if variant == "plain-silu" else contextlib.nullcontext()
     with plain:
-        difference = export_onnx(model, file, (shape[1], shape[1]), shape[0]).largest
+        difference = export_onnx(model, file, ExportOptions((shape[1],), shape[0])).difference.largest
     print(f"{file}: ONNX Runtime differs from torch by {difference:.3g}", flush=True)
     return difference
 
@@ -137,7 +136,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     loader = Loader(open_dataset(options.cocodir).train[:CALIBRATION_IMAGES], size, 16)
     np.save(out / "calib.npy", np.concatenate([batch.images for batch in loader]))
     images, shape = TensorLoader(loader, device), (options.batch, options.size)
-    differences = {"float": export_onnx(base, str(out / "float.onnx"), size, options.batch).largest}
+    differences = {
+        "float": export_onnx(base, str(out / "float.onnx"), ExportOptions(size, options.batch)).difference.largest
+    }
     for variant in options.variants:
         differences[variant] = write_variant(base, variant, images, str(out / f"{variant}.onnx"), shape)
     facts: dict[str, object] = {

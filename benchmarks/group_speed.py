@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -86,10 +85,13 @@ def median_seconds(action: Callable[[], object], rounds: int = 5) -> float:
 
 def write_graphs(net: str, folder: str) -> tuple[str, str]:
     """Write a network's marked ONNX, from which groups are found, and its Q/DQ ONNX; the two files."""
+    import onnx
     import torch
 
     from quantization import quantize
-    from quantization.export import export
+    from quantization.export.export import export_onnx
+    from quantization.export.graph import export_graph
+    from quantization.options import ExportOptions
     from quantization.placement.scale_groups import find_scale_groups
     from quantization.upstream import model as upstream
 
@@ -99,13 +101,14 @@ def write_graphs(net: str, folder: str) -> tuple[str, str]:
     replace_to_quantization_module(model)
     marked, quantized = os.path.join(folder, "marked.onnx"), os.path.join(folder, "quantized.onnx")
 
-    def write(part: Any, file: str) -> None:
-        export.export_graph(part, file, (size, size))
-        shutil.copyfile(file, marked)
+    def write(part: Any) -> Any:
+        graph = export_graph(part, ExportOptions((size,)))
+        onnx.save(graph, marked)
+        return graph
 
     find_scale_groups(model, write)
     calibrate_model(model, [torch.rand(2, 3, size, size)], "max")
-    export.export_onnx(model, quantized, (size, size))
+    export_onnx(model, quantized, ExportOptions((size,)))
     return marked, quantized
 
 

@@ -67,7 +67,7 @@ class Comparison:
         from quantization.data.tensors import pick_device
         from quantization.evaluation.network import make_evaluator, open_checked
         from quantization.placement.policy import choose_placement
-        from quantization.quantizers.backend import named_quantizers
+        from quantization.quantizers.backend import named_quantizers, set_bits
         from quantization.upstream import checkpoint
         from quantization.upstream.network import torch_network
 
@@ -81,7 +81,7 @@ class Comparison:
         self.ptq = copy.deepcopy(self.teacher)
         calibrate(self.ptq, self.dataset, placement, options)
         for _, _, _, quantizer in named_quantizers(self.ptq):
-            vars(quantizer)["_num_bits"] = bits
+            set_bits(quantizer, bits)
 
     def points(self, model: Any) -> float:
         """Points of mAP@0.5:0.95."""

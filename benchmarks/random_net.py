@@ -42,13 +42,11 @@ def quantized_copy(model: Any) -> Any:
     import copy
 
     from quantization import quantize
-    from quantization.export.export import export_graph
     from quantization.placement.insert import replace_to_quantization_module
 
     device = next(model.parameters()).device
     student = copy.deepcopy(model).cpu()
     quantize.initialize("native")
     replace_to_quantization_module(student)
-    size = 2 * int(student.stride.max())
-    quantize.apply_custom_rules_to_quantizer(student, lambda part, file: export_graph(part, file, (size, size)))
+    quantize.apply_custom_rules_to_quantizer(student)
     return student.to(device)

@@ -65,7 +65,7 @@ class Comparison:
         from quantization.data.tensors import pick_device
         from quantization.evaluation.network import open_checked
         from quantization.placement.policy import choose_placement
-        from quantization.quantizers.backend import named_quantizers
+        from quantization.quantizers.backend import named_quantizers, set_bits
         from quantization.quantizers.switches import have_quantizers
         from quantization.sensitivity.units import find_units
         from quantization.upstream import checkpoint
@@ -80,7 +80,7 @@ class Comparison:
             prepare(self.model, self.dataset, options.images, options.calibration)
             calibrate(self.model, self.dataset, placement, options)
         for _, _, _, quantizer in named_quantizers(self.model):
-            vars(quantizer)["_num_bits"] = bits
+            set_bits(quantizer, bits)
         self.files, self.units = self.dataset.val[: options.num_image], find_units(self.model)
 
     def evaluator(self, files: list[str]) -> Callable[[], Any]:

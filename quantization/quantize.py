@@ -7,17 +7,20 @@ Each stage takes the model, batches and options; none knows of the command line.
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import asdict, dataclass
 from typing import Any, Iterable
 
+import onnx
 from torch import Tensor, nn
 
 from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.equalization import equalize
 from quantization.calibration.group_ranges import GroupScale
-from quantization.export.export import export_graph, export_onnx
-from quantization.options import CalibrationOptions
+from quantization.export.export import export_onnx
+from quantization.export.graph import export_graph
+from quantization.options import CalibrationOptions, ExportOptions
 from quantization.placement import scale_groups as rules
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import Placement
@@ -62,17 +65,25 @@ class ScaleReport:
         return {"groups": self.groups, "amax": self.amax, "shared_scales": shared}
 
 
-def apply_custom_rules_to_quantizer(model: nn.Module, export_onnx: rules.ExportFunction) -> list[rules.ScaleGroup]:
+def export_for_rules(model: nn.Module, exporter: str = "torchscript") -> onnx.ModelProto:
+    """The graph in which the rules look for scale groups; they do not depend on its size."""
+    side = 2 * largest_stride(model)
+    return export_graph(model, ExportOptions((side,), exporter=exporter))
+
+
+def apply_custom_rules_to_quantizer(
+    model: nn.Module, export_onnx: rules.ExportFunction | None = None
+) -> list[rules.ScaleGroup]:
     """Give every scale group of ``model`` one quantizer, so that Q/DQ costs TensorRT nothing (placement.scale_groups).
 
     Args:
         model: from ``replace_to_quantization_module``, before calibration.
-        export_onnx: gives the graph of a model.
+        export_onnx: gives the ONNX graph of the model that it is called with; None: ``export_graph``.
 
     Returns:
         All groups, also those of one quantizer.
     """
-    groups = rules.find_scale_groups(model, export_onnx)
+    groups = rules.find_scale_groups(model, export_onnx or export_for_rules)
     rules.share_quantizers(model, groups)
     return groups
 
@@ -112,10 +123,7 @@ def insert_quantizers(model: nn.Module, placement: Placement, exporter: str = "t
     quantized = replace_to_quantization_module(model, placement)
     LOG.info("%d modules quantized", len(quantized))
     if placement.extras:
-        side = 2 * largest_stride(model)  # the groups do not depend on it
-        apply_custom_rules_to_quantizer(
-            model, lambda part, file: export_graph(part, file, (side, side), exporter=exporter)
-        )
+        apply_custom_rules_to_quantizer(model, functools.partial(export_for_rules, exporter=exporter))
     return quantized
 
 

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Iterable
+from typing import Dict, Iterable, Mapping, Tuple, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantization.calibration.gradient_ranges import BOX_WEIGHT, GroupProbe, fill
-from quantization.calibration.group_ranges import Collector, GroupCalibrator, GroupScale, end_batch, group_scales
-from quantization.calibration.range_search import channel_amax, replace_zeros
+from quantization.calibration.group_ranges import (
+    Collector,
+    Gradients,
+    GroupCalibrator,
+    GroupScale,
+    end_batch,
+    group_scales,
+)
+from quantization.calibration.histograms import HistogramCalibrator
+from quantization.calibration.range_search import channel_amax
 from quantization.errors import UserError
 from quantization.placement.scale_groups import place_name
-from quantization.quantizers.backend import WEIGHT_NAME, named_quantizers, set_amax, swapped
+from quantization.quantizers.backend import (
+    WEIGHT_NAME,
+    bits,
+    is_enabled,
+    named_quantizers,
+    set_amax,
+    set_enabled,
+    swapped,
+)
+from quantization.quantizers.levels import replace_zeros
 from quantization.upstream.outputs import weighted_outputs
 
 LOG = logging.getLogger("quantization")
@@ -34,27 +51,64 @@ def calibrate_model(
     Args:
         model: quantized; left in eval mode.
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
-        method: one of ``calib.METHODS``; "sqnr" needs a detection network, and goes through the first batches twice.
+        method: one of ``options.CALIBRATION_METHODS``; "sqnr" needs a detection network, and reads ``batches`` twice.
         total: number of batches, for the progress bar.
-        group_scale: how tensors that share a scale agree on it, one of ``group_scale.CHOICES``.
+        group_scale: how tensors that share a scale agree on it, one of ``options.GROUP_SCALES``.
 
     Returns:
         The scales of the groups that read more than one tensor.
 
     Raises:
-        UserError: no batch came, or an activation was NaN or infinite.
+        UserError: no batch came, or a weight or an activation was NaN or infinite.
     """
     model.eval()
     calibrate_weights(model)
-    groups: dict[str, GroupCalibrator] = {}  # one entry a quantizer, shared ones once
-    owners: dict[str, tuple[str, nn.Module]] = {}
+    groups, owners = collect(model, batches, method, total)
+    gradients = probe_gradients(model, groups, batches) if method == "sqnr" else None
+    scales = group_scales(groups, group_scale, gradients)
+    device = next(model.parameters()).device
+    for key, (path, quantizer) in owners.items():
+        scale = scales[key]
+        if scale is None:  # the forward pass never calls it
+            LOG.warning("%s saw no tensor in calibration and is left float", path)
+            set_enabled(quantizer, False)
+            continue
+        set_amax(quantizer, replace_zeros(torch.full((), scale.amax, device=device)))  # torch.tensor waits for the GPU
+        advice = scale.advice()
+        if advice is not None:
+            LOG.warning("Scales: %s", advice)
+    return [scale for scale in scales.values() if scale is not None and len(scale.own) > 1]
+
+
+Owners = Dict[str, Tuple[str, nn.Module]]  # group name to its first place's module path, and its quantizer
+
+
+def collect(
+    model: nn.Module, batches: Iterable[Tensor], method: str, total: int | None
+) -> tuple[dict[str, GroupCalibrator], Owners]:
+    """Show every tensor that an enabled activation quantizer reads to its group's calibrator.
+
+    Args:
+        model: quantized, in eval mode.
+        batches: as for ``calibrate_model``.
+        method: one of ``options.CALIBRATION_METHODS``.
+        total: number of batches, for the progress bar.
+
+    Returns:
+        The calibrators, one per quantizer (shared ones once), and whose they are, by the same names.
+
+    Raises:
+        UserError: no batch came, or an activation was NaN or infinite.
+    """
+    groups: dict[str, GroupCalibrator] = {}
+    owners: Owners = {}
 
     def collector(path: str, name: str, quantizer: nn.Module) -> nn.Module:
-        if name == WEIGHT_NAME or quantizer._disabled:
+        if name == WEIGHT_NAME or not is_enabled(quantizer):
             return nn.Identity()
         key = str(id(quantizer))
         owners.setdefault(key, (path, quantizer))
-        return Collector(groups.setdefault(key, GroupCalibrator(method)), place_name(path, name))
+        return Collector(groups.setdefault(key, GroupCalibrator(method, bits(quantizer))), place_name(path, name))
 
     seen = 0
     try:
@@ -67,36 +121,26 @@ def calibrate_model(
         raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
     if not seen:
         raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
-    if method == "sqnr":
-        probe_gradients(model, groups, batches)
-    scales = group_scales(groups, group_scale)
-    device = next(model.parameters()).device
-    for key, (path, quantizer) in owners.items():
-        scale = scales[key]
-        if scale is None:  # the forward pass never calls it
-            LOG.warning("%s saw no tensor in calibration and is left float", path)
-            quantizer.disable()
-            continue
-        set_amax(quantizer, torch.full((), scale.amax, device=device))  # torch.tensor would wait for the GPU
-        advice = scale.advice()
-        if advice is not None:
-            LOG.warning("Scales: %s", advice)
-    return [scale for scale in scales.values() if scale is not None and len(scale.own) > 1]
+    return groups, owners
 
 
-def probe_gradients(model: nn.Module, groups: dict[str, GroupCalibrator], batches: Iterable[Tensor]) -> None:
-    """Give the groups the gradients of the detections.
+def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor]) -> Gradients:
+    """The gradients of the detections for the tensors of each group, by its name.
 
     Args:
         model: a detection network in eval mode, with the groups' quantizers.
         groups: the id of each activation quantizer to its calibrator, which has seen the images.
         batches: as for ``calibrate_model``.
     """
-    probes = {key: GroupProbe([tensor.range for tensor in group.tensors]) for key, group in groups.items()}
+    probes = {
+        key: GroupProbe(
+            [tensor.range if isinstance(tensor, HistogramCalibrator) else 0.0 for tensor in group.tensors], group.bits
+        )
+        for key, group in groups.items()
+    }
     with swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity())):
         fill(probes.values(), model, weighted_outputs(model, BOX_WEIGHT), batches)
-    for key, probe in probes.items():
-        groups[key].gradients = probe.found()
+    return {key: probe.found() for key, probe in probes.items()}
 
 
 def calibrate_weights(model: nn.Module) -> None:
@@ -106,7 +150,7 @@ def calibrate_weights(model: nn.Module) -> None:
         UserError: a weight holds NaN or infinity.
     """
     found = [
-        (path, quantizer, channel_amax(module.weight))
+        (path, quantizer, channel_amax(cast(Tensor, module.weight)))
         for path, name, module, quantizer in named_quantizers(model)
         if name == WEIGHT_NAME
     ]

@@ -12,7 +12,7 @@ each channel, and what arrives unchanged at another convolution, through Concats
 from __future__ import annotations
 
 import itertools
-from typing import Iterable, NamedTuple
+from typing import Iterable, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,8 @@ def tagged_inputs(
         inputs[module] = x[0, :, x.shape[2] // 2, x.shape[3] // 2] + inputs.get(module, 0)
 
     def answer(module: nn.Module, arguments: object, output: Tensor) -> Tensor:
-        part = tags[first[module] : first[module] + output.shape[1]]
+        begin = first[cast(nn.Conv2d, module)]
+        part = tags[begin : begin + output.shape[1]]
         return part.view(1, -1, 1, 1).expand_as(output).clone(memory_format=torch.contiguous_format)
 
     handles = [
@@ -134,23 +135,7 @@ def equalize(model: nn.Module, batches: Iterable[Tensor]) -> int:
     channels = find_channels(model, first[:1])
     if not bool(channels.free.any()):
         return 0  # most nets: no more images are read
-    ranges = torch.zeros(len(channels.free), device=first.device)
-
-    def look(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        numbers = channels.read[module]
-        largest = arguments[0].abs().amax((0, 2, 3))
-        known = numbers >= 0
-        ranges.scatter_reduce_(
-            0, numbers[known], largest[known], "amax"
-        )  # a channel can arrive twice: pools of it, in a Concat
-
-    handles = [module.register_forward_pre_hook(look) for module in channels.read]
-    try:
-        for batch in itertools.chain([first], images):
-            model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    ranges = channel_ranges(model, itertools.chain([first], images), channels)
     if not bool(torch.isfinite(ranges).all()):
         return 0  # a damaged checkpoint: calibration names the layer
     scales = (ranges / ranges[channels.free].max().clamp(min=1e-30)).clamp(min=LEAST) ** POWER
@@ -165,3 +150,30 @@ def equalize(model: nn.Module, batches: Iterable[Tensor]) -> int:
             factors = torch.where(numbers >= 0, scales[numbers], torch.ones_like(scales[numbers]))
             module.weight *= factors.view(1, -1, 1, 1)
     return int(channels.free.sum())
+
+
+def channel_ranges(model: nn.Module, batches: Iterable[Tensor], channels: Channels) -> Tensor:
+    """The largest magnitude of each channel where convolutions read it, (channels,).
+
+    Args:
+        model: see ``find_channels``.
+        batches: images (B, 3, H, W).
+        channels: of the model.
+    """
+    ranges = torch.zeros(len(channels.free), device=channels.free.device)
+
+    def look(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        numbers = channels.read[cast(nn.Conv2d, module)]
+        largest = arguments[0].abs().amax((0, 2, 3))
+        known = numbers >= 0
+        # a channel can arrive twice: pools of it, in a Concat
+        ranges.scatter_reduce_(0, numbers[known], largest[known], "amax")
+
+    handles = [module.register_forward_pre_hook(look) for module in channels.read]
+    try:
+        for batch in batches:
+            model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ranges

@@ -1,7 +1,7 @@
 """Activation ranges by what they do to the detections: ``--calib-method sqnr``.
 
 A tensor's own error says little of the detections': most values belong to background, and those that a narrow range
-cuts off belong to objects. To first order, as in sqnr.py, quantizing a tensor x changes the network's outputs by
+cuts off belong to objects. To first order, as in sensitivity/first_order.py, quantizing a tensor x changes the network's outputs by
 J delta, and E[(v^T J delta)^2] = |J delta|^2 for v ~ N(0, 1) on the outputs. Since delta_i depends on x_i and the range
 only,
 
@@ -20,17 +20,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from quantization.errors import UserError
+from quantization.quantizers.levels import BITS, highest_level
 from quantization.quantizers.pass_memo import TensorMemo
 from quantization.upstream.outputs import LEAST_ENERGY, Outputs, frozen_parameters, random_directions
 
-BINS = 4096  # 32 a level at the widest range
+BINS = 4096  # 32 per level of 8 bits at the widest range
+BINS_PER_LEVEL = 2  # at the narrowest range that is tried
 IMAGES = 256  # about as many as calibration takes; of 64, the best range for boxes was missed on one net of two
-CHUNK = 4  # images a backward pass
+CHUNK = 4  # images per backward pass
 # what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
 # yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
 BOX_WEIGHT = 100.0
-CANDIDATES = 256  # ranges, each 1.1 % wider than the one before
-LEAST = 0.0625  # the narrowest, in parts of the largest value
+CANDIDATES = 256  # ranges; of 8 bits, each 1.1 % wider than the one before
 
 
 class GradientHistogram:
@@ -38,11 +39,12 @@ class GradientHistogram:
 
     Args:
         reach: the largest magnitude.
+        bits: width of the integers.
     """
 
-    def __init__(self, reach: float) -> None:
-        self.range = reach
-        self.rows: list[Tensor] = []  # (BINS,) float64, one an image
+    def __init__(self, reach: float, bits: int = BITS) -> None:
+        self.range, self.bits = reach, bits
+        self.rows: list[Tensor] = []  # (BINS,) float64, one per image
 
     def add(self, x: Tensor, gradient: Tensor) -> None:
         """Count values and their gradients, (B, ...) each. Values beyond the range go to the last bin."""
@@ -54,12 +56,13 @@ class GradientHistogram:
     def errors(self, amax: Tensor) -> Tensor:
         """v^T J delta at each candidate range: (K,) float64 to (K, images)."""
         centres = (torch.arange(BINS, dtype=torch.float64, device=amax.device) + 0.5) * (self.range / BINS)
-        scale = amax[:, None] / 127
-        delta = (centres / scale).round().clamp(max=127) * scale - centres  # (K, BINS)
+        highest = highest_level(self.bits)
+        scale = amax[:, None] / highest
+        delta = (centres / scale).round().clamp(max=highest) * scale - centres  # (K, BINS)
         return delta @ torch.stack(self.rows, 1)
 
     def energy(self, amax: float) -> float:
-        """The error energy in the detections, in parts of theirs, at one range."""
+        """The error energy in the detections, relative to their own, at one range."""
         candidate = torch.tensor([amax], dtype=torch.float64, device=self.rows[0].device)
         return float(self.errors(candidate).square().mean().clamp(min=LEAST_ENERGY))
 
@@ -73,12 +76,14 @@ class Probe(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, histogram: GradientHistogram) -> Tensor:
+        """``x``."""
         ctx.histogram = histogram
         ctx.save_for_backward(x)
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """The gradient, counted."""
         ctx.histogram.add(ctx.saved_tensors[0], gradient)
         return gradient, None
 
@@ -88,14 +93,16 @@ class GroupProbe(nn.Module):
 
     Args:
         reaches: the largest magnitude of each distinct tensor, in the order of the forward pass; 0: it is not probed.
+        bits: width of the quantizer.
     """
 
-    def __init__(self, reaches: Sequence[float]) -> None:
+    def __init__(self, reaches: Sequence[float], bits: int = BITS) -> None:
         super().__init__()
-        self.histograms = [GradientHistogram(reach) if reach else None for reach in reaches]
+        self.histograms = [GradientHistogram(reach, bits) if reach else None for reach in reaches]
         self._seen = TensorMemo()  # what the readers of a tensor got
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x``, whose gradient is counted."""
         probed = self._seen.find(x)
         if probed is not None:
             return probed
@@ -151,9 +158,11 @@ def fill(
 
 
 def best_amax(histograms: Sequence[GradientHistogram]) -> float:
-    """The range with the least error in the detections when all these tensors share it."""
+    """The range with the least error in the detections when all these tensors, of one width, share it."""
     reach = max(histogram.range for histogram in histograms)
+    levels = highest_level(histograms[0].bits) + 1
+    narrowest = BINS_PER_LEVEL * levels / BINS  # relative to the largest value; 1/16 for 8 bits
     exponents = torch.linspace(1, 0, CANDIDATES, dtype=torch.float64, device=histograms[0].rows[0].device)
-    candidates = reach * LEAST**exponents
+    candidates = reach * narrowest**exponents
     errors = torch.stack([histogram.errors(candidates) for histogram in histograms]).sum(0)  # (K, images)
     return float(candidates[errors.square().mean(1).argmin()])

@@ -8,38 +8,47 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Collection, Sequence
+from typing import Collection, Mapping, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from quantization.calibration.gradient_ranges import GradientHistogram, best_amax
-from quantization.calibration.histograms import HistogramCalibrator, MaxCalibrator, compute_amax_all, make_calibrator
-from quantization.calibration.observation import Observation, largest_magnitudes, observe
-from quantization.calibration.range_search import FIRST_CANDIDATE, squared_errors
+from quantization.calibration.histograms import (
+    Calibrator,
+    HistogramCalibrator,
+    Observation,
+    compute_amax_all,
+    largest_magnitudes,
+    make_calibrator,
+    observe,
+)
+from quantization.calibration.range_search import first_candidate, squared_errors
+from quantization.quantizers.levels import BITS
 from quantization.quantizers.pass_memo import TensorMemo
 
-CHOICES = ("error", "joint", "max")
 WARN_RATIO = 4.0  # two of eight bits
+
+# group name to the gradients of the detections for each of its tensors; None: all zeros, or it does not reach them
+Gradients = Mapping[str, Sequence[Optional[GradientHistogram]]]
 
 
 class GroupCalibrator:
     """Collects the distinct tensors that the quantizers of one group read.
 
     Args:
-        method: activation calibration, one of ``calib.METHODS``.
+        method: activation calibration, one of ``options.CALIBRATION_METHODS``.
+        bits: width of the group's quantizer.
 
     Attributes:
         tensors: a calibrator for each distinct tensor, in the order of the forward pass.
         readers: the places that read each of them.
-        gradients: of the detections, for each of them (method "sqnr"); None: it has no values, or does not reach them.
     """
 
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.tensors: list[HistogramCalibrator | MaxCalibrator] = []
+    def __init__(self, method: str, bits: int = BITS) -> None:
+        self.method, self.bits = method, bits
+        self.tensors: list[Calibrator] = []
         self.readers: list[list[str]] = []
-        self.gradients: list[GradientHistogram | None] = []
         self._seen = TensorMemo()  # index in tensors
         self._observed: list[tuple[int, Observation]] = []  # index in tensors
 
@@ -50,13 +59,13 @@ class GroupCalibrator:
             index = len(self._seen)
             self._seen.add(x, index)
             if index == len(self.tensors):
-                self.tensors.append(make_calibrator(self.method))
+                self.tensors.append(make_calibrator(self.method, self.bits))
                 self.readers.append([])
             self._observed.append((index, observe(x)))
         if place not in self.readers[index]:
             self.readers[index].append(place)
 
-    def take_observed(self) -> list[tuple[HistogramCalibrator | MaxCalibrator, Observation]]:
+    def take_observed(self) -> list[tuple[Calibrator, Observation]]:
         """What this forward pass showed, with the calibrator that is to count it; the next pass starts afresh."""
         observed = [(self.tensors[index], observation) for index, observation in self._observed]
         self._seen.clear()
@@ -85,6 +94,7 @@ class Collector(nn.Module):
         self.calibrator, self.place = calibrator, place
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x``, observed."""
         self.calibrator.collect(x, self.place)
         return x
 
@@ -96,7 +106,7 @@ class GroupScale:
     Attributes:
         amax: of the group.
         readers: the places that read each distinct tensor.
-        own: the amax that each distinct tensor would have alone.
+        own: the amax that each distinct tensor would have alone; the group's for one whose values were all zero.
         cost_db: signal-to-noise ratio that each loses by sharing, in decibels; empty without histograms.
     """
 
@@ -107,7 +117,7 @@ class GroupScale:
 
     @property
     def ratio(self) -> float:
-        """Largest over least own amax."""
+        """Largest own amax over the smallest."""
         return max(self.own) / min(self.own)
 
     def advice(self) -> str | None:
@@ -127,7 +137,9 @@ class GroupScale:
         )
 
 
-def group_scales(calibrators: dict[str, GroupCalibrator], choice: str = "error") -> dict[str, GroupScale | None]:
+def group_scales(
+    calibrators: Mapping[str, GroupCalibrator], choice: str = "error", gradients: Gradients | None = None
+) -> dict[str, GroupScale | None]:
     """The amax of every group.
 
     Args:
@@ -136,6 +148,7 @@ def group_scales(calibrators: dict[str, GroupCalibrator], choice: str = "error")
             error divided by the tensor's energy, "joint" calibrates the sum of the histograms, "max" takes the largest
             amax (as YOLOv6 does). Without histograms (method "max") it is always "max"; where the gradients of the
             detections are known, "error" and "joint" both minimise the error there.
+        gradients: of the detections, by the same names (method "sqnr").
 
     Returns:
         Name to scale, or None where no tensor was seen.
@@ -145,86 +158,105 @@ def group_scales(calibrators: dict[str, GroupCalibrator], choice: str = "error")
         for name, calibrator in calibrators.items()
         for number, tensor in enumerate(calibrator.tensors)
     }
-    own = {name: float(amax) for name, amax in compute_amax_all(singles).items() if amax is not None}
+    own = compute_amax_all(singles)
     result: dict[str, GroupScale | None] = {}
     for name, calibrator in calibrators.items():
-        amax = [own[f"{name}/{number}"] for number in range(len(calibrator.tensors))]
-        histograms = [
-            tensor
-            for tensor in calibrator.tensors
-            if isinstance(tensor, HistogramCalibrator) and tensor.counts is not None
-        ]
+        amax = [own[f"{name}/{number}"] or 0.0 for number in range(len(calibrator.tensors))]
+        probed = (gradients or {}).get(name, [])
         if not amax:
             result[name] = None
-            continue
-        if any(histogram is not None for histogram in calibrator.gradients):
-            result[name] = scale_by_detections(calibrator, amax, choice)
-            continue
-        if len(histograms) < 2 or choice == "max":
-            shared = max(amax)
-        elif choice == "joint":
-            shared = float(joint_histogram(histograms).compute_amax())
+        elif not any(amax):  # zeros are exact at any scale, and TensorRT refuses zero
+            result[name] = GroupScale(1.0, calibrator.readers, [1.0] * len(amax), [0.0] * len(amax))
+        elif any(histogram is not None for histogram in probed):
+            result[name] = scale_by_detections(calibrator, probed, amax, choice)
         else:
-            shared = least_error_amax(histograms)
-        cost = (
-            [
-                10 * float(torch.log10(error_at(tensor, shared) / error_at(tensor, alone)))
-                for tensor, alone in zip(histograms, amax)
-            ]
-            if len(histograms) == len(amax)
-            else []
-        )
-        result[name] = GroupScale(shared, calibrator.readers, amax, cost)
+            result[name] = scale_by_values(calibrator, amax, choice)
     return result
 
 
-def scale_by_detections(calibrator: GroupCalibrator, own: Sequence[float], choice: str) -> GroupScale:
+def scale_by_values(calibrator: GroupCalibrator, own: Sequence[float], choice: str) -> GroupScale:
+    """A group's scale from the tensors' values.
+
+    Args:
+        calibrator: that has seen values other than zero.
+        own: each tensor's own amax, 0 where every value was zero.
+        choice: one of ``options.GROUP_SCALES``.
+    """
+    histograms = [
+        tensor if isinstance(tensor, HistogramCalibrator) and tensor.counts is not None else None
+        for tensor in calibrator.tensors
+    ]
+    filled = [histogram for histogram in histograms if histogram is not None]
+    if len(filled) < 2 or choice == "max":
+        shared = max(own)
+    elif choice == "joint":
+        shared = joint_histogram(filled).compute_amax() or max(own)
+    else:
+        shared = least_error_amax(filled)
+    cost = [
+        0.0 if histogram is None else 10 * math.log10(error_at(histogram, shared) / error_at(histogram, alone))
+        for histogram, alone in zip(histograms, own)
+    ]
+    return GroupScale(shared, calibrator.readers, [alone or shared for alone in own], cost if filled else [])
+
+
+def scale_by_detections(
+    calibrator: GroupCalibrator, gradients: Sequence[GradientHistogram | None], own: Sequence[float], choice: str
+) -> GroupScale:
     """A group's scale from the gradients of the detections.
 
     Args:
-        calibrator: with the gradients of one tensor at least.
+        calibrator: that has seen values other than zero.
+        gradients: of each tensor; None where it does not reach the detections, but for one at least.
         own: each tensor's amax of least squared error, which is that of a tensor that does not reach the detections.
-        choice: one of ``CHOICES``.
+        choice: one of ``options.GROUP_SCALES``.
     """
-    probed = [histogram for histogram in calibrator.gradients if histogram is not None]
-    alone = [
-        amax if histogram is None else best_amax([histogram]) for amax, histogram in zip(own, calibrator.gradients)
-    ]
+    probed = [histogram for histogram in gradients if histogram is not None]
+    alone = [amax if histogram is None else best_amax([histogram]) for amax, histogram in zip(own, gradients)]
     shared = max(alone) if choice == "max" else best_amax(probed)
     cost = [
         0.0 if histogram is None else 10 * math.log10(histogram.energy(shared) / histogram.energy(amax))
-        for amax, histogram in zip(alone, calibrator.gradients)
+        for amax, histogram in zip(alone, gradients)
     ]
-    return GroupScale(shared, calibrator.readers, alone, cost)
+    return GroupScale(shared, calibrator.readers, [amax or shared for amax in alone], cost)
 
 
-def error_at(histogram: HistogramCalibrator, amax: float) -> Tensor:
-    """Squared error of a histogram's values at one amax, in squared bins; above zero. Shape ()."""
-    width = histogram.range / histogram.num_bins
-    bins = torch.full((1,), amax / width, dtype=torch.float64, device=histogram.counts.device)
-    return squared_errors(histogram.counts, bins)[0].clamp(min=1e-30)
+def filled_counts(histogram: HistogramCalibrator) -> Tensor:
+    """A histogram's counts (num_bins,), of one that has seen values other than zero."""
+    if histogram.counts is None:
+        raise ValueError("the histogram is empty")
+    return histogram.counts
+
+
+def error_at(histogram: HistogramCalibrator, amax: float) -> float:
+    """Squared error of a histogram's values at one amax, in squared bins; above zero."""
+    counts, width = filled_counts(histogram), histogram.range / histogram.num_bins
+    bins = torch.full((1,), amax / width, dtype=torch.float64, device=counts.device)
+    return float(squared_errors(counts, bins, histogram.bits)[0].clamp(min=1e-30))
 
 
 def least_error_amax(histograms: Sequence[HistogramCalibrator]) -> float:
     """The amax with the least sum over the tensors of squared error / energy, each in units of its own bins."""
     reach = max(histogram.range for histogram in histograms)
-    num_bins, device = histograms[0].num_bins, histograms[0].counts.device
-    candidates = (torch.arange(FIRST_CANDIDATE, num_bins, dtype=torch.float64, device=device) + 0.5) * reach / num_bins
+    num_bins, bits, device = histograms[0].num_bins, histograms[0].bits, filled_counts(histograms[0]).device
+    centres = torch.arange(num_bins, dtype=torch.float64, device=device) + 0.5
+    candidates = centres[first_candidate(bits) :] * reach / num_bins
     total = torch.zeros_like(candidates)
     for histogram in histograms:
-        width = histogram.range / num_bins
-        centres = torch.arange(num_bins, dtype=torch.float64, device=device) + 0.5
-        energy = (histogram.counts * centres * centres).sum()
-        total += squared_errors(histogram.counts, candidates / width) / energy
+        counts, width = filled_counts(histogram), histogram.range / num_bins
+        energy = (counts * centres * centres).sum()
+        total += squared_errors(counts, candidates / width, bits) / energy
     return float(candidates[total.argmin()])
 
 
 def joint_histogram(histograms: Sequence[HistogramCalibrator]) -> HistogramCalibrator:
     """One histogram of all tensors: bins are put where their centres lie in the widest range."""
-    result = HistogramCalibrator(histograms[0].method, histograms[0].percentile, histograms[0].num_bins)
+    first = histograms[0]
+    result = HistogramCalibrator(first.method, first.percentile, first.num_bins, first.bits)
     result.seen, result.range = True, max(histogram.range for histogram in histograms)
-    result.counts = torch.zeros_like(histograms[0].counts)
+    result.counts = torch.zeros_like(filled_counts(first))
+    centres = torch.arange(result.num_bins, device=result.counts.device) + 0.5
     for histogram in histograms:
-        centres = torch.arange(result.num_bins, device=result.counts.device) + 0.5
-        result.counts.scatter_add_(0, (centres * (histogram.range / result.range)).long(), histogram.counts)
+        bins = (centres * (histogram.range / result.range)).long()
+        result.counts.scatter_add_(0, bins, filled_counts(histogram))
     return result

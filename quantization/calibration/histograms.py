@@ -1,98 +1,81 @@
-"""Calibrators: ``collect`` tensors, then ``compute_amax``; ``reset`` starts afresh. They serve both backends.
+"""What calibration keeps of a tensor: its largest magnitude, or a histogram of magnitudes, and the amax that follows.
 
-``collect`` is ``observe``, which does not wait for a GPU, and ``count``, which needs the largest value on the host: who
-collects many tensors observes them all first and fetches all largest values at once.
+Collecting has two steps: ``observe``, which does not wait for a GPU, and ``count``, which needs the largest value on the
+host. Whoever collects many tensors observes them all first and fetches all largest values at once.
 
 The searches over candidate ranges are one vectorised computation each: with prefix sums of the histogram, the error
-of a candidate needs the 128 bins at its level boundaries only, and the boundaries, in units of bins, are the same for
+of a candidate needs the bins at its level boundaries only, and the boundaries, in units of bins, are the same for
 every histogram.
 """
 
 from __future__ import annotations
 
+import abc
+import math
+from typing import Mapping, NamedTuple, Sequence
+
 import torch
 from torch import Tensor
 
-from quantization.calibration.observation import Observation, largest_magnitudes, observe
-from quantization.calibration.range_search import (
-    NUM_BINS,
-    channel_amax,
-    entropy_index,
-    mse_index,
-    percentile_index,
-    replace_zeros,
-)
+from quantization.calibration.range_search import NUM_BINS, entropy_index, mse_index, percentile_index
+from quantization.quantizers.levels import BITS, LEAST_AMAX
 
-METHODS = ("sqnr", "mse", "entropy", "percentile", "max")
+# values that a histogram takes of one tensor at most: in 25 batches 1,600 for each of 2,048 bins
+SAMPLES = 2**17
 
 
-class MaxCalibrator:
-    """amax is the largest absolute value seen.
+class Observation(NamedTuple):
+    """What calibration takes of one tensor, on its device.
 
-    Args:
-        axis: None for one value a tensor, 0 for one a slice along axis 0, shape (C, 1, ...).
+    Attributes:
+        least: the smallest value, shape (); NaN if there is one.
+        most: the largest, shape (); NaN if there is one.
+        values: absolute values (n,), all of a small tensor or a sample of a large one.
+        weight: how many values of the tensor each of ``values`` stands for.
     """
 
-    def __init__(self, axis: int | None = None) -> None:
-        self._axis = axis
-        self.reset()
-
-    def reset(self) -> None:
-        self._amax: Tensor | None = None
-
-    def collect(self, x: Tensor) -> None:
-        """Look at ``x``, any shape, on any device.
-
-        Raises:
-            ValueError: it holds NaN or infinity.
-        """
-        amax = channel_amax(x) if self._axis == 0 else x.detach().abs().float().amax()
-        if not bool(torch.isfinite(amax).all()):
-            raise ValueError("a tensor with NaN or infinity came to calibration")
-        self._amax = amax if self._amax is None else torch.maximum(self._amax, amax)
-
-    def count(self, observation: Observation, largest: float) -> None:
-        """Take in an observation, for ``axis`` None; see ``HistogramCalibrator.count``."""
-        self.collect(torch.tensor(largest))
-
-    def compute_amax(self) -> Tensor | None:
-        """Shape () or (C, 1, ...); None if nothing was collected."""
-        return None if self._amax is None else replace_zeros(self._amax)
+    least: Tensor
+    most: Tensor
+    values: Tensor
+    weight: float
 
 
-class HistogramCalibrator:
-    """A histogram of absolute values with a fixed number of bins, whose range doubles when a larger value comes.
+def observe(x: Tensor) -> Observation:
+    """Look at ``x``, any shape, on any device, without waiting for it."""
+    x = x.detach()
+    least, most = torch.aminmax(x)
+    values = evenly_sampled(x)
+    return Observation(least, most, values.abs().float(), x.numel() / values.numel())
 
-    Doubling merges pairs of bins exactly, so the order of the tensors does not matter once the range is the same.
 
-    Args:
-        method: "mse", "entropy" or "percentile".
-        percentile: share of values inside the range, in percent, for method "percentile".
-        num_bins: even.
-    """
+def largest_magnitudes(observations: Sequence[Observation]) -> list[float]:
+    """The largest absolute value of each tensor, NaN if there is one; waits for the GPU, once."""
+    ends = torch.stack([end.float() for observation in observations for end in observation[:2]])
+    return ends.abs().reshape(-1, 2).amax(1).tolist()
 
-    def __init__(self, method: str = "mse", percentile: float = 99.99, num_bins: int = NUM_BINS) -> None:
-        if method not in ("mse", "entropy", "percentile"):
-            raise ValueError(f"method is {method!r}: choose mse, entropy or percentile")
-        if not 0 < percentile <= 100:
-            raise ValueError(f"percentile is {percentile}: give one above 0 and up to 100")
-        self.method, self.percentile, self.num_bins = method, percentile, num_bins
-        self.reset()
 
-    def reset(self) -> None:
-        self.seen = False
-        self.range = 0.0
-        self.counts: Tensor | None = None  # (num_bins,) float64: exact up to 2**53 values
+def evenly_sampled(x: Tensor) -> Tensor:
+    """All values of a small tensor, or at most ``SAMPLES`` of a large one, evenly spread; shape (n,)."""
+    step = -(-x.numel() // SAMPLES)
+    if step < 2:
+        return x.reshape(-1)
+    while math.gcd(step, x.numel()) > 1:  # else it could miss whole columns or channels
+        step += 1
+    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
+        x = x.as_strided((x.numel(),), (1,), x.storage_offset())  # in the order of its memory: no copy
+    return x.reshape(-1)[::step]
 
-    def collect(self, x: Tensor) -> None:
-        """Count ``x``, any shape, on any device.
 
-        Raises:
-            ValueError: it holds NaN or infinity.
-        """
-        observation = observe(x)
-        self.count(observation, *largest_magnitudes([observation]))
+def refuse_damaged(largest: float) -> None:
+    """Raises a ValueError if a tensor's largest magnitude is NaN or infinite."""
+    if not math.isfinite(largest):
+        raise ValueError("a tensor with NaN or infinity came to calibration")
 
+
+class Calibrator(abc.ABC):
+    """Collects tensors, then gives an amax."""
+
+    @abc.abstractmethod
     def count(self, observation: Observation, largest: float) -> None:
         """Count what was observed of a tensor.
 
@@ -103,12 +86,72 @@ class HistogramCalibrator:
         Raises:
             ValueError: the tensor holds NaN or infinity.
         """
-        if largest != largest or largest == float("inf"):
-            raise ValueError("a tensor with NaN or infinity came to calibration")
+
+    @abc.abstractmethod
+    def compute_amax(self) -> float | None:
+        """The amax, 0 if every value was zero (below ``LEAST_AMAX``); None if nothing was collected."""
+
+    def collect(self, x: Tensor) -> None:
+        """Observe and count one tensor, any shape, on any device.
+
+        Raises:
+            ValueError: it holds NaN or infinity.
+        """
+        observation = observe(x)
+        self.count(observation, *largest_magnitudes([observation]))
+
+
+class MaxCalibrator(Calibrator):
+    """The amax is the largest absolute value seen."""
+
+    def __init__(self) -> None:
+        self.largest: float | None = None
+
+    def count(self, observation: Observation, largest: float) -> None:
+        """See ``Calibrator.count``."""
+        refuse_damaged(largest)
+        self.largest = max(largest, self.largest or 0.0)
+
+    def compute_amax(self) -> float | None:
+        """See ``Calibrator.compute_amax``."""
+        return 0.0 if self.largest is not None and self.largest < LEAST_AMAX else self.largest
+
+
+class HistogramCalibrator(Calibrator):
+    """A histogram of absolute values with a fixed number of bins, whose range doubles when a larger value comes.
+
+    Doubling merges pairs of bins exactly, so the order of the tensors does not matter once the range is the same.
+
+    Args:
+        method: "mse", "entropy" or "percentile".
+        percentile: share of values inside the range, in percent, for method "percentile".
+        num_bins: even.
+        bits: width of the integers that the range is for.
+
+    Attributes:
+        range: the largest magnitude that the histogram reaches.
+        counts: (num_bins,) float64, exact up to 2**53 values; None while every value was zero.
+    """
+
+    def __init__(
+        self, method: str = "mse", percentile: float = 99.99, num_bins: int = NUM_BINS, bits: int = BITS
+    ) -> None:
+        if method not in ("mse", "entropy", "percentile"):
+            raise ValueError(f"method is {method!r}: choose mse, entropy or percentile")
+        if not 0 < percentile <= 100:
+            raise ValueError(f"percentile is {percentile}: give one above 0 and up to 100")
+        self.method, self.percentile, self.num_bins, self.bits = method, percentile, num_bins, bits
+        self.seen = False
+        self.range = 0.0
+        self.counts: Tensor | None = None
+
+    def count(self, observation: Observation, largest: float) -> None:
+        """See ``Calibrator.count``."""
+        refuse_damaged(largest)
         self.seen = True
-        if largest == 0.0 and self.counts is None:
-            return  # nothing to set a range by yet
         if self.counts is None:
+            if largest < LEAST_AMAX:
+                return  # nothing but zeros: no range to set yet
             self.range = largest
             self.counts = torch.zeros(self.num_bins, dtype=torch.float64, device=observation.values.device)
         while largest > self.range:
@@ -118,48 +161,46 @@ class HistogramCalibrator:
         counts = torch.histc(observation.values, self.num_bins, 0.0, self.range)
         self.counts.add_(counts, alpha=observation.weight)
 
-    def compute_amax(self) -> Tensor | None:
-        """Shape (); None if nothing was collected, 1 if nothing but zeros was: they are exact at any scale."""
-        if self.counts is None:
-            return torch.tensor(1.0) if self.seen else None
-        if self.method == "percentile":
-            index = percentile_index(self.counts, self.percentile)
-            return torch.tensor((index + 1) * self.range / self.num_bins)
-        search = mse_index if self.method == "mse" else entropy_index
-        index = int(search(self.counts[None])[0])
-        # mse: the candidate ranges are bin centres; entropy: right edges, since a candidate is a number of whole bins
-        return torch.tensor((index + (0.5 if self.method == "mse" else 0.0)) * self.range / self.num_bins)
+    def at_index(self, index: float) -> float:
+        """The amax that a search's index stands for: a bin's centre (mse) or right edge (entropy, percentile)."""
+        # the entropy search gives a number of whole bins, the others a bin
+        offset = {"mse": 0.5, "entropy": 0.0, "percentile": 1.0}[self.method]
+        amax = (index + offset) * self.range / self.num_bins
+        return amax if amax >= LEAST_AMAX else 0.0
+
+    def compute_amax(self) -> float | None:
+        """See ``Calibrator.compute_amax``."""
+        return compute_amax_all({"": self})[""]
 
 
-def compute_amax_all(calibrators: dict[str, HistogramCalibrator | MaxCalibrator]) -> dict[str, Tensor | None]:
-    """Amax of many calibrators at once; MSE and entropy histograms are searched in batches on their device.
+def compute_amax_all(calibrators: Mapping[str, Calibrator]) -> dict[str, float | None]:
+    """The amax of many calibrators at once; MSE and entropy histograms are searched in batches on their device.
 
     Args:
         calibrators: name to calibrator.
 
     Returns:
-        Name to amax, or None where the calibrator saw nothing.
+        Name to amax, 0 where every value was zero, None where the calibrator saw nothing.
     """
-    result: dict[str, Tensor | None] = {}
-    batches: dict[tuple[str, int], list[str]] = {}
+    result: dict[str, float | None] = {}
+    batches: dict[tuple[str, int, int], list[tuple[str, HistogramCalibrator, Tensor]]] = {}
     for name, calibrator in calibrators.items():
-        if (
-            isinstance(calibrator, HistogramCalibrator)
-            and calibrator.counts is not None
-            and calibrator.method != "percentile"
-        ):
-            batches.setdefault((calibrator.method, calibrator.num_bins), []).append(name)
-        else:
+        if not isinstance(calibrator, HistogramCalibrator):
             result[name] = calibrator.compute_amax()
-    for (method, num_bins), names in batches.items():
-        counts = torch.stack([calibrators[name].counts for name in names])  # (H, B)
-        index = (mse_index if method == "mse" else entropy_index)(counts).double().cpu()
-        ranges = torch.tensor([calibrators[name].range for name in names], dtype=torch.float64)
-        amax = ((index + (0.5 if method == "mse" else 0.0)) * ranges / num_bins).float()
-        result.update(zip(names, amax.unbind()))
+        elif calibrator.counts is None:
+            result[name] = 0.0 if calibrator.seen else None
+        elif calibrator.method == "percentile":
+            result[name] = calibrator.at_index(percentile_index(calibrator.counts, calibrator.percentile))
+        else:
+            key = (calibrator.method, calibrator.num_bins, calibrator.bits)
+            batches.setdefault(key, []).append((name, calibrator, calibrator.counts))
+    for (method, _, bits), entries in batches.items():
+        counts = torch.stack([entry[2] for entry in entries])  # (H, B)
+        indices = (mse_index if method == "mse" else entropy_index)(counts, bits).tolist()
+        result.update((name, calibrator.at_index(index)) for (name, calibrator, _), index in zip(entries, indices))
     return {name: result[name] for name in calibrators}
 
 
-def make_calibrator(method: str) -> HistogramCalibrator | MaxCalibrator:
-    """An activation calibrator by name, one of ``METHODS``; "sqnr" begins as "mse", see ``output_error``."""
-    return MaxCalibrator() if method == "max" else HistogramCalibrator("mse" if method == "sqnr" else method)
+def make_calibrator(method: str, bits: int = BITS) -> Calibrator:
+    """An activation calibrator by name, one of ``options.CALIBRATION_METHODS``; "sqnr" begins as "mse", see ``gradient_ranges``."""
+    return MaxCalibrator() if method == "max" else HistogramCalibrator("mse" if method == "sqnr" else method, bits=bits)

@@ -1,4 +1,7 @@
-"""Searches for the range of a histogram: squared error, entropy, percentile."""
+"""Searches for the range of a histogram: squared error, entropy, percentile.
+
+Histograms are of magnitudes. The lowest level, -highest - 1, which negative values alone reach, is left out.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from quantization.quantizers.levels import BITS, highest_level
+
 NUM_BINS = 2048
 
 
-FIRST_CANDIDATE = 128  # a narrower range would have less than one bin a level
+def first_candidate(bits: int = BITS) -> int:
+    """Bins of the narrowest range that is tried; below it there would be less than one bin per level."""
+    return highest_level(bits) + 1
 
 
 def channel_amax(weight: Tensor) -> Tensor:
@@ -18,25 +25,21 @@ def channel_amax(weight: Tensor) -> Tensor:
     return weight.detach().abs().float().amax(dim=tuple(range(1, weight.dim())), keepdim=True)
 
 
-def replace_zeros(amax: Tensor) -> Tensor:
-    """A channel of zeros is exact at any scale, but TensorRT refuses a scale of 0: give it 1."""
-    return torch.where(amax > 0, amax, torch.ones_like(amax))
+def _level_boundaries(amax: Tensor, num_bins: int, bits: int) -> Tensor:
+    """First bin of every level for every candidate amax, in bins: (K,) to (K, L + 2); the last is the number of bins.
 
-
-def _level_boundaries(amax: Tensor, num_bins: int) -> Tensor:
-    """First bin of every level for every candidate amax, in bins: (K,) to (K, 129); the last is the number of bins.
-
-    The scale is amax / 127 bins. Bin j, at j + 1/2, rounds to level round((j + 1/2) / scale), so level k begins at the
-    first j with (j + 1/2) >= (k - 1/2) * scale. Whether a centre on a boundary rounds up or down does not change its
-    squared error.
+    With the highest level L, the scale is amax / L bins. Bin j, at j + 1/2, rounds to level round((j + 1/2) / scale), so
+    level k begins at the first j with (j + 1/2) >= (k - 1/2) * scale. Whether a centre on a boundary rounds up or down
+    does not change its squared error.
     """
-    level = torch.arange(1, 128, dtype=torch.float64, device=amax.device) - 0.5  # (127,)
-    first = torch.ceil(level[None] * amax[:, None] / 127 - 0.5).clamp(0, num_bins).long()  # (K, 127)
+    highest = highest_level(bits)
+    level = torch.arange(1, highest + 1, dtype=torch.float64, device=amax.device) - 0.5  # (L,)
+    first = torch.ceil(level[None] * amax[:, None] / highest - 0.5).clamp(0, num_bins).long()  # (K, L)
     zero, end = torch.zeros_like(first[:, :1]), torch.full_like(first[:, :1], num_bins)
-    return torch.cat((zero, first, end), 1)  # (K, 129)
+    return torch.cat((zero, first, end), 1)  # (K, L + 2)
 
 
-def squared_errors(counts: Tensor, amax: Tensor, boundaries: Tensor | None = None) -> Tensor:
+def squared_errors(counts: Tensor, amax: Tensor, bits: int = BITS, boundaries: Tensor | None = None) -> Tensor:
     """Squared quantization error of a histogram at each candidate amax, in squared bins.
 
     sum over bins of counts * (level * scale - centre)^2, which per level is q^2 * S0 - 2 q * S1 + S2 with the sums of
@@ -45,6 +48,7 @@ def squared_errors(counts: Tensor, amax: Tensor, boundaries: Tensor | None = Non
     Args:
         counts: (B,).
         amax: (K,) float64, in bins.
+        bits: width of the integers.
         boundaries: ``_level_boundaries`` of these, if at hand.
 
     Returns:
@@ -52,65 +56,69 @@ def squared_errors(counts: Tensor, amax: Tensor, boundaries: Tensor | None = Non
     """
     counts = counts.double()
     if boundaries is None:
-        boundaries = _level_boundaries(amax, counts.numel())
+        boundaries = _level_boundaries(amax, counts.numel(), bits)
     centres = torch.arange(counts.numel(), dtype=torch.float64, device=counts.device) + 0.5
-    scale = amax / 127
-    level = torch.arange(128, dtype=torch.float64, device=counts.device)
+    highest = highest_level(bits)
+    scale = amax / highest
+    level = torch.arange(highest + 1, dtype=torch.float64, device=counts.device)
     prefix = torch.nn.functional.pad(torch.stack((counts, counts * centres)).cumsum(1), (1, 0))  # (2, B + 1)
-    total, first = prefix[:, boundaries].diff(dim=2).unbind()  # (K, 128) each
+    total, first = prefix[:, boundaries].diff(dim=2).unbind()  # (K, L + 1) each
     square = (counts * centres * centres).sum()
     # level * (level * total * scale^2 - 2 * first * scale), summed over levels as two products
     return square + scale * (scale * (total @ (level * level)) - 2 * (first @ level))
 
 
 @lru_cache(maxsize=4)
-def _mse_candidates(num_bins: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The centres of bins 128, 129, ... B - 1, in bins, and their level boundaries."""
-    amax = torch.arange(FIRST_CANDIDATE, num_bins, dtype=torch.float64, device=device) + 0.5  # (K,)
-    return amax, _level_boundaries(amax, num_bins)
+def _mse_candidates(num_bins: int, bits: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The centres of all bins from ``first_candidate`` on, in bins, and their level boundaries."""
+    amax = torch.arange(first_candidate(bits), num_bins, dtype=torch.float64, device=device) + 0.5  # (K,)
+    return amax, _level_boundaries(amax, num_bins, bits)
 
 
-def mse_errors(counts: Tensor) -> Tensor:
-    """``squared_errors`` of each candidate range: (H, B), one histogram a row, to (H, B - 128)."""
-    amax, boundaries = _mse_candidates(counts.shape[1], counts.device)
-    return torch.stack([squared_errors(row, amax, boundaries) for row in counts])
+def mse_errors(counts: Tensor, bits: int = BITS) -> Tensor:
+    """``squared_errors`` of each candidate range: (H, B), one histogram per row, to (H, B - first_candidate)."""
+    amax, boundaries = _mse_candidates(counts.shape[1], bits, counts.device)
+    return torch.stack([squared_errors(row, amax, bits, boundaries) for row in counts])
 
 
-def mse_index(counts: Tensor) -> Tensor:
+def mse_index(counts: Tensor, bits: int = BITS) -> Tensor:
     """Bin whose centre is the amax with the least squared error: (H, B) to (H,)."""
-    return mse_errors(counts).argmin(1) + FIRST_CANDIDATE
+    return mse_errors(counts, bits).argmin(1) + first_candidate(bits)
 
 
 @lru_cache(maxsize=4)
-def _entropy_boundaries(num_bins: int, device: torch.device) -> Tensor:
-    """First bin of each of the 128 levels when i bins are kept, (K, 129) long, for i = 128, 129, ... B - 1 + 1."""
-    kept = torch.arange(FIRST_CANDIDATE, num_bins + 1, dtype=torch.float64, device=device)  # (K,)
-    edge = torch.arange(129, dtype=torch.float64, device=device)
-    return torch.ceil(edge[None] * kept[:, None] / 128 - 1e-9).long()  # (K, 129)
+def _entropy_boundaries(num_bins: int, bits: int, device: torch.device) -> Tensor:
+    """First bin of each of the L + 1 levels when i bins are kept, (K, L + 2), for i = first_candidate, ... B."""
+    levels = highest_level(bits) + 1
+    kept = torch.arange(first_candidate(bits), num_bins + 1, dtype=torch.float64, device=device)  # (K,)
+    edge = torch.arange(levels + 1, dtype=torch.float64, device=device)
+    return torch.ceil(edge[None] * kept[:, None] / levels - 1e-9).long()  # (K, L + 2)
 
 
-def entropy_divergences(counts: Tensor) -> Tensor:
+def entropy_divergences(counts: Tensor, bits: int = BITS) -> Tensor:
     """Kullback-Leibler divergence of each candidate range, in nats, as in TensorRT's entropy calibration.
 
     Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017. With the first i bins kept, P is the histogram with
-    the outliers added to its last bin, and Q spreads the mass of each of 128 levels over its bins that are not empty.
+    the outliers added to its last bin, and Q spreads the mass of each level over its bins that are not empty.
 
     Args:
-        counts: (H, B), one histogram a row.
+        counts: (H, B), one histogram per row.
+        bits: width of the integers; 8 have 128 levels from zero up.
 
     Returns:
-        (H, B - 127): the candidates keep 128, 129, ... B bins; infinite where P has mass that Q cannot have.
+        (H, B - first_candidate + 1): the candidates keep first_candidate, ... B bins; infinite where P has mass that Q
+        cannot have.
     """
     rows, num_bins = counts.shape
     counts = counts.double()
-    boundaries = _entropy_boundaries(num_bins, counts.device)  # (K, 129)
+    boundaries = _entropy_boundaries(num_bins, bits, counts.device)  # (K, L + 2)
     kept = boundaries[:, -1]  # (K,)
-    result = torch.empty(rows, num_bins - FIRST_CANDIDATE + 1, dtype=torch.float64, device=counts.device)
+    result = torch.empty(rows, len(kept), dtype=torch.float64, device=counts.device)
     for row in range(rows):
         c = counts[row]
         sums = torch.stack((c, (c > 0).double(), torch.xlogy(c, c)))
         prefix = torch.nn.functional.pad(sums.cumsum(1), (1, 0))  # (3, B + 1)
-        mass, occupied = prefix[:2][:, boundaries].diff(dim=2).unbind()  # (K, 128)
+        mass, occupied = prefix[:2][:, boundaries].diff(dim=2).unbind()  # (K, L + 1)
         total, kept_mass = c.sum(), prefix[0][kept]
         outliers = total - kept_mass  # (K,)
         last = c[kept - 1]
@@ -124,9 +132,9 @@ def entropy_divergences(counts: Tensor) -> Tensor:
     return result
 
 
-def entropy_index(counts: Tensor) -> Tensor:
+def entropy_index(counts: Tensor, bits: int = BITS) -> Tensor:
     """Number of bins to keep for the least divergence: (H, B) to (H,)."""
-    return entropy_divergences(counts).argmin(1) + FIRST_CANDIDATE
+    return entropy_divergences(counts, bits).argmin(1) + first_candidate(bits)
 
 
 def percentile_index(counts: Tensor, percentile: float) -> int:

@@ -27,7 +27,6 @@ from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.evaluation.summary import Summary
 from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
-from quantization.onnx_graph.load import load_onnx
 from quantization.options import CalibrationOptions, DataOptions, record
 from quantization.placement.policy import Placement, choose_placement, placement_of
 from quantization.preflight.report import preflight, report_text
@@ -289,24 +288,13 @@ def export_command(name: str, options: ExportCommand) -> int:
     if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save")
-    graph = options.graph
-    export_onnx(
-        model,
-        file,
-        graph.shape,
-        graph.batch,
-        graph.dynamic,
-        graph.opset,
-        graph.exporter,
-        graph.simplify,
-        graph.fp16_remainder,
-    )
+    exported = export_onnx(model, file, options.graph)
     LOG.info("ONNX: %s", file)
     if not quantized:
         return 0
     stored = None if written is None else written.placement
     placement = placement_of(model) if stored is None else Placement(**stored)
-    report = preflight(load_onnx(file), set(placement.unquantized).__contains__)
+    report = preflight(exported.graph, set(placement.unquantized).__contains__)
     LOG.info("%s", report_text(report))
     return int(report.failed)
 

@@ -1,4 +1,8 @@
-"""Clean-up of an exported graph: what the exporter writes twice, or in a way that costs TensorRT layers."""
+"""Clean-up of an exported graph: what the exporter writes twice, or in a way that costs TensorRT layers.
+
+onnx_ir's passes were tried (1.1): common subexpression elimination leaves the same number of Q and DQ, but merges other
+nodes and their constants too, so the rest of the graph is no longer what the exporter wrote; and it needs Python 3.9.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +44,9 @@ def merge_quantization(model: onnx.ModelProto) -> None:
     for node in graph.nodes:  # topological order: a Q is resolved before the DQ behind it
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        constants = [graph.constant(name) for name in node.input[1:]]
-        if any(value is None for value in constants):
-            continue
+        constants = [value for value in map(graph.constant, node.input[1:]) if value is not None]
+        if len(constants) < len(node.input) - 1:
+            continue  # a scale that is computed
         data = sources.get(node.input[0], node.input[0])
         key = (
             node.op_type,

@@ -16,7 +16,7 @@ from quantization.errors import UserError
 from quantization.onnx_graph.graph import OnnxGraph
 
 MIN_OPSET = 19  # the first whose QuantizeLinear takes FP16
-LEAST = 2.0**-24  # least positive FP16; a scale must not become 0
+LEAST = 2.0**-24  # the smallest positive FP16 number; a scale must not become 0
 FLOAT_INPUTS = {"Resize": (1, 2)}  # inputs that stay FP32 whatever the data's type: roi and scales
 
 
@@ -33,7 +33,7 @@ def decode_tensors(nodes: list[NodeProto]) -> set[str]:
 
 
 def half(tensor: TensorProto, name: str) -> TensorProto:
-    """An FP16 copy; positive values below FP16's least are raised to it, so that no scale becomes 0."""
+    """An FP16 copy; positive values below ``LEAST`` are raised to it, so that no scale becomes 0."""
     values = numpy_helper.to_array(tensor)
     values = np.where((values > 0) & (values < LEAST), LEAST, values)
     with np.errstate(over="ignore"):  # check_range says which tensor it was
@@ -63,45 +63,77 @@ def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
         for value in onnx.shape_inference.infer_shapes(model).graph.value_info
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    constants = float_constants(OnnxGraph(result))
     decode = decode_tensors(list(result.graph.node))
-    casts: dict[str, str] = {}  # tensor name and type to the name of its cast
-    made_half: set[str] = set()
-    halves: dict[str, str] = {}
-    inputs = {value.name for value in result.graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    nodes: list[NodeProto] = []
-
-    def cast(name: str, to: int) -> str:
-        key = f"{name}_to_fp{16 if to == TensorProto.FLOAT16 else 32}"
-        if key not in casts:
-            casts[key] = key
-            nodes.append(helper.make_node("Cast", [name], [key], name=f"{key}_cast", to=to))
-        return key
-
+    conversion = Conversion(result, floats)
     for node in result.graph.node:
-        in_body = node.output[0] not in decode
-        for index, name in enumerate(node.input):
-            if name in constants and in_body and index not in FLOAT_INPUTS.get(node.op_type, ()):
-                if name not in halves:
-                    halves[name] = f"{name}_fp16"
-                    result.graph.initializer.append(half(constants[name], halves[name]))
-                    check_range(result.graph.initializer[-1], name)
-                node.input[index] = halves[name]
-            elif name in inputs and in_body:
-                node.input[index] = cast(name, TensorProto.FLOAT16)
-            elif name in made_half and not in_body:
-                node.input[index] = cast(name, TensorProto.FLOAT)
-        if in_body:
-            for item in node.attribute:
-                if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.FLOAT:
-                    item.i = TensorProto.FLOAT16
-            made_half.update(name for name in node.output if name in floats and name not in constants)
-        nodes.append(node)
+        if node.output[0] in decode:
+            conversion.keep_float(node)
+        else:
+            conversion.make_half(node)
     del result.graph.node[:]
-    result.graph.node.extend(nodes)
+    result.graph.node.extend(conversion.nodes)
     remove_unread_constants(result)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+class Conversion:
+    """The nodes of a graph, converted one by one in topological order.
+
+    Args:
+        model: gets the FP16 constants.
+        floats: names of the computed FP32 tensors.
+
+    Attributes:
+        nodes: those converted so far, and the casts between the two parts.
+    """
+
+    def __init__(self, model: onnx.ModelProto, floats: set[str]) -> None:
+        self.nodes: list[NodeProto] = []
+        self._initializers = model.graph.initializer
+        self._floats = floats
+        self._constants = float_constants(OnnxGraph(model))
+        entries = [value for value in model.graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT]
+        self._inputs = {value.name for value in entries}
+        self._casts: set[str] = set()  # names of their outputs
+        self._made_half: set[str] = set()
+        self._halves: dict[str, str] = {}  # constant to its FP16 copy
+
+    def make_half(self, node: NodeProto) -> None:
+        """Take a node of the body, in FP16."""
+        for index, name in enumerate(node.input):
+            if name in self._constants and index not in FLOAT_INPUTS.get(node.op_type, ()):
+                node.input[index] = self._half(name)
+            elif name in self._inputs:
+                node.input[index] = self._cast(name, TensorProto.FLOAT16)
+        for item in node.attribute:
+            if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.FLOAT:
+                item.i = TensorProto.FLOAT16
+        self._made_half.update(name for name in node.output if name in self._floats and name not in self._constants)
+        self.nodes.append(node)
+
+    def keep_float(self, node: NodeProto) -> None:
+        """Take a node of the decode, in FP32."""
+        for index, name in enumerate(node.input):
+            if name in self._made_half:
+                node.input[index] = self._cast(name, TensorProto.FLOAT)
+        self.nodes.append(node)
+
+    def _half(self, name: str) -> str:
+        """The name of a constant's FP16 copy."""
+        if name not in self._halves:
+            self._halves[name] = f"{name}_fp16"
+            self._initializers.append(half(self._constants[name], self._halves[name]))
+            check_range(self._initializers[-1], name)
+        return self._halves[name]
+
+    def _cast(self, name: str, to: int) -> str:
+        """The name of a tensor's copy in another type."""
+        key = f"{name}_to_fp{16 if to == TensorProto.FLOAT16 else 32}"
+        if key not in self._casts:
+            self._casts.add(key)
+            self.nodes.append(helper.make_node("Cast", [name], [key], name=f"{key}_cast", to=to))
+        return key
 
 
 def float_constants(graph: OnnxGraph) -> dict[str, TensorProto]:

@@ -15,8 +15,6 @@ certainty, and no exporter merges two of them.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from typing import Callable, Iterable
 
@@ -26,13 +24,20 @@ from torch import Tensor, nn
 from quantization.onnx_graph.commuting import NO_VALUES, joined_tensors, refusal
 from quantization.onnx_graph.graph import OnnxGraph
 from quantization.onnx_graph.module_path import module_path
-from quantization.quantizers.backend import WEIGHT_NAME, named_quantizers, swapped
+from quantization.quantizers.backend import (
+    WEIGHT_NAME,
+    get_quantizer,
+    named_quantizers,
+    put_quantizer,
+    set_enabled,
+    swapped,
+)
 from quantization.union_find import UnionFind
 
 LOG = logging.getLogger("quantization")
 MARKER_BASE = 4_194_304  # 2**22: whole numbers above it are exact in float32 and occur in no network
 
-ExportFunction = Callable[[nn.Module, str], object]
+ExportFunction = Callable[[nn.Module], onnx.ModelProto]
 
 
 def place_name(path: str, attribute: str) -> str:
@@ -67,6 +72,7 @@ class Marker(nn.Module):
         self.number = number
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` times the marker's number."""
         return x * float(MARKER_BASE + self.number)
 
 
@@ -152,12 +158,12 @@ def float_readers(graph: OnnxGraph, tensors: Iterable[str]) -> list[str]:
     return sentences
 
 
-def find_scale_groups(model: nn.Module, export_onnx: ExportFunction) -> list[ScaleGroup]:
+def find_scale_groups(model: nn.Module, export: ExportFunction) -> list[ScaleGroup]:
     """Find the scale groups of a model whose modules hold quantizers.
 
     Args:
         model: from ``replace_to_quantization_module``; its quantizers are put back unchanged.
-        export_onnx: writes the model, as it is, to the path that it is given.
+        export: gives the graph of the model as it is, as ``export.export_graph`` does.
 
     Returns:
         Every class with at least one quantizer, in the order of the model. Quantizers that the inference graph never
@@ -173,18 +179,15 @@ def find_scale_groups(model: nn.Module, export_onnx: ExportFunction) -> list[Sca
         quantizers.append(quantizer)
         return Marker(len(places) - 1)
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "marked.onnx")
-        with swapped(model, mark):
-            export_onnx(model, file)
-        graph = OnnxGraph(onnx.load(file))
+    with swapped(model, mark):
+        graph = OnnxGraph(export(model))
     classes = find_marked_classes(graph)
     for marked in classes:
         for sentence in float_readers(graph, marked.tensors):
             LOG.info("Rules: %s", sentence)
     for number in sorted(set(range(len(places))) - {number for marked in classes for number in marked.markers}):
         LOG.warning("Rules: %s is left float: the inference graph does not use it", places[number][0])
-        quantizers[number].disable()
+        set_enabled(quantizers[number], False)
     return [ScaleGroup(tuple(places[number] for number in marked.markers)) for marked in classes]
 
 
@@ -194,9 +197,9 @@ def share_quantizers(model: nn.Module, groups: list[ScaleGroup]) -> None:
         if len(group.members) < 2:
             continue
         path, name = group.members[-1]
-        quantizer = model.get_submodule(path)._modules[name]
+        quantizer = get_quantizer(model.get_submodule(path), name)
         for path, name in group.members[:-1]:
-            model.get_submodule(path)._modules[name] = quantizer
+            put_quantizer(model.get_submodule(path), quantizer, name)
         LOG.info("%s", group)
 
 
@@ -207,8 +210,3 @@ def shared_groups(model: nn.Module) -> list[ScaleGroup]:
         if name != WEIGHT_NAME:
             places.setdefault(id(quantizer), []).append((path, name))
     return [ScaleGroup(tuple(members)) for members in places.values()]
-
-
-def find_quantizer_pairs(groups: list[ScaleGroup]) -> list[tuple[str, str]]:
-    """The groups as the published document lists them: (module, module whose quantizer it takes)."""
-    return [(name, group.names[-1]) for group in groups for name in group.names[:-1]]

@@ -14,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantization.quantizers.backend import named_quantizers, set_amax, swapped
+from quantization.quantizers.backend import (
+    bits,
+    get_scale,
+    is_per_channel,
+    is_quantizing,
+    named_quantizers,
+    set_amax,
+    swapped,
+)
+from quantization.quantizers.levels import highest_level
 from quantization.quantizers.pass_memo import TensorMemo
 
 LOG = logging.getLogger("quantization")
@@ -73,9 +82,9 @@ class QatQuantizer(nn.Module):
 
     def __init__(self, quantizer: nn.Module, places: int, learn: bool) -> None:
         super().__init__()
-        self.high = 2 ** (quantizer._num_bits - 1) - 1
-        scale = quantizer.amax.detach().float() / self.high
-        self.per_channel = quantizer._axis is not None
+        self.high = highest_level(bits(quantizer))
+        scale = get_scale(quantizer)
+        self.per_channel = is_per_channel(quantizer)
         self.register_buffer("scale", scale if self.per_channel else scale.reshape(()))  # (C, 1, ...) or ()
         # torch checks the range of an integer zero point, for which it waits for the GPU twice in each call
         self.register_buffer("zero", torch.zeros(scale.numel(), device=scale.device))
@@ -132,7 +141,7 @@ class QatQuantizers:
         self._quantizers: dict[int, nn.Module] = {}
         places: dict[int, int] = {}
         for _, _, _, quantizer in named_quantizers(model):
-            if not quantizer._disabled and quantizer._if_quant:
+            if is_quantizing(quantizer):
                 self._quantizers[id(quantizer)] = quantizer
                 places[id(quantizer)] = places.get(id(quantizer), 0) + 1
         self._stand_ins = {

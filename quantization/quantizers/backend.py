@@ -13,17 +13,43 @@ import os
 import sys
 import types
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Protocol, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from quantization.errors import UserError
+from quantization.options import BACKEND_VARIABLE, BACKENDS
 from quantization.quantizers import native
+from quantization.quantizers.levels import BITS, highest_level
 
-BACKENDS = ("auto", "native", "pytorch-quantization")
-ENVIRONMENT = "QUANT_TOOLS_BACKEND"
 INPUT_NAMES = ("_input_quantizer", "_input0_quantizer", "_input1_quantizer")
 WEIGHT_NAME = "_weight_quantizer"
+# where both backends, and the checkpoints that pickle their quantizers, keep what has no public name
+DISABLED, QUANTIZING, BITS_NAME, CALIBRATOR = "_disabled", "_if_quant", "_num_bits", "_calibrator"
+
+
+class Quantizer(Protocol):
+    """The public interface that quantizers of both backends have; the functions below add the rest."""
+
+    @property
+    def num_bits(self) -> int:
+        """Width of the integer."""
+
+    @property
+    def axis(self) -> int | tuple[int, ...] | None:
+        """None: one scale per tensor; 0: one per slice along axis 0."""
+
+    @property
+    def amax(self) -> Tensor | None:
+        """Largest absolute value that is represented: shape () or (C, 1, ...); None before calibration."""
+
+    def enable(self) -> None:
+        """Quantize."""
+
+    def disable(self) -> None:
+        """Pass every tensor through unchanged."""
+
 
 _selected: tuple[str, Any, Any] | None = None
 
@@ -41,8 +67,8 @@ def select_backend(name: str | None = None) -> str:
         UserError: an unknown name, or pytorch-quantization was asked for and does not import.
     """
     global _selected
-    source = "--backend" if name else ENVIRONMENT
-    name = name or os.environ.get(ENVIRONMENT) or "auto"
+    source = "--backend" if name else BACKEND_VARIABLE
+    name = name or os.environ.get(BACKEND_VARIABLE) or "auto"
     if name not in BACKENDS:
         raise UserError(f"{source} is {name!r}: choose one of {', '.join(BACKENDS)}")
     if name != "native":
@@ -69,8 +95,6 @@ def import_pytorch_quantization() -> Any:
     Raises:
         ImportError: the package, or something that it needs, is missing.
     """
-    import torch
-
     spec = importlib.util.find_spec("pytorch_quantization")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("No module named 'pytorch_quantization'")
@@ -98,7 +122,7 @@ def backend() -> str:
     return _selected[0] if _selected is not None else select_backend()
 
 
-def make_quantizer(axis: int | None = None, num_bits: int = 8) -> nn.Module:
+def make_quantizer(axis: int | None = None, num_bits: int = BITS) -> nn.Module:
     """A quantizer of the selected backend without amax.
 
     Args:
@@ -109,8 +133,8 @@ def make_quantizer(axis: int | None = None, num_bits: int = 8) -> nn.Module:
     assert _selected is not None
     _, quantizer_type, descriptor_type = _selected
     quantizer = quantizer_type(descriptor_type(num_bits=num_bits, axis=axis))
-    quantizer._calibrator = None
-    return quantizer
+    setattr(quantizer, CALIBRATOR, None)  # pytorch-quantization makes one of its own; ours stay outside
+    return cast(nn.Module, quantizer)
 
 
 def is_quantizer(module: nn.Module) -> bool:
@@ -121,18 +145,75 @@ def is_quantizer(module: nn.Module) -> bool:
     return package is not None and isinstance(module, package.TensorQuantizer)
 
 
+def as_quantizer(module: nn.Module) -> Quantizer:
+    """``module``, which is a quantizer of either backend, as its interface; for type checkers."""
+    return cast(Quantizer, module)
+
+
 def is_enabled(quantizer: nn.Module) -> bool:
-    """Whether ``quantizer`` quantizes; a disabled one passes tensors through."""
-    return not quantizer._disabled
+    """Whether the quantizer has a place in the engine: ``disable`` was not called."""
+    return not getattr(quantizer, DISABLED)
 
 
-def set_amax(quantizer: nn.Module, amax: Any) -> None:
-    """Set amax on either backend; pytorch-quantization's own setter refuses a new shape and warns about tensors."""
-    value = amax.detach().float().clone()
-    if "_amax" in quantizer._buffers:
-        quantizer._buffers["_amax"] = value
+def is_quantizing(quantizer: nn.Module) -> bool:
+    """Whether the quantizer rounds what it is given now: enabled, and not in a calibration stage."""
+    return is_enabled(quantizer) and bool(getattr(quantizer, QUANTIZING))
+
+
+def set_enabled(quantizer: nn.Module, on: bool) -> None:
+    """Enable or disable a quantizer."""
+    if on:
+        as_quantizer(quantizer).enable()
     else:
-        quantizer.register_buffer("_amax", value)
+        as_quantizer(quantizer).disable()
+
+
+def bits(quantizer: nn.Module) -> int:
+    """Width of a quantizer's integers."""
+    return as_quantizer(quantizer).num_bits
+
+
+def set_bits(quantizer: nn.Module, width: int) -> None:
+    """Change the width; calibrate again, since the best range depends on it."""
+    setattr(quantizer, BITS_NAME, native.checked_bits(width))
+
+
+def is_per_channel(quantizer: nn.Module) -> bool:
+    """Whether a quantizer has one scale per output channel (axis 0) instead of one per tensor."""
+    return as_quantizer(quantizer).axis is not None
+
+
+def get_amax(quantizer: nn.Module) -> Tensor | None:
+    """A quantizer's amax in float32, detached: shape () or (C, 1, ...); None before calibration."""
+    amax = as_quantizer(quantizer).amax
+    return None if amax is None else amax.detach().float()
+
+
+def get_scale(quantizer: nn.Module) -> Tensor:
+    """A calibrated quantizer's scale in float32, detached: shape () or (C, 1, ...).
+
+    Raises:
+        RuntimeError: it was never calibrated.
+    """
+    amax = get_amax(quantizer)
+    if amax is None:
+        raise RuntimeError("the quantizer was never calibrated (amax is missing): run calibrate_model first")
+    return amax / highest_level(bits(quantizer))
+
+
+def set_amax(quantizer: nn.Module, amax: Tensor) -> None:
+    """Set amax on either backend; pytorch-quantization's own setter refuses a new shape and warns about tensors."""
+    quantizer.register_buffer("_amax", amax.detach().float().clone())
+
+
+def get_quantizer(module: nn.Module, attribute: str = INPUT_NAMES[0]) -> nn.Module:
+    """The quantizer at one of a quantized module's places: one of ``INPUT_NAMES``, or ``WEIGHT_NAME``."""
+    return cast(nn.Module, getattr(module, attribute))
+
+
+def put_quantizer(module: nn.Module, quantizer: nn.Module, attribute: str = INPUT_NAMES[0]) -> None:
+    """Put a quantizer, or what stands in for it, at one of a module's places."""
+    setattr(module, attribute, quantizer)
 
 
 def named_quantizers(model: nn.Module) -> Iterator[tuple[str, str, nn.Module, nn.Module]]:
@@ -142,7 +223,7 @@ def named_quantizers(model: nn.Module) -> Iterator[tuple[str, str, nn.Module, nn
     """
     for path, module in model.named_modules():
         for attribute in (*INPUT_NAMES, WEIGHT_NAME):
-            quantizer = module._modules.get(attribute)
+            quantizer = getattr(module, attribute, None)
             if quantizer is not None:
                 yield path, attribute, module, quantizer
 
@@ -158,8 +239,8 @@ def swapped(model: nn.Module, make: Callable[[str, str, nn.Module], nn.Module]) 
     places = list(named_quantizers(model))
     try:
         for path, attribute, module, quantizer in places:
-            module._modules[attribute] = make(path, attribute, quantizer)
+            put_quantizer(module, make(path, attribute, quantizer), attribute)
         yield
     finally:
         for _, attribute, module, quantizer in places:
-            module._modules[attribute] = quantizer
+            put_quantizer(module, quantizer, attribute)

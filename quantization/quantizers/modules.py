@@ -17,11 +17,16 @@ from quantization.quantizers.backend import make_quantizer
 class QuantConv2d(nn.Conv2d):
     """Conv2d on a fake-quantized input (per tensor) and weight (per output channel)."""
 
+    _input_quantizer: nn.Module
+    _weight_quantizer: nn.Module
+
     def add_quantizers(self) -> None:
+        """Make the quantizers that ``forward`` uses."""
         self._input_quantizer = make_quantizer()
         self._weight_quantizer = make_quantizer(axis=0)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of ``x`` (B, C, H, W) with quantized operands."""
         return self._conv_forward(self._input_quantizer(x), self._weight_quantizer(self.weight), self.bias)
 
 
@@ -32,31 +37,44 @@ class QuantInputConv2d(nn.Conv2d):
     Reformat to FP16 remains.
     """
 
+    _input_quantizer: nn.Module
+
     def add_quantizers(self) -> None:
+        """Make the quantizers that ``forward`` uses."""
         self._input_quantizer = make_quantizer()
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of ``x`` (B, C, H, W), quantized, with the float weight."""
         return self._conv_forward(self._input_quantizer(x), self.weight, self.bias)
 
 
 class QuantLinear(nn.Linear):
     """Linear on a fake-quantized input (per tensor) and weight (per output feature)."""
 
+    _input_quantizer: nn.Module
+    _weight_quantizer: nn.Module
+
     def add_quantizers(self) -> None:
+        """Make the quantizers that ``forward`` uses."""
         self._input_quantizer = make_quantizer()
         self._weight_quantizer = make_quantizer(axis=0)
 
-    def forward(self, x: Tensor) -> Tensor:  # (..., C)
+    def forward(self, x: Tensor) -> Tensor:
+        """The product of ``x`` (..., C) with quantized operands."""
         return F.linear(self._input_quantizer(x), self._weight_quantizer(self.weight), self.bias)
 
 
 class QuantUpsample(nn.Upsample):
     """Nearest Upsample on a fake-quantized input, so that TensorRT resizes INT8 and the Concat behind it stays INT8."""
 
+    _input_quantizer: nn.Module
+
     def add_quantizers(self) -> None:
+        """Make the quantizers that ``forward`` uses."""
         self._input_quantizer = make_quantizer()
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B, C, H, W), quantized, at the new size."""
         return F.interpolate(self._input_quantizer(x), self.size, self.scale_factor, self.mode)
 
 
@@ -73,48 +91,69 @@ class QuantAdd(nn.Module):
         self._input1_quantizer = make_quantizer()  # the branch: a tensor of its own
 
     def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
+        """The sum of both operands, quantized, of any one shape."""
         return self._input0_quantizer(shortcut) + self._input1_quantizer(branch)
 
 
 class ShortcutBlock(nn.Module):
     """Base of upstream's blocks whose forward ends in a sum, with that sum in a QuantAdd."""
 
+    addop: QuantAdd
+
     def add_quantizers(self) -> None:
+        """Give the block its sum, with quantizers."""
         self.addop = QuantAdd()
 
 
 class QuantBottleneck(ShortcutBlock):
     """Two convolutions and the input: x + cv2(cv1(x))."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    cv1: nn.Module
+    cv2: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block on ``x`` (B, C, H, W)."""
         return self.addop(x, self.cv2(self.cv1(x)))
 
 
 class QuantRes(ShortcutBlock):
     """Three convolutions and the input: x + cv3(cv2(cv1(x)))."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    cv1: nn.Module
+    cv2: nn.Module
+    cv3: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block on ``x`` (B, C, H, W)."""
         return self.addop(x, self.cv3(self.cv2(self.cv1(x))))
 
 
 class QuantGhostBottleneck(ShortcutBlock):
     """Two branches: shortcut(x) + conv(x); the shortcut is the input itself where the stride is 1."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    conv: nn.Module
+    shortcut: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block on ``x`` (B, C, H, W)."""
         return self.addop(self.shortcut(x), self.conv(x))
 
 
 class QuantShortcut(ShortcutBlock):
     """A layer of the configuration that sums two others; the nearer one comes first."""
 
-    def forward(self, x: Sequence[Tensor]) -> Tensor:  # 2 x (B, C, H, W)
+    def forward(self, x: Sequence[Tensor]) -> Tensor:
+        """The sum of two tensors (B, C, H, W)."""
         return self.addop(x[1], x[0])
 
 
 class QuantFoldcut(ShortcutBlock):
     """The sum of a tensor's halves."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 2 C, H, W) to (B, C, H, W) for d = 1
+    d: int  # the dimension of the halves
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B, 2 C, H, W) to (B, C, H, W) for ``d`` 1."""
         return self.addop(*x.chunk(2, self.d))
 
 
@@ -158,6 +197,6 @@ def quantized_type(module: nn.Module, shortcut_types: Mapping[type[nn.Module], s
     if type(module) in shortcut_types:
         return SHORTCUTS[shortcut_types[type(module)]] if getattr(module, "add", True) else None
     target = REGISTRY.get(type(module))
-    if target is QuantUpsample and module.mode != "nearest":
+    if isinstance(module, nn.Upsample) and module.mode != "nearest":
         return None  # an interpolated value lies between the levels, so Q/DQ does not commute with it
     return target

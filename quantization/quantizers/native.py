@@ -6,10 +6,17 @@ ONNX exporters and pickles. Nothing is compiled.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from quantization.quantizers.levels import BITS, highest_level
+
+
+def checked_bits(width: int) -> int:
+    """``width``, if an INT8 engine can represent it; a ValueError otherwise."""
+    if not 2 <= width <= BITS:
+        raise ValueError(f"num_bits is {width}: 2 to {BITS} can be represented in an INT8 engine")
+    return width
 
 
 class QuantDescriptor:
@@ -17,19 +24,17 @@ class QuantDescriptor:
 
     Args:
         num_bits: width of the integer; symmetric, signed.
-        axis: None for one scale a tensor, 0 for one scale a slice along axis 0 (per output channel of a weight).
-        calib_method: "max" or "histogram"; kept for people who come from pytorch-quantization. The bundle sets its own
-            calibrators (quantization.calibration).
+        axis: None for one scale per tensor, 0 for one per slice along axis 0 (per output channel of a weight).
+
+    Raises:
+        ValueError: the width or the axis is not supported.
     """
 
-    def __init__(self, num_bits: int = 8, axis: int | tuple[int, ...] | None = None, calib_method: str = "max") -> None:
-        if not 2 <= num_bits <= 8:
-            raise ValueError(f"num_bits is {num_bits}: 2 to 8 can be represented in an INT8 engine")
-        self.num_bits = num_bits
-        self.axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
-        if self.axis not in (None, 0):
+    def __init__(self, num_bits: int = BITS, axis: int | tuple[int, ...] | None = None) -> None:
+        self.num_bits = checked_bits(num_bits)
+        if axis not in (None, 0, (0,)):
             raise ValueError(f"axis is {axis}: None (per tensor) and 0 (per output channel) are supported")
-        self.calib_method = calib_method
+        self.axis = None if axis is None else 0
 
 
 class TensorQuantizer(nn.Module):
@@ -43,25 +48,22 @@ class TensorQuantizer(nn.Module):
     _amax: Tensor | None
 
     def __init__(
-        self,
-        quant_desc: QuantDescriptor | None = None,
-        disabled: bool = False,
-        if_quant: bool = True,
-        if_calib: bool = False,
+        self, quant_desc: QuantDescriptor | None = None, disabled: bool = False, if_quant: bool = True
     ) -> None:
         super().__init__()
         desc = quant_desc if quant_desc is not None else QuantDescriptor()
         self._num_bits, self._axis = desc.num_bits, desc.axis
-        self._disabled, self._if_quant, self._if_calib = disabled, if_quant, if_calib
-        self._calibrator: Any = None
+        self._disabled, self._if_quant = disabled, if_quant
         self.register_buffer("_amax", None)
 
     @property
     def num_bits(self) -> int:
+        """Width of the integer."""
         return self._num_bits
 
     @property
     def axis(self) -> int | None:
+        """None: one scale per tensor; 0: one per slice along axis 0."""
         return self._axis
 
     @property
@@ -77,6 +79,7 @@ class TensorQuantizer(nn.Module):
         self._amax = value
 
     def enable(self) -> None:
+        """Undo ``disable``."""
         self._disabled = False
 
     def disable(self) -> None:
@@ -84,49 +87,24 @@ class TensorQuantizer(nn.Module):
         self._disabled = True
 
     def enable_quant(self) -> None:
+        """Undo ``disable_quant``."""
         self._if_quant = True
 
     def disable_quant(self) -> None:
+        """Stop rounding, and keep the place in the engine."""
         self._if_quant = False
 
-    def enable_calib(self) -> None:
-        """Let the calibrator see every tensor that comes by.
-
-        Raises:
-            ValueError: there is no calibrator.
-        """
-        if self._calibrator is None:
-            raise ValueError("no calibrator is set: assign one from quantization.calibration to _calibrator")
-        self._if_calib = True
-
-    def disable_calib(self) -> None:
-        self._if_calib = False
-
-    def load_calib_amax(self, *args: Any, **kwargs: Any) -> None:
-        """Take amax from the calibrator; arguments go to its ``compute_amax``.
-
-        Raises:
-            RuntimeError: there is no calibrator, or it has seen no tensor.
-        """
-        if self._calibrator is None:
-            raise RuntimeError("no calibrator is set")
-        amax = self._calibrator.compute_amax(*args, **kwargs)
-        if amax is None:
-            raise RuntimeError("the calibrator has seen no tensor: run the model on images before load_calib_amax")
-        self.amax = amax
-
     def forward(self, x: Tensor) -> Tensor:
+        """``fake_quantize``, or ``x`` itself where the quantizer is off."""
         if self._disabled:
             return x
-        if self._if_calib:
-            self._calibrator.collect(x)
         return self.fake_quantize(x) if self._if_quant else x
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Quantize and dequantize ``x``, any shape and floating type; the result has its shape and type."""
         if self._amax is None:
             raise RuntimeError("the quantizer was never calibrated (amax is missing): run calibrate_model first")
-        high = 2 ** (self._num_bits - 1) - 1
+        high = highest_level(self._num_bits)
         scale = self._amax.detach().float() / high
         # half and bfloat16 kernels do not exist on every device and torch version
         values = x if x.dtype == torch.float32 else x.float()
@@ -143,6 +121,7 @@ class TensorQuantizer(nn.Module):
         return out.to(x.dtype)
 
     def extra_repr(self) -> str:
+        """Width, axis and amax for torch's print of a model."""
         if self._disabled:
             return "disabled"
         if self._amax is None:
@@ -153,4 +132,4 @@ class TensorQuantizer(nn.Module):
             amax = f"[{float(self._amax.min()):.4g}, {float(self._amax.max()):.4g}]({self._amax.numel()})"
         where = "per tensor" if self._axis is None else f"axis {self._axis}"
         state = "" if self._if_quant else ", not quantizing"
-        return f"{self._num_bits} bit, {where}, amax {amax}{state}{', calibrating' if self._if_calib else ''}"
+        return f"{self._num_bits} bit, {where}, amax {amax}{state}"

@@ -23,13 +23,13 @@ class TensorMemo:
     def find(self, x: Tensor) -> Any | None:
         """The value of ``x``; None if it has none."""
         for reference, version, value in self._entries:
-            if reference() is x and version == x._version:
+            if reference() is x and version == x._version:  # noqa: SLF001  torch has no public name for it
                 return value
         return None
 
     def add(self, x: Tensor, value: Any) -> None:
         """Remember a value for ``x``."""
-        self._entries.append((weakref.ref(x), x._version, value))
+        self._entries.append((weakref.ref(x), x._version, value))  # noqa: SLF001
 
     def clear(self) -> None:
         """Call after each pass: the next one brings other tensors, and a value may hold its graph."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterator
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from quantization.quantizers.backend import is_quantizer, named_quantizers, set_amax
+from quantization.quantizers.backend import get_amax, is_enabled, is_quantizer, named_quantizers, set_amax, set_enabled
+from quantization.quantizers.levels import usable
 from quantization.quantizers.modules import QuantAdd
 
 
@@ -18,25 +18,16 @@ def quantizers_of(model: nn.Module) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def _with_flag(quantizers: list[nn.Module], flag: str, value: bool) -> Iterator[None]:
-    before = [getattr(quantizer, flag) for quantizer in quantizers]
+def disable_quantization(model: nn.Module) -> Iterator[None]:
+    """Context in which every quantizer below ``model`` passes tensors through; restores what was, also after errors."""
+    before = [(quantizer, is_enabled(quantizer)) for quantizer in quantizers_of(model)]
     try:
-        for quantizer in quantizers:
-            setattr(quantizer, flag, value)
+        for quantizer, _ in before:
+            set_enabled(quantizer, False)
         yield
     finally:
-        for quantizer, old in zip(quantizers, before):
-            setattr(quantizer, flag, old)
-
-
-def disable_quantization(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Context in which every quantizer below ``model`` passes tensors through; restores what was, also after errors."""
-    return _with_flag(quantizers_of(model), "_disabled", True)
-
-
-def enable_quantization(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Context in which every quantizer below ``model`` works; restores what was, also after errors."""
-    return _with_flag(quantizers_of(model), "_disabled", False)
+        for quantizer, on in before:
+            set_enabled(quantizer, on)
 
 
 def have_quantizers(model: nn.Module) -> bool:
@@ -45,11 +36,11 @@ def have_quantizers(model: nn.Module) -> bool:
 
 
 def uncalibrated(model: nn.Module) -> list[str]:
-    """Paths of the enabled quantizers without a usable amax (missing, NaN, infinite or not above zero)."""
+    """Paths of the enabled quantizers without a usable amax: missing, or refused by ``levels.usable``."""
     bad = []
     for path, name, _, quantizer in named_quantizers(model):
-        amax = quantizer.amax
-        if not quantizer._disabled and (amax is None or not bool(((amax > 0) & torch.isfinite(amax)).all())):
+        amax = get_amax(quantizer)
+        if is_enabled(quantizer) and (amax is None or not bool(usable(amax).all())):
             bad.append(f"{path}.{name}")
     return bad
 
@@ -60,23 +51,22 @@ def shortcut_sums(model: nn.Module) -> list[str]:
 
 
 def amax_table(model: nn.Module) -> dict[str, Any]:
-    """Amax of every input quantizer by place (a number) and of every weight (least and largest)."""
+    """The amax of every input quantizer by place (a number) and of every weight (smallest and largest)."""
     table: dict[str, Any] = {}
-    for path, name, _, tensor_quantizer in named_quantizers(model):
-        amax = tensor_quantizer.amax
-        if amax is None:
-            continue
-        table[f"{path}.{name}"] = float(amax) if amax.numel() == 1 else [float(amax.min()), float(amax.max())]
+    for path, name, _, quantizer in named_quantizers(model):
+        amax = get_amax(quantizer)
+        if amax is not None:
+            table[f"{path}.{name}"] = float(amax) if amax.numel() == 1 else [float(amax.min()), float(amax.max())]
     return table
 
 
-def amax_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+def amax_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Amax of every quantizer that has one, by place."""
-    found = {f"{path}.{name}": quantizer.amax for path, name, _, quantizer in named_quantizers(model)}
+    found = {f"{path}.{name}": get_amax(quantizer) for path, name, _, quantizer in named_quantizers(model)}
     return {place: amax.detach() for place, amax in found.items() if amax is not None}
 
 
-def set_amax_tensors(model: nn.Module, table: dict[str, torch.Tensor]) -> None:
+def set_amax_tensors(model: nn.Module, table: dict[str, Tensor]) -> None:
     """Give every quantizer what ``amax_tensors`` found at its place in a model with the same quantizers."""
     device = next(model.parameters()).device
     for path, name, _, quantizer in named_quantizers(model):

@@ -16,14 +16,15 @@ from quantization.quantizers.modules import QuantConv2d
 from quantization.upstream.outputs import raw_outputs
 
 
-def rounded(x: np.ndarray, amax: float) -> np.ndarray:
-    """INT8 and back."""
-    scale = amax / 127
-    return np.clip(np.round(x / scale), -128, 127) * scale
+def rounded(x: np.ndarray, amax: float, bits: int = 8) -> np.ndarray:
+    """Integers and back."""
+    highest = 2 ** (bits - 1) - 1
+    scale = amax / highest
+    return np.clip(np.round(x / scale), -highest - 1, highest) * scale
 
 
-def filled(x: torch.Tensor, slopes: torch.Tensor) -> GradientHistogram:
-    histogram = GradientHistogram(float(x.abs().max()))
+def filled(x: torch.Tensor, slopes: torch.Tensor, bits: int = 8) -> GradientHistogram:
+    histogram = GradientHistogram(float(x.abs().max()), bits)
     histogram.add(x, slopes)
     return histogram
 
@@ -53,20 +54,21 @@ def test_values_that_the_outputs_need_widen_the_range() -> None:
     assert narrow < 3.5 < wide
 
 
-def test_shared_range_is_the_best_of_all_for_the_sum() -> None:
+@pytest.mark.parametrize("bits", [4, 8])
+def test_shared_range_is_the_best_of_all_for_the_sum(bits: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(4, 5_000, generator=generator), 4 * torch.randn(4, 3_000, generator=generator)]
-    slopes = [torch.randn(4, 5_000, generator=generator), 0.2 * tensors[1]]
-    chosen = best_amax([filled(x, slope) for x, slope in zip(tensors, slopes)])
+    tensors = [torch.randn(200, 2_000, generator=generator), 2 * torch.randn(200, 1_000, generator=generator)]
+    slopes = [torch.randn(x.shape, generator=generator) for x in tensors]
+    chosen = best_amax([filled(x, slope, bits) for x, slope in zip(tensors, slopes)])
 
     def error(amax: float) -> float:
         parts = [
-            (slope.numpy() * (rounded(x.numpy(), amax) - x.numpy())).sum(1, dtype=np.float64)
+            (slope.numpy() * (rounded(x.numpy(), amax, bits) - x.numpy())).sum(1, dtype=np.float64)
             for x, slope in zip(tensors, slopes)
         ]
         return float((sum(parts) ** 2).mean())
 
-    assert error(chosen) <= 1.1 * min(error(amax) for amax in np.linspace(2, 16, 300))
+    assert error(chosen) <= 1.1 * min(error(amax) for amax in np.linspace(1, 9, 100))
 
 
 class Net(nn.Module):
@@ -80,7 +82,7 @@ class Net(nn.Module):
             conv.add_quantizers()
             with torch.no_grad():
                 conv.weight.copy_(torch.eye(4).view(4, 4, 1, 1))
-        self.second._input_quantizer = self.first._input_quantizer
+        quantizer.put_quantizer(self.second, quantizer.get_quantizer(self.first))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         self.nowhere(x + 1)
@@ -102,9 +104,12 @@ def batches() -> list[torch.Tensor]:
 def test_readers_of_one_tensor_count_as_one(net: Net, batches: list[torch.Tensor]) -> None:
     """By hand: the gradient at x is that of both readers together."""
     probe = GroupProbe([float(max(x.abs().max() for x in batches))])
-    net.first._input_quantizer = net.second._input_quantizer = probe
-    net.first._weight_quantizer = net.second._weight_quantizer = net.nowhere._weight_quantizer = nn.Identity()
-    net.nowhere._input_quantizer = nn.Identity()
+    quantizer.put_quantizer(net.first, probe)
+    quantizer.put_quantizer(net.second, probe)
+    quantizer.put_quantizer(net.first, nn.Identity(), quantizer.WEIGHT_NAME)
+    quantizer.put_quantizer(net.second, nn.Identity(), quantizer.WEIGHT_NAME)
+    quantizer.put_quantizer(net.nowhere, nn.Identity(), quantizer.WEIGHT_NAME)
+    quantizer.put_quantizer(net.nowhere, nn.Identity())
     net.requires_grad_(True)
     fill([probe], net, raw_outputs(net), batches[:1], seed=5)
     assert net.first.weight.requires_grad and net.first.weight.grad is None
@@ -121,9 +126,9 @@ def test_readers_of_one_tensor_count_as_one(net: Net, batches: list[torch.Tensor
 
 def test_calibration_has_the_least_error_in_the_outputs(net: Net, batches: list[torch.Tensor]) -> None:
     calibrate_model(net, batches, "mse")
-    by_mse, nowhere = float(net.first._input_quantizer.amax), float(net.nowhere._input_quantizer.amax)
+    by_mse, nowhere = float(quantizer.get_quantizer(net.first).amax), float(quantizer.get_quantizer(net.nowhere).amax)
     calibrate_model(net, batches, "sqnr")
-    found = float(net.first._input_quantizer.amax)
+    found = float(quantizer.get_quantizer(net.first).amax)
     x = torch.cat(batches).numpy()
 
     def error(amax: float) -> float:
@@ -131,7 +136,7 @@ def test_calibration_has_the_least_error_in_the_outputs(net: Net, batches: list[
 
     least = min(error(amax) for amax in np.linspace(2, 5, 200))
     assert error(found) <= 1.1 * least and error(by_mse) > 1.3 * least
-    assert float(net.nowhere._input_quantizer.amax) == nowhere  # no gradient: by its own error
+    assert float(quantizer.get_quantizer(net.nowhere).amax) == nowhere  # no gradient: by its own error
 
 
 def test_choice_of_a_group_and_what_sharing_costs(batches: list[torch.Tensor]) -> None:
@@ -140,12 +145,14 @@ def test_choice_of_a_group_and_what_sharing_costs(batches: list[torch.Tensor]) -
     for number, tensor in enumerate(tensors):
         calibrator.collect(tensor, f"conv{number}")
     end_batch([calibrator])
-    calibrator.gradients = [filled(tensors[0], tensors[0]), filled(tensors[1], tensors[1]), None]
-    scales = {choice: group_scales({"g": calibrator}, choice)["g"] for choice in ("error", "joint", "max")}
-    alone = [best_amax([histogram]) for histogram in calibrator.gradients[:2]]
+    gradients = [filled(tensors[0], tensors[0]), filled(tensors[1], tensors[1]), None]
+    scales = {
+        choice: group_scales({"g": calibrator}, choice, {"g": gradients})["g"] for choice in ("error", "joint", "max")
+    }
+    alone = [best_amax([histogram]) for histogram in gradients[:2]]
     assert scales["max"].own[:2] == alone and scales["max"].amax == max(alone)
-    assert scales["error"].amax == scales["joint"].amax == best_amax(calibrator.gradients[:2])
-    first = calibrator.gradients[0]
+    assert scales["error"].amax == scales["joint"].amax == best_amax(gradients[:2])
+    first = gradients[0]
     cost = 10 * np.log10(first.energy(scales["max"].amax) / first.energy(alone[0]))
     assert scales["max"].cost_db == pytest.approx([cost, 0, 0]) and cost > 1
 

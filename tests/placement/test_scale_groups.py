@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
+import onnx
 import pytest
 import torch
 from onnx import parser
@@ -201,8 +203,10 @@ class Net(nn.Module):
         return torch.cat((self.head(self.addop(a, c)), self.head(b), self.third(c)), 1)
 
 
-def export(model: nn.Module, file: str) -> None:
+def export(model: nn.Module) -> onnx.ModelProto:
+    file = io.BytesIO()
     torch.onnx.export(model.eval(), (torch.zeros(1, 3, 4, 4),), file, opset_version=13, dynamo=False)
+    return onnx.load_model_from_string(file.getvalue())
 
 
 @pytest.fixture
@@ -218,7 +222,9 @@ def test_groups_of_a_torch_model(net: Net, caplog: pytest.LogCaptureFixture) -> 
         found = rules.find_scale_groups(net, export)
     assert [group.names for group in found] == [("first",), ("second", "behind", "up", "addop"), ("third", "addop:1")]
     assert [place[3] for place in quantizer.named_quantizers(net)] == before
-    assert net.unused._input_quantizer._disabled and not net.first._input_quantizer._disabled
+    assert not quantizer.is_enabled(quantizer.get_quantizer(net.unused)) and quantizer.is_enabled(
+        quantizer.get_quantizer(net.first)
+    )
     messages = [record.getMessage() for record in caplog.records]
     assert "Rules: unused is left float: the inference graph does not use it" in messages
     assert any(line.endswith("also feeds head, left in float: one separate quantization") for line in messages)
@@ -228,25 +234,18 @@ def test_members_of_a_group_share_one_quantizer(net: Net) -> None:
     found = rules.find_scale_groups(net, export)
     rules.share_quantizers(net, found)
     shared = {
-        net.second._input_quantizer,
-        net.behind._input_quantizer,
-        net.up._input_quantizer,
-        net.addop._input0_quantizer,
+        quantizer.get_quantizer(net.second),
+        quantizer.get_quantizer(net.behind),
+        quantizer.get_quantizer(net.up),
+        quantizer.get_quantizer(net.addop, quantizer.INPUT_NAMES[1]),
     }
     assert len(shared) == 1
-    assert net.third._input_quantizer is net.addop._input1_quantizer
-    assert net.first._input_quantizer not in shared
-    weights = [module._weight_quantizer for module in (net.first, net.second, net.third, net.behind)]
+    assert quantizer.get_quantizer(net.third) is quantizer.get_quantizer(net.addop, quantizer.INPUT_NAMES[2])
+    assert quantizer.get_quantizer(net.first) not in shared
+    weights = [
+        quantizer.get_quantizer(module, quantizer.WEIGHT_NAME)
+        for module in (net.first, net.second, net.third, net.behind)
+    ]
     assert len(set(weights)) == 4
     places = [group.names for group in rules.shared_groups(net)]
     assert ("second", "behind", "up", "addop") in places and ("third", "addop:1") in places
-
-
-def test_pairs_as_the_published_document_lists_them(net: Net) -> None:
-    found = rules.find_scale_groups(net, export)
-    assert rules.find_quantizer_pairs(found) == [
-        ("second", "addop"),
-        ("behind", "addop"),
-        ("up", "addop"),
-        ("third", "addop:1"),
-    ]

@@ -13,11 +13,13 @@ from torch import nn
 
 from quantization.errors import UserError
 from quantization.export.quantizer import ExportQuantizer
+from quantization.options import BACKEND_VARIABLE
 from quantization.quantizers import backend as seam
+from quantization.quantizers.levels import LEAST_AMAX
 from quantization.quantizers.modules import QuantAdd, QuantConv2d, QuantUpsample, quantized_type
 from quantization.quantizers.native import QuantDescriptor
 from quantization.quantizers.native import TensorQuantizer as NativeQuantizer
-from quantization.quantizers.switches import disable_quantization, enable_quantization, uncalibrated
+from quantization.quantizers.switches import disable_quantization, quantizers_of, uncalibrated
 
 try:
     seam.import_pytorch_quantization()
@@ -27,10 +29,10 @@ except ImportError:
 
 
 @pytest.fixture(params=BACKENDS, autouse=True)
-def backend(request: pytest.FixtureRequest):
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(seam, "_selected", None)  # put back at the end
     assert seam.select_backend(request.param) == request.param
-    yield request.param
-    seam._selected = None
+    return request.param
 
 
 def numpy_fake_quant(x: np.ndarray, amax: np.ndarray) -> np.ndarray:
@@ -69,47 +71,48 @@ def test_gradient_is_straight_through_inside_the_range() -> None:
 
 
 def test_switches() -> None:
-    class Calibrator:
-        seen = 0
-
-        def collect(self, x: torch.Tensor) -> None:
-            self.seen += x.numel()
-
-        def compute_amax(self) -> torch.Tensor:
-            return torch.tensor(4.0)
-
     x = torch.linspace(-2, 2, 7)
     quantizer = seam.make_quantizer()
-    quantizer._calibrator = Calibrator()
+    with pytest.raises(RuntimeError, match="never calibrated"):
+        seam.get_scale(quantizer)
+    seam.set_amax(quantizer, torch.tensor(4.0))
+    assert seam.is_quantizing(quantizer) and seam.is_enabled(quantizer) and not seam.is_per_channel(quantizer)
+    assert float(seam.get_amax(quantizer)) == 4 and float(seam.get_scale(quantizer)) == pytest.approx(4 / 127)
     quantizer.disable_quant()
-    quantizer.enable_calib()
-    assert quantizer(x) is x and quantizer._calibrator.seen == 7
-    quantizer.disable_calib()
-    quantizer(x)
-    assert quantizer._calibrator.seen == 7
-    quantizer.load_calib_amax()
+    assert quantizer(x) is x and seam.is_enabled(quantizer) and not seam.is_quantizing(quantizer)
     quantizer.enable_quant()
-    assert float(quantizer.amax) == 4.0
     assert_equal_up_to_ties(quantizer(x), x.numpy(), np.array(4.0))
-    quantizer.disable()
-    assert quantizer(x) is x
-    quantizer.enable()
+    seam.set_enabled(quantizer, False)
+    assert quantizer(x) is x and not seam.is_enabled(quantizer) and not seam.is_quantizing(quantizer)
+    seam.set_enabled(quantizer, True)
     assert quantizer(x) is not x
+    assert seam.is_per_channel(seam.make_quantizer(axis=0))
+
+
+def test_width() -> None:
+    x = torch.linspace(-1.99, 1.98, 100)
+    quantizer = seam.make_quantizer()
+    seam.set_amax(quantizer, torch.tensor(2.0))
+    seam.set_bits(quantizer, 4)
+    assert seam.bits(quantizer) == 4 and float(seam.get_scale(quantizer)) == pytest.approx(2 / 7)
+    np.testing.assert_allclose(quantizer(x).numpy(), np.round(x.numpy() * 3.5) / 3.5, atol=1e-6)
+    with pytest.raises(ValueError, match="num_bits"):
+        seam.set_bits(quantizer, 16)
 
 
 def test_copies_and_pickles_keep_sharing_and_amax() -> None:
     model = nn.ModuleList([QuantConv2d(3, 4, 1), QuantConv2d(3, 4, 1)])
     for conv in model:
         conv.add_quantizers()
-    seam.set_amax(model[0]._input_quantizer, torch.tensor(1.5))
-    model[1]._input_quantizer = model[0]._input_quantizer
+    seam.set_amax(seam.get_quantizer(model[0]), torch.tensor(1.5))
+    seam.put_quantizer(model[1], seam.get_quantizer(model[0]))
     buffer = io.BytesIO()
     torch.save(model, buffer)
     buffer.seek(0)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)):
-        assert other[0]._input_quantizer is other[1]._input_quantizer
-        assert other[0]._input_quantizer is not model[0]._input_quantizer
-        assert float(other[1]._input_quantizer.amax) == 1.5
+        assert seam.get_quantizer(other[0]) is seam.get_quantizer(other[1])
+        assert seam.get_quantizer(other[0]) is not seam.get_quantizer(model[0])
+        assert float(seam.get_quantizer(other[1]).amax) == 1.5
 
 
 def test_conv_add_and_upsample_equal_numpy_on_quantized_inputs() -> None:
@@ -119,8 +122,13 @@ def test_conv_add_and_upsample_equal_numpy_on_quantized_inputs() -> None:
     conv.add_quantizers()
     up.add_quantizers()
     amax = conv.weight.detach().abs().amax((1, 2, 3), keepdim=True)
-    seam.set_amax(conv._weight_quantizer, amax)
-    for quantizer in (conv._input_quantizer, add._input0_quantizer, add._input1_quantizer, up._input_quantizer):
+    seam.set_amax(seam.get_quantizer(conv, seam.WEIGHT_NAME), amax)
+    for quantizer in (
+        seam.get_quantizer(conv),
+        seam.get_quantizer(add, seam.INPUT_NAMES[1]),
+        seam.get_quantizer(add, seam.INPUT_NAMES[2]),
+        seam.get_quantizer(up),
+    ):
         seam.set_amax(quantizer, torch.tensor(3.0))
     qx, qy = (numpy_fake_quant(v.numpy(), np.array(3.0)) for v in (x, y))
     weight = numpy_fake_quant(conv.weight.detach().numpy(), amax.numpy())[:, :, 0, 0]
@@ -134,13 +142,14 @@ def test_contexts_restore_what_was() -> None:
     model = nn.ModuleList([QuantConv2d(3, 4, 1), QuantConv2d(3, 4, 1)])
     for conv in model:
         conv.add_quantizers()
-    model[0]._input_quantizer.disable()
-    before = [module._disabled for module in model.modules() if seam.is_quantizer(module)]
-    for context, disabled in ((disable_quantization, True), (enable_quantization, False)):
-        with pytest.raises(KeyError), context(model):
-            assert {module._disabled for module in model.modules() if seam.is_quantizer(module)} == {disabled}
-            raise KeyError
-        assert [module._disabled for module in model.modules() if seam.is_quantizer(module)] == before
+    seam.get_quantizer(model[0]).disable()
+    quantizers = quantizers_of(model)
+    before = [seam.is_enabled(quantizer) for quantizer in quantizers]
+    with pytest.raises(KeyError), disable_quantization(model):
+        assert not any(seam.is_enabled(quantizer) for quantizer in quantizers)
+        seam.set_enabled(quantizers[0], True)
+        raise KeyError
+    assert [seam.is_enabled(quantizer) for quantizer in quantizers] == before and len(set(before)) == 2
 
 
 def test_uncalibrated_names_what_lacks_a_scale() -> None:
@@ -148,10 +157,13 @@ def test_uncalibrated_names_what_lacks_a_scale() -> None:
     conv.add_quantizers()
     model = nn.Sequential(conv)
     assert uncalibrated(model) == ["0._input_quantizer", "0._weight_quantizer"]
-    seam.set_amax(conv._input_quantizer, torch.tensor(float("nan")))
-    seam.set_amax(conv._weight_quantizer, torch.ones(4, 1, 1, 1))
+    seam.set_amax(seam.get_quantizer(conv), torch.tensor(float("nan")))
+    seam.set_amax(seam.get_quantizer(conv, seam.WEIGHT_NAME), torch.ones(4, 1, 1, 1))
     assert uncalibrated(model) == ["0._input_quantizer"]
-    conv._input_quantizer.disable()
+    for amax, bad in ((0.0, True), (LEAST_AMAX * 0.999, True), (LEAST_AMAX, False), (float("inf"), True)):
+        seam.set_amax(seam.get_quantizer(conv), torch.tensor(amax))
+        assert bool(uncalibrated(model)) == bad, amax
+    seam.get_quantizer(conv).disable()
     assert uncalibrated(model) == []
 
 
@@ -168,7 +180,7 @@ def test_swapped_puts_back_after_an_error() -> None:
     conv.add_quantizers()
     quantizers = [quantizer for *_, quantizer in seam.named_quantizers(conv)]
     with pytest.raises(KeyError), seam.swapped(conv, lambda *place: nn.Identity()):
-        assert isinstance(conv._input_quantizer, nn.Identity)
+        assert isinstance(seam.get_quantizer(conv), nn.Identity)
         raise KeyError
     assert [quantizer for *_, quantizer in seam.named_quantizers(conv)] == quantizers
 
@@ -186,10 +198,10 @@ def test_registry_takes_exact_types_only() -> None:
 def test_bad_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--backend"):
         seam.select_backend("nothing")
-    monkeypatch.setenv(seam.ENVIRONMENT, "nothing")
-    with pytest.raises(UserError, match=seam.ENVIRONMENT):
+    monkeypatch.setenv(BACKEND_VARIABLE, "nothing")
+    with pytest.raises(UserError, match=BACKEND_VARIABLE):
         seam.select_backend()
-    monkeypatch.setenv(seam.ENVIRONMENT, "native")
+    monkeypatch.setenv(BACKEND_VARIABLE, "native")
     assert seam.select_backend() == "native"
     with pytest.raises(ValueError, match="num_bits"):
         QuantDescriptor(num_bits=16)

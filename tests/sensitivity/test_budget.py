@@ -114,7 +114,7 @@ def quantized(images: list[torch.Tensor], outlier: bool) -> nn.Module:
         convs[1].weight[2] *= 300
         convs[1].bias[2] = (convs[1].bias[2].abs() + 0.1) * 300  # never behind a ReLU that is shut
         convs[2].weight[:, 2] /= 300
-    seen: dict[nn.Module, MaxCalibrator] = {conv: MaxCalibrator(axis=None) for conv in convs}
+    seen: dict[nn.Module, MaxCalibrator] = {conv: MaxCalibrator() for conv in convs}
     for conv in convs:
         conv.register_forward_pre_hook(lambda module, inputs: seen[module].collect(inputs[0]))
     for batch in images:
@@ -123,7 +123,7 @@ def quantized(images: list[torch.Tensor], outlier: bool) -> nn.Module:
         conv._forward_pre_hooks.clear()
         conv.__class__ = QuantConv2d
         conv.add_quantizers()
-        quantizer.set_amax(conv._input_quantizer, seen[conv].compute_amax())
+        quantizer.set_amax(conv._input_quantizer, torch.tensor(seen[conv].compute_amax()))
         quantizer.set_amax(conv._weight_quantizer, conv.weight.abs().amax((1, 2, 3), keepdim=True))
     return model.eval()
 

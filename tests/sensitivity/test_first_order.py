@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from quantization.calibration.histograms import MaxCalibrator
+from quantization.calibration.calibrate import calibrate_model
 from quantization.errors import UserError
 from quantization.placement import scale_groups as rules
 from quantization.placement.policy import ignore_policy, policy_line
@@ -94,26 +94,9 @@ def model(images: list[torch.Tensor]) -> nn.Module:
             module.__class__ = target
             module.add_quantizers()
     rules.share_quantizers(net, GROUPS)
-    calibrators: dict[int, MaxCalibrator] = {}
-
-    class Collect(nn.Module):
-        def __init__(self, calibrator: MaxCalibrator) -> None:
-            super().__init__()
-            self.calibrator = calibrator
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calibrator.collect(x)
-            return x
-
-    def collect(path: str, name: str, place: nn.Module) -> nn.Module:
-        return Collect(calibrators.setdefault(id(place), MaxCalibrator(axis=place.axis)))
-
-    with torch.no_grad(), quantizer.swapped(net, collect):
-        for batch in images:
-            net(batch)
+    calibrate_model(net, images, "max")
     for path, _, _, place in quantizer.named_quantizers(net):
-        quantizer.set_amax(place, calibrators[id(place)].compute_amax())
-        place._num_bits = BITS.get(path, 6)
+        quantizer.set_bits(place, BITS.get(path, 6))
     return net.eval()
 
 

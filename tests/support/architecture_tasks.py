@@ -24,8 +24,9 @@ from torch import nn
 
 from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
-from quantization.export.export import export_graph, export_onnx
-from quantization.options import HEADS, PlacementOptions
+from quantization.export.export import export_onnx
+from quantization.export.graph import export_graph
+from quantization.options import HEADS, ExportOptions, PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement
 from quantization.placement.scale_groups import ScaleGroup, shared_groups
@@ -47,7 +48,7 @@ def quantized_net(cfg: str, classes: int, head: str = "auto") -> nn.Module:
 def share_scales(model: nn.Module, size: int, exporter: str = "torchscript") -> list[ScaleGroup]:
     """Give every scale group one quantizer; all groups."""
     return quantize.apply_custom_rules_to_quantizer(
-        model, lambda part, file: export_graph(part, file, (size, size), exporter=exporter)
+        model, lambda part: export_graph(part, ExportOptions((size,), exporter=exporter))
     )
 
 
@@ -112,7 +113,7 @@ def auxiliary_head(name: str, cfg: str) -> Any:
         calibrate_model(model, [torch.rand(2, 3, 128, 128)], "max")
         checkpoint.save("auxiliary.pt", model, {})
         loaded, _ = checkpoint.load("auxiliary.pt", torch.device("cpu"), name)
-        difference = export_onnx(loaded, "auxiliary.onnx", (128, 128))
+        difference = export_onnx(loaded, "auxiliary.onnx", ExportOptions((128,))).difference
         found.append(
             {
                 "difference": difference.largest / difference.scale,
