@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -83,6 +84,7 @@ class Lab:
             self._count(f"{place}.steps")
             if hook is not None:
                 hook()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
             from quantization.cli.parser import run as command
 
             run_main(lambda _: command("yolov5", arguments))
@@ -135,9 +137,9 @@ class Lab:
         return code, log.read_bytes()[before:].decode(errors="replace")
 
     @staticmethod
-    def kill(number: int, signal: int) -> int:
+    def kill(number: int, which: int) -> int:
         """Send a signal and wait for the end: the exit code."""
-        os.kill(number, signal)
+        os.kill(number, which)
         return exit_code(os.waitpid(number, 0)[1])
 
     def left(self, run: str) -> list[str]:

@@ -50,6 +50,7 @@ def worker(data: Path, folder: Path, kills: int, minutes: float) -> None:
                 stages[stage_of(text)] += 1
                 counts[name] += 1
                 counts["unexpected exit codes"] += code not in (SIGNALS[name][1], 0)
+                counts["ended by themselves meanwhile"] += code == 0
                 counts["caught signals without a line that names it"] += code > 0 and "stopped by " + name not in text
                 counts["tracebacks"] += "Traceback" in text
                 if code:
@@ -69,6 +70,7 @@ def worker(data: Path, folder: Path, kills: int, minutes: float) -> None:
         print(f"| {name} | {counts[name]} |")
     for name, count in stages.most_common():
         print(f"| {name} | {count} |")
+    print(f"| runs that ended before the signal came | {counts['ended by themselves meanwhile']} |")
     for name in (
         "unexpected exit codes",
         "caught signals without a line that names it",

@@ -14,6 +14,12 @@ SUPPORT = Path(__file__).resolve().parent / "support"
 ROOT = SUPPORT.parents[1]
 
 
+def heed_all() -> None:
+    """Undo what the tests' own parent ignores: shells let background jobs ignore SIGINT."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     "case, code, output, error",
     [
@@ -29,7 +35,9 @@ ROOT = SUPPORT.parents[1]
     ],
 )
 def test_exit_code_and_line(case: str, code: int, output: str, error: str) -> None:
-    done = subprocess.run([sys.executable, str(SUPPORT / "signalled.py"), case], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(SUPPORT / "signalled.py"), case], capture_output=True, text=True, preexec_fn=heed_all
+    )
     assert (done.returncode, done.stdout, done.stderr) == (code, output, error)
 
 
@@ -58,6 +66,7 @@ def test_while_modules_are_imported(tmp_path: Path, number: int, code: int) -> N
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_all,
     )
     assert process.stdout is not None and process.stdout.readline() == "importing\n"
     process.send_signal(number)
