@@ -41,7 +41,7 @@ def worker(data: Path, folder: Path, kills: int, minutes: float) -> None:
             log = folder / f"{run}.log"
             before = log.stat().st_size if log.exists() else 0
             child = lab.start(run, more)
-            code = wait(child, chance.uniform(0, length / 2)) if sent < kills else wait(child, 600)
+            code = wait(child, chance.uniform(0, length)) if sent < kills else wait(child, 600)
             if code is None:
                 name = list(SIGNALS)[sent % len(SIGNALS)]
                 code = lab.kill(child, SIGNALS[name][0])

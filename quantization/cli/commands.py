@@ -205,7 +205,7 @@ class _Quantization:
         self.summary.add(**report.content(), backend=written.backend, placement=written.placement, stage="ptq")
         self.state.keep(
             {"stage": "ptq", "summary": self.summary.content, "record": written.content()},
-            {"float": weights, "amax": amax_tensors(model)},
+            {"float": dict(weights), "amax": amax_tensors(model)},
         )
         return written
 

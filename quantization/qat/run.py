@@ -140,7 +140,7 @@ class QatRun:
             lambda important: self._keep(trainer, important),
         )
         self._write_best(last=True)
-        if self.best is not None and not Path(picture_file(self.summary.file)).is_file():
+        if self.best is not None and not Path(picture_file(self.summary.file)).exists():
             self.summary.record("qat", self.best, epochs=self.history)  # what failed after the last epoch
             self._draw()
         LOG.info(

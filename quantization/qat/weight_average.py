@@ -39,7 +39,8 @@ class WeightAverage:
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where ``state`` was taken."""
-        torch._foreach_copy_(self._average, state["average"])
+        for average, value in zip(self._average, state["average"]):
+            average.copy_(value)
         self._steps = state["steps"]
 
     @contextlib.contextmanager
