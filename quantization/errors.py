@@ -1,4 +1,4 @@
-"""What every script shares: errors that a user can mend, messages, and output files that are never half written."""
+"""What every script shares: errors that a user can mend, messages, exit codes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,41 @@ import os
 import sys
 from typing import Callable, Sequence
 
+from quantization.signals import SIGNALS, Stopped
+
 
 class UserError(Exception):
     """Bad input. The message is one line that names the file, layer or flag and the remedy."""
 
+    code = 2
+
+
+class NotWritten(UserError):
+    """The work is done, but something could not be written. One line that names it and the remedy."""
+
+    code = 1
+
 
 def run_main(main: Callable[[Sequence[str] | None], int]) -> None:
-    """Run a script's ``main`` and exit: 2 with one line on stderr for a ``UserError``, 130 for Ctrl-C.
+    """Run a script's ``main`` and exit, with one line on stderr where it does not end well.
+
+    Exit codes: 2 for a ``UserError``, 1 for ``NotWritten``, 143 for SIGTERM, 130 for Ctrl-C. Scripts import what takes
+    long inside ``main``, so that a signal during the import ends in one line too.
 
     Args:
         main: takes an argument list (None: ``sys.argv[1:]``) and returns the exit code.
     """
+    SIGNALS.install()
     try:
         code = main(None)
+        SIGNALS.finish()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
+        code = error.code
+    except Stopped as stop:
+        print(f"stopped by {stop}{SIGNALS.hint}", file=sys.stderr)
+        code = stop.code
+    except KeyboardInterrupt:  # handlers are not ours outside the main thread
         print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:

@@ -36,6 +36,7 @@ __all__ = [
     "equalize_channels",
     "export_onnx",
     "initialize",
+    "insert_quantizers",
     "quantize",
     "replace_to_quantization_module",
 ]
@@ -104,6 +105,28 @@ def equalize_channels(model: nn.Module, batches: Iterable[Tensor], options: Cali
     return count
 
 
+def insert_quantizers(model: nn.Module, placement: Placement, exporter: str = "torchscript") -> list[str]:
+    """Put quantizers without ranges into a float model, in place, and join those of each scale group.
+
+    Args:
+        model: fused, in float.
+        placement: where quantizers go; without ``extras`` every quantizer has a scale of its own.
+        exporter: ONNX exporter that shows the graph to the rules.
+
+    Returns:
+        Paths of the modules that now hold quantizers.
+
+    Raises:
+        UserError: nothing is left to quantize.
+    """
+    LOG.info("Quantizer backend: %s", initialize())
+    quantized = replace_to_quantization_module(model, placement)
+    LOG.info("%d modules quantized", len(quantized))
+    if placement.extras:
+        apply_custom_rules_to_quantizer(model, functools.partial(export_for_rules, exporter=exporter))
+    return quantized
+
+
 def quantize(
     model: nn.Module,
     batches: Iterable[Tensor],
@@ -124,11 +147,7 @@ def quantize(
         UserError: nothing is left to quantize, or calibration met NaN, infinity or no image.
     """
     options = options or CalibrationOptions()
-    LOG.info("Quantizer backend: %s", initialize())
-    quantized = replace_to_quantization_module(model, placement)
-    LOG.info("%d modules quantized", len(quantized))
-    if placement.extras:
-        apply_custom_rules_to_quantizer(model, functools.partial(export_for_rules, exporter=exporter))
+    quantized = insert_quantizers(model, placement, exporter)
     scales = calibrate_model(model, batches, options.method, None, options.group_scale)
     groups = [list(group.names) for group in rules.shared_groups(model)]
     return ScaleReport(quantized, groups, scales, amax_table(model))

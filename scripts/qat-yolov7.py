@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.cli.parser import main
+from quantization.errors import run_main
+
+
+def main(arguments: Sequence[str] | None) -> int:
+    """Parse and carry out; imported here because it takes seconds, in which a signal may come."""
+    from quantization.cli.parser import run
+
+    return run("yolov7", arguments)
+
 
 if __name__ == "__main__":
-    main("yolov7")
+    run_main(main)

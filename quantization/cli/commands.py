@@ -11,15 +11,16 @@ from typing import Callable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quantization import __version__
 from quantization.calibration.equalization import BATCHES
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
+from quantization.cli.resume import begin, inputs_of, is_done, own_checkpoints, own_files, plain_record, resume_hint
 from quantization.data.dataset import Dataset
 from quantization.data.images import Loader
 from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, pick_device, training_sample
-from quantization.errors import UserError
+from quantization.errors import NotWritten, UserError
 from quantization.evaluation.coco import Metrics, Predictor
 from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
@@ -30,12 +31,15 @@ from quantization.options import CalibrationOptions, DataOptions, record
 from quantization.placement.policy import Placement, choose_placement, placement_of
 from quantization.preflight.report import preflight, report_text
 from quantization.qat.losses import TaskLoss
+from quantization.qat.progress import Diverged
 from quantization.qat.run import QatRun, missing_labels, picture_file, task_loss
-from quantization.quantize import ScaleReport, equalize_channels, initialize, quantize
-from quantization.quantizers.switches import have_quantizers, uncalibrated
+from quantization.qat.state import restore_generators
+from quantization.quantize import ScaleReport, equalize_channels, initialize, insert_quantizers, quantize
+from quantization.quantizers.switches import amax_tensors, have_quantizers, set_amax_tensors, uncalibrated
 from quantization.sensitivity.budget import Budget
 from quantization.sensitivity.plot import draw_ranking
 from quantization.sensitivity.ranking import rank_by_map, rank_by_sqnr
+from quantization.signals import SIGNALS
 from quantization.upstream import checkpoint
 from quantization.upstream.model import class_count
 from quantization.upstream.network import check_size, onnx_network, torch_network
@@ -96,8 +100,6 @@ class _Quantization:
 
     def __init__(self, name: str, options: QuantizeCommand) -> None:
         self.name, self.options = name, options
-        picture = picture_file(options.summary) if options.qat else None
-        refuse_overwriting(options.weight, options.ptq, options.qat, options.summary, picture)
         self.device = pick_device(options.run.device)
         self.model, _ = checkpoint.load(options.weight, self.device, name)
         if have_quantizers(self.model):
@@ -110,10 +112,13 @@ class _Quantization:
         self.evaluator = make_evaluator(options.images, self.network, self.dataset) if measures else None
         self.placement = choose_placement(self.model, options.placement)
         self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None
-        for flag, file in (("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)):
-            if file is not None:
-                check_writable(file, flag)
-        self.summary = Summary(options.summary, record(options), versions())
+        facts = {**versions(), "quantizer backend": initialize(options.run.backend)}
+        self.state = begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
+        self.run_id = self.state.facts["run"]
+        self.kept = own_checkpoints(options, self.state, name)
+        self.summary = Summary(
+            options.summary, plain_record(options), versions(), self.run_id, self.state.facts.get("summary")
+        )
 
     def _task(self, labelled: int) -> TaskLoss | None:
         options = self.options
@@ -128,20 +133,59 @@ class _Quantization:
         return self.evaluator(torch_predictor(model), label, quiet)
 
     def run(self) -> None:
-        """All stages."""
-        options = self.options
+        """The stages that are left.
+
+        Raises:
+            NotWritten: all is done, but a file is missing.
+            UserError: something stops the run; nothing of it stays if nothing was finished.
+        """
+        SIGNALS.hint = resume_hint(self.name, self.options)
+        try:
+            self._stages()
+            self._finish()
+        except UserError as error:
+            if self.state.stage == "started" or isinstance(error, Diverged):
+                self.state.remove()  # there is nothing to go on with
+            else:
+                error.args = (f"{error}{SIGNALS.hint}",)
+            raise
+        LOG.info("Summary: %s", self.options.summary)
+
+    def _stages(self) -> None:
+        options, figures = self.options, self.summary.content["figures"]
         torch.manual_seed(options.images.seed)
-        if options.eval_origin or options.max_drop is not None:
-            self.summary.record("float", self.measure(self.model, "float"))
-        prepare(self.model, self.dataset, options.images, options.calibration)
-        teacher = copy.deepcopy(self.model) if options.qat else None
-        written = self.ptq()
+        if self.state.stage == "started":
+            self.state.keep({})
+            if (options.eval_origin or options.max_drop is not None) and "float" not in figures:
+                self.summary.record("float", self.measure(self.model, "float"))
+                self.state.keep({"summary": self.summary.content})
+            prepare(self.model, self.dataset, options.images, options.calibration)
+            teacher = copy.deepcopy(self.model) if options.qat else None
+            written = self.ptq((teacher or self.model).state_dict())
+        else:
+            teacher, written = self.rebuild()
+        SIGNALS.check()
+        if options.max_drop is not None and "ptq" not in figures:
+            self.hold_budget(self.model, options.ptq, "ptq", written)
+        elif options.eval_ptq and "ptq" not in figures:
+            self.summary.record("ptq", self.measure(self.model, "PTQ"))
         if teacher is not None:
             self.qat(teacher, written)
-        LOG.info("Summary: %s", options.summary)
 
-    def ptq(self) -> CheckpointRecord:
-        """Calibrate, save, measure."""
+    def _finish(self) -> None:
+        """The summary says that the run is finished; its state goes."""
+        gone = [file for file in (self.options.ptq, self.options.qat) if file is not None and not Path(file).is_file()]
+        if gone:
+            raise NotWritten(f"the run is done, but {gone[0]} is gone")
+        self.summary.finish()
+        self.state.remove()
+
+    def ptq(self, weights: dict[str, Tensor]) -> CheckpointRecord:
+        """Calibrate and save.
+
+        Args:
+            weights: of the float model; no stage changes them.
+        """
         options, model = self.options, self.model
         report = calibrate(model, self.dataset, self.placement, options)
         written = CheckpointRecord(
@@ -149,25 +193,50 @@ class _Quantization:
             calib_method=options.calibration.method,
             backend=initialize(options.run.backend),
             versions=versions(),
-            options=record(options),
+            options=plain_record(options),
             amax=report.amax,
             placement={
                 key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.placement).items()
             },
+            run=self.run_id,
         )
         checkpoint.save(options.ptq, model, written.content())
         LOG.info("PTQ checkpoint: %s", options.ptq)
-        self.summary.add(**report.content(), backend=written.backend, placement=written.placement)
-        if options.max_drop is not None:
-            self.hold_budget(model, options.ptq, "ptq", written)
-        elif options.eval_ptq:
-            self.summary.record("ptq", self.measure(model, "PTQ"))
+        self.summary.add(**report.content(), backend=written.backend, placement=written.placement, stage="ptq")
+        self.state.keep(
+            {"stage": "ptq", "summary": self.summary.content, "record": written.content()},
+            {"float": dict(weights), "amax": amax_tensors(model)},
+        )
         return written
+
+    def rebuild(self) -> tuple[nn.Module | None, CheckpointRecord]:
+        """The models and the record as they were after PTQ, from the state."""
+        options, state = self.options, self.state
+        written = read_record(state.facts["record"], state.file)
+        assert written is not None  # PTQ is done
+        self.model.load_state_dict(state.tensors["float"])
+        teacher = copy.deepcopy(self.model) if options.qat else None
+        insert_quantizers(self.model, self.placement, options.placement.exporter)
+        set_amax_tensors(self.model, state.tensors["amax"])
+        if not Path(options.ptq).exists():
+            checkpoint.save(options.ptq, self.model, written.content())
+            LOG.info("PTQ checkpoint: %s was gone, and is written again", options.ptq)
+        restore_generators(state.tensors["random"])
+        return teacher, written
 
     def qat(self, teacher: nn.Module, written: CheckpointRecord) -> None:
         """Train, save the best epoch."""
         options, images = self.options, self.options.images
         assert options.qat is not None
+        run = QatRun(
+            options.training,
+            options.qat,
+            written,
+            self.summary,
+            lambda label: self.measure(self.model, label),
+            self.state,
+            self.kept,
+        )
         loader = Loader(
             self.dataset.train,
             (images.imgsz, images.imgsz),
@@ -175,16 +244,19 @@ class _Quantization:
             images.workers,
             shuffle_seed=images.seed,
         )
+        loader.passes, loader.skip = run.progress.data_position(options.training.iters, len(loader))
         batches = LabelledImages(loader, self.device, None if self.task is None else class_count(self.model))
-        run = QatRun(
-            options.training, options.qat, written, self.summary, lambda label: self.measure(self.model, label)
-        )
         run.train(self.model, teacher, batches, self.task)
-        if options.max_drop is not None:
-            best, content = checkpoint.load(options.qat, self.device, self.name)
-            found = read_record(content, options.qat)
-            assert found is not None  # QatRun wrote it
+        if options.max_drop is None:
+            return
+        best, content = checkpoint.load(options.qat, self.device, self.name)
+        found = read_record(content, options.qat)
+        assert found is not None  # QatRun wrote it
+        if found.max_drop is None:
             self.hold_budget(best, options.qat, "qat", found)
+        else:  # written before the run was interrupted
+            metrics = self.measure(best, "QAT")
+            self.summary.record("qat", metrics, max_drop=found.max_drop, epochs=found.history)
 
     def hold_budget(self, model: nn.Module, file: str, key: str, written: CheckpointRecord) -> None:
         """What ``--max-drop`` asks for."""
@@ -198,7 +270,9 @@ class _Quantization:
 
 def quantize_command(name: str, options: QuantizeCommand) -> int:
     """PTQ, and QAT when ``--qat`` is given."""
-    _Quantization(name, options).run()
+    with own_files(options):
+        if not is_done(options):
+            _Quantization(name, options).run()
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quantization.errors import UserError
 from quantization.options import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -38,11 +39,26 @@ class QuantizeCommand(Options):
         metavar="POINTS",
         bounds=NOT_NEGATIVE,
     )
+    resume: bool = option(
+        False, "go on with the unfinished run of --summary, with the options that it was started with; else start it"
+    )
+    restart: bool = option(False, "discard the unfinished run of --summary and start anew")
+    save_every: float = option(
+        10.0,
+        "minutes between the states that are kept in QAT; one is kept before and after each epoch's evaluation anyway",
+        metavar="MINUTES",
+        bounds=NOT_NEGATIVE,
+    )
     placement: PlacementOptions = group(PlacementOptions, "placement")
     calibration: CalibrationOptions = group(CalibrationOptions, "calibration")
     training: QatOptions = group(QatOptions, "QAT")
     images: DataOptions = group(DataOptions, "data")
     run: RunOptions = group(RunOptions, "run")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.restart:
+            raise UserError("--resume goes on with a run, --restart discards it: give one of them")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Sequence, TypeVar
 
 from quantization import __version__
 from quantization.cli.options import COMMANDS
-from quantization.errors import UserError, log_to_stdout, run_main
+from quantization.errors import UserError, log_to_stdout
 from quantization.options import Options, flag_of, key_of, walk
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
@@ -88,6 +88,16 @@ def _help_text(entry: dataclasses.Field[Any]) -> str:
 
 
 def parse(name: str, arguments: Sequence[str] | None = None) -> tuple[str, Options]:
+    """Parse a command line; see ``parse_values``.
+
+    Returns:
+        The command's name and its options.
+    """
+    command, values = parse_values(name, arguments)
+    return command, make(COMMANDS[command], values)
+
+
+def parse_values(name: str, arguments: Sequence[str] | None = None) -> tuple[str, dict[str, Any]]:
     """Parse a command line.
 
     Args:
@@ -95,7 +105,7 @@ def parse(name: str, arguments: Sequence[str] | None = None) -> tuple[str, Optio
         arguments: None: those of the process.
 
     Returns:
-        The command's name and its options.
+        The command's name, and the options that were given, by name.
 
     Raises:
         UserError: a value is not allowed, or the ``--config`` file cannot be used.
@@ -104,8 +114,7 @@ def parse(name: str, arguments: Sequence[str] | None = None) -> tuple[str, Optio
     given = vars(build_parser(name).parse_args(arguments))
     command, config = given.pop("command"), given.pop("config")
     options: type[Options] = COMMANDS[command]
-    values = {**(read_config(config, options) if config else {}), **given}
-    return command, make(options, values)
+    return command, {**(read_config(config, options) if config else {}), **given}
 
 
 def make(options: type[Command], values: dict[str, Any]) -> Command:
@@ -184,16 +193,14 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    command, options = parse(name, arguments)
+    command, values = parse_values(name, arguments)
+    options: Options = make(COMMANDS[command], values)
     log_to_stdout()
     from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(name, Path(__file__).resolve().parents[2])
-    from quantization.cli import commands
+    from quantization.cli import commands, resume
 
+    if values.get("resume"):
+        options = resume.resumed_options(values)
     return commands.TABLE[command](name, options)
-
-
-def main(name: str) -> None:
-    """Entry point of the scripts."""
-    run_main(lambda arguments: run(name, arguments))

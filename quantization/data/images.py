@@ -124,6 +124,8 @@ class Loader:
         workers: threads that read images.
         rect_stride: not None: evaluate in rectangles of multiples of this stride, as upstream does; None: in ``size``.
         shuffle_seed: not None: a new order in every pass and random left-right flips, from this seed on.
+        passes: how many passes have begun; the order of a pass follows from ``shuffle_seed`` and this number.
+        skip: batches to leave out of the next pass, which a run that was interrupted has had.
     """
 
     files: list[str]
@@ -132,7 +134,8 @@ class Loader:
     workers: int = 4
     rect_stride: int | None = None
     shuffle_seed: int | None = None
-    _pass: int = 0
+    passes: int = 0
+    skip: int = 0
 
     def __len__(self) -> int:
         return -(-len(self.files) // self.batch_size)
@@ -147,10 +150,16 @@ class Loader:
                 )
                 files = [files[index] for index in order]
             if self.shuffle_seed is not None:
-                generator = random.Random(self.shuffle_seed + self._pass)
-                self._pass += 1
+                generator = random.Random(self.shuffle_seed + self.passes)
+                self.passes += 1
                 generator.shuffle(files)
                 flips = [generator.random() < 0.5 for _ in files]
+            first, self.skip = self.skip, 0
+            files, flips, sizes = (
+                files[first * self.batch_size :],
+                flips[first * self.batch_size :],
+                sizes[first:],
+            )
             starts = range(0, len(files), self.batch_size)
             pending: list[Any] = []
             for number, start in enumerate(starts):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
@@ -17,6 +18,8 @@ from quantization.evaluation.summary import Summary
 from quantization.options import QatOptions
 from quantization.qat.curve import draw_curve
 from quantization.qat.losses import TaskLoss
+from quantization.qat.progress import Progress
+from quantization.qat.state import RunState, restore_generators
 from quantization.qat.trainer import Trainer, finetune
 from quantization.quantizers.switches import amax_table
 from quantization.upstream import checkpoint
@@ -32,7 +35,7 @@ def picture_file(summary: str) -> str:
     return str(Path(summary).with_suffix(".png"))
 
 
-def task_loss(name: str, model: nn.Module, weight: float | None, imgsz: int) -> TaskLoss | None:
+def task_loss(name: str, model: Any, weight: float | None, imgsz: int) -> TaskLoss | None:
     """Upstream's own loss as a term of QAT's; None where it is not wanted, or not possible and not asked for.
 
     Args:
@@ -85,8 +88,11 @@ class QatRun:
         record: saved in it.
         summary: takes the figures; its chart lies beside it.
         evaluate: measures the model; called with a label for the log.
+        state: of the run, kept up to date; an earlier part of the training in it is continued. None: nothing is kept.
+        kept: model and record in ``checkpoint``, of that earlier part.
         history: one record per epoch that is done.
         best: of the epochs that are done.
+        progress: where the training stands.
     """
 
     options: QatOptions
@@ -94,8 +100,18 @@ class QatRun:
     record: CheckpointRecord
     summary: Summary
     evaluate: Callable[[str], Metrics]
+    state: RunState | None = None
+    kept: tuple[nn.Module, CheckpointRecord] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Metrics | None = None
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self._saved = True  # nothing waits to be written
+        before = None if self.state is None else self.state.facts.get("qat")
+        if before is not None:
+            self.history, self.progress = list(before["history"]), Progress.of(before["progress"])
+            self.best = None if before["best"] is None else Metrics(**before["best"])
 
     def train(
         self, model: nn.Module, teacher: nn.Module, batches: Iterable[Labelled], task: TaskLoss | None = None
@@ -107,20 +123,26 @@ class QatRun:
             teacher: the float model.
             batches: of training images, on the models' device.
             task: the loss against labels; None: there is none.
+
+        Raises:
+            Diverged: the loss is lost.
+            UserError: the checkpoint could not be written.
         """
-
-        def after_epoch(epoch: int, loss: float, lr: float) -> None:
-            metrics = self.evaluate(f"QAT epoch {epoch + 1}/{self.options.epochs}")
-            self.history.append(
-                {"epoch": epoch + 1, "loss": loss, "lr": lr, "map": metrics.map, "map50": metrics.map50}
-            )
-            if self.best is None or metrics.map > self.best.map:
-                self.best = metrics
-                self._save(model, epoch + 1)
-            self.summary.record("qat", self.best, epochs=self.history)
+        trainer = Trainer(model, teacher, self.options, task)
+        if self.state is not None and "trainer" in self.state.tensors:
+            trainer.restore(self.state.tensors["trainer"])
+            restore_generators(self.state.tensors["random"])
+        finetune(
+            trainer,
+            batches,
+            lambda epoch, loss, lr: self._after_epoch(model, epoch, loss, lr),
+            self.progress,
+            lambda important: self._keep(trainer, important),
+        )
+        self._write_best(last=True)
+        if self.best is not None and not Path(picture_file(self.summary.file)).exists():
+            self.summary.record("qat", self.best, epochs=self.history)  # what failed after the last epoch
             self._draw()
-
-        finetune(Trainer(model, teacher, self.options, task), batches, after_epoch)
         LOG.info(
             "QAT checkpoint: %s (best of %d epochs); curve: %s",
             self.checkpoint,
@@ -128,9 +150,40 @@ class QatRun:
             picture_file(self.summary.file),
         )
 
-    def _save(self, model: nn.Module, epoch: int) -> None:
-        record = self.record.with_(amax=amax_table(model), epoch=epoch, history=list(self.history))
-        checkpoint.save(self.checkpoint, model, record.content())
+    def _after_epoch(self, model: nn.Module, epoch: int, loss: float, lr: float) -> None:
+        metrics = self.evaluate(f"QAT epoch {epoch + 1}/{self.options.epochs}")
+        self.history.append({"epoch": epoch + 1, "loss": loss, "lr": lr, "map": metrics.map, "map50": metrics.map50})
+        if self.best is None or metrics.map > self.best.map:
+            self.best = metrics
+            record = self.record.with_(amax=amax_table(model), epoch=epoch + 1, history=list(self.history))
+            self.kept, self._saved = (copy.deepcopy(model).cpu(), record), False
+        self._write_best()
+        self.summary.record("qat", self.best, epochs=self.history)
+        self._draw()
+
+    def _write_best(self, last: bool = False) -> None:
+        """Write the best epoch if it is not written, or its file has gone. A failure costs a warning, at last an error."""
+        if self.kept is None or (self._saved and Path(self.checkpoint).is_file()):
+            return
+        try:
+            checkpoint.save(self.checkpoint, self.kept[0], self.kept[1].content())
+            self._saved = True
+        except UserError as error:
+            self._saved = False
+            if last:
+                raise
+            LOG.warning("%s; it is tried again after the next epoch", error)
+
+    def _keep(self, trainer: Trainer, important: bool) -> None:
+        """Keep the state if it is time to.
+
+        While the best epoch waits to be written, the state before it stays: going on from there measures and writes it.
+        """
+        if self.state is None or not self._saved or not (important or self.state.due):
+            return
+        best = None if self.best is None else asdict(self.best)
+        qat = {"progress": self.progress.content(), "history": self.history, "best": best}
+        self.state.keep({"stage": "qat", "qat": qat, "summary": self.summary.content}, {"trainer": trainer.state()})
 
     def _draw(self) -> None:
         picture = picture_file(self.summary.file)

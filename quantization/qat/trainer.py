@@ -12,20 +12,21 @@ import math
 from typing import Any, Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from quantization.data.tensors import Labelled
 from quantization.errors import UserError
 from quantization.options import QatOptions
 from quantization.qat.losses import Distillation, TaskLoss
+from quantization.qat.progress import Progress
 from quantization.qat.quantizers import QatQuantizers
 from quantization.qat.weight_average import WeightAverage
+from quantization.signals import SIGNALS
 
 LOG = logging.getLogger("quantization")
 AMP_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "off": None}
 CHECK_EVERY = 10  # steps between looks at the loss on the host: each look waits for the GPU
-DIVERGED = 20.0  # times the first loss
 SCALE_RATE = 10.0  # learning rate of the learned scales, which are shares, times that of the weights
 
 
@@ -70,7 +71,7 @@ class Trainer:
         task: the loss against labels; None: there is none.
     """
 
-    def __init__(self, model: nn.Module, teacher: nn.Module, options: QatOptions, task: TaskLoss | None = None) -> None:
+    def __init__(self, model: Any, teacher: Any, options: QatOptions, task: TaskLoss | None = None) -> None:
         self.model, self.teacher, self.options = model, teacher.eval().requires_grad_(False), options
         self.device = next(model.parameters()).device
         self.amp = AMP_TYPES[options.amp] if self.device.type == "cuda" else None
@@ -139,6 +140,30 @@ class Trainer:
             self.average.update()
         return loss.detach()
 
+    def state(self) -> dict[str, Any]:
+        """What training has changed, for ``restore``: tensors in lists and dictionaries, not copied."""
+        return {
+            "parameters": [parameter.detach() for parameter in self._trained()],
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where ``state`` was taken, of a trainer with the same options, of the same model after PTQ."""
+        for parameter, value in zip(self._trained(), state["parameters"]):
+            parameter.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.restore(state["average"])
+
+    def _trained(self) -> Iterator[Tensor]:
+        """Weights, then learned scales."""
+        for group in self.optimizer.param_groups:
+            yield from group["params"]
+
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Context in which the model is as it would be saved: averaged weights, learned scales as amax, eval mode."""
@@ -148,42 +173,71 @@ class Trainer:
             yield
 
 
-def finetune(trainer: Trainer, batches: Iterable[Labelled], after_epoch: Callable[[int, float, float], None]) -> None:
+def finetune(
+    trainer: Trainer,
+    batches: Iterable[Labelled],
+    after_epoch: Callable[[int, float, float], None],
+    progress: Progress | None = None,
+    safe_point: Callable[[bool], None] = lambda important: None,
+) -> None:
     """Train for as many epochs and steps as the trainer's options say.
 
     Args:
         trainer: of the model, which is changed in place.
-        batches: on the model's device; iterated as often as needed.
+        batches: on the model's device; iterated as often as needed. The first iteration gives those after ``progress``.
         after_epoch: called with epoch (from 0), mean loss and last learning rate; saves what is worth keeping.
+        progress: where to go on; kept up to date. None: at the start.
+        safe_point: called where the state of the training can be kept: after each step, and after each epoch; with True
+            before and after an epoch's evaluation.
 
     Raises:
-        UserError: the loss is NaN or has grown ``DIVERGED``-fold.
+        Diverged: the loss is NaN or has grown ``DIVERGED``-fold.
     """
-    options, watch = trainer.options, LossWatch()
-    for epoch in range(options.epochs):
-        total, lr, done = torch.zeros((), device=trainer.device), options.lr, 0
-        steps = tqdm(
-            take(batches, options.iters),
-            total=options.iters,
-            leave=False,
-            unit="step",
-            desc=f"QAT {epoch + 1}/{options.epochs}",
-        )
-        with trainer.training():
-            for step, (images, targets) in enumerate(steps):
-                lr = learning_rate(
-                    (epoch * options.iters + step) / (options.epochs * options.iters),
-                    options.lr,
-                    options.schedule,
-                )
-                loss = trainer.step(images, lr, targets)
-                total += loss
-                done = step + 1
-                if step % CHECK_EVERY == 0 or done == options.iters:
-                    watch.check(float(loss), epoch, step)
-                    steps.set_postfix(loss=f"{float(loss):.4g}", lr=f"{lr:.1e}")
+    progress, options = progress or Progress(), trainer.options
+    while progress.epoch < options.epochs:
+        _train_epoch(trainer, batches, progress, safe_point)
         with trainer.evaluating():
-            after_epoch(epoch, float(total) / max(1, done), lr)
+            lr = _rate(options, progress.epoch, options.iters - 1)
+            after_epoch(progress.epoch, float(progress.total) / options.iters, lr)
+        progress.epoch, progress.step, progress.total = progress.epoch + 1, 0, 0.0
+        safe_point(True)
+        SIGNALS.check()
+
+
+def _rate(options: QatOptions, epoch: int, step: int) -> float:
+    """Learning rate of a step of an epoch, both from 0."""
+    done = (epoch * options.iters + step) / (options.epochs * options.iters)
+    return learning_rate(done, options.lr, options.schedule)
+
+
+def _train_epoch(
+    trainer: Trainer, batches: Iterable[Labelled], progress: Progress, safe_point: Callable[[bool], None]
+) -> None:
+    """The steps of an epoch that are left."""
+    options, epoch = trainer.options, progress.epoch
+    left = options.iters - progress.step
+    if not left:
+        return
+    progress.total = torch.as_tensor(progress.total, dtype=torch.float32, device=trainer.device)
+    steps = tqdm(
+        take(batches, left),
+        initial=progress.step,
+        total=options.iters,
+        leave=False,
+        unit="step",
+        desc=f"QAT {epoch + 1}/{options.epochs}",
+    )
+    with SIGNALS.deferred(), trainer.training():
+        for images, targets in steps:
+            lr = _rate(options, epoch, progress.step)
+            loss = trainer.step(images, lr, targets)
+            progress.total = progress.total + loss
+            progress.step += 1
+            if (progress.step - 1) % CHECK_EVERY == 0 or progress.step == options.iters:
+                progress.watch.check(float(loss), epoch, progress.step - 1)
+                steps.set_postfix(loss=f"{float(loss):.4g}", lr=f"{lr:.1e}")
+            safe_point(progress.step == options.iters)
+            SIGNALS.check()
 
 
 def take(batches: Iterable[Labelled], count: int) -> Iterator[Labelled]:
@@ -202,27 +256,3 @@ def take(batches: Iterable[Labelled], count: int) -> Iterator[Labelled]:
                 return
         if taken == before:
             raise UserError("QAT got no images: check the training list of the data set")
-
-
-class LossWatch:
-    """Stops a run whose loss is lost.
-
-    Raises, from ``check``:
-        UserError: NaN, infinity, or two looks in a row at more than ``DIVERGED`` times the first.
-    """
-
-    def __init__(self) -> None:
-        self._first: float | None = None
-        self._last = 0.0
-
-    def check(self, loss: float, epoch: int, step: int) -> None:
-        """Look at the loss of a step; see the class for what it raises."""
-        where = f"QAT stopped in epoch {epoch + 1}, step {step + 1}"
-        remedy = "lower --lr; the PTQ checkpoint is intact"
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise UserError(f"{where}: the loss is {loss}; {remedy}")
-        if self._first is None:
-            self._first = loss
-        elif min(loss, self._last) > DIVERGED * self._first:
-            raise UserError(f"{where}: the loss grew from {self._first:.4g} to {loss:.4g}; {remedy}")
-        self._last = loss

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,6 +31,17 @@ class WeightAverage:
         decay = min(self._decay, self._steps / (self._steps + 10))
         torch._foreach_mul_(self._average, decay)  # one kernel for many tensors, as the optimizers of torch do
         torch._foreach_add_(self._average, [parameter.detach() for parameter in self._parameters], alpha=1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """What ``restore`` takes; tensors are not copied."""
+        return {"average": self._average, "steps": self._steps}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where ``state`` was taken."""
+        for average, value in zip(self._average, state["average"]):
+            average.copy_(value)
+        self._steps = state["steps"]
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
-from quantization.quantizers.backend import get_amax, is_enabled, is_quantizer, named_quantizers, set_enabled
+from quantization.quantizers.backend import get_amax, is_enabled, is_quantizer, named_quantizers, set_amax, set_enabled
 from quantization.quantizers.levels import usable
 from quantization.quantizers.modules import QuantAdd
 
@@ -58,3 +58,17 @@ def amax_table(model: nn.Module) -> dict[str, Any]:
         if amax is not None:
             table[f"{path}.{name}"] = float(amax) if amax.numel() == 1 else [float(amax.min()), float(amax.max())]
     return table
+
+
+def amax_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Amax of every quantizer that has one, by place."""
+    found = {f"{path}.{name}": get_amax(quantizer) for path, name, _, quantizer in named_quantizers(model)}
+    return {place: amax.detach() for place, amax in found.items() if amax is not None}
+
+
+def set_amax_tensors(model: nn.Module, table: dict[str, Tensor]) -> None:
+    """Give every quantizer what ``amax_tensors`` found at its place in a model with the same quantizers."""
+    device = next(model.parameters()).device
+    for path, name, _, quantizer in named_quantizers(model):
+        if f"{path}.{name}" in table:
+            set_amax(quantizer, table[f"{path}.{name}"].to(device))

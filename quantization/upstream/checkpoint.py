@@ -96,8 +96,19 @@ def save(file: str, model: nn.Module, info: dict[str, Any]) -> None:
         KEY: info,
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
     }
-    with atomic_write(file) as temporary:
+    write_pt(file, content)
+
+
+def write_pt(file: str, content: Any) -> None:
+    """``torch.save``; the file appears complete or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with atomic_write(file) as temporary, open(temporary, "wb") as handle:
         try:
-            torch.save(content, temporary)
-        except OSError as error:
-            raise UserError(f"{file} cannot be written ({error.strerror})") from error
+            torch.save(content, handle)
+        except RuntimeError as error:  # torch's own, raised while it handles what the system said: a full disk, say
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise UserError(f"{file} cannot be written ({str(error).splitlines()[0][:120]})") from error

@@ -28,6 +28,7 @@ class CheckpointRecord:
         epoch: of QAT; 0: none.
         history: one record per epoch of QAT.
         max_drop: what ``--max-drop`` did.
+        run: id of the run that wrote it; "" in older checkpoints.
     """
 
     groups: list[list[str]]
@@ -40,6 +41,7 @@ class CheckpointRecord:
     epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     max_drop: dict[str, Any] | None = None
+    run: str = ""
     format: int = FORMAT
 
     def with_(self, **changes: Any) -> CheckpointRecord:

@@ -1,0 +1,88 @@
+"""SIGTERM, SIGHUP and Ctrl-C: work stops at once, or at the next safe point where it asked for that. stdlib only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from typing import Any, Iterator
+
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP")  # the last one: a terminal that goes away; Windows has none
+
+
+class Stopped(BaseException):
+    """A signal asks the process to end. Like KeyboardInterrupt, no ``except Exception`` catches it.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
+
+    @property
+    def code(self) -> int:
+        """The exit code that shells expect: 143 for SIGTERM, 130 for Ctrl-C."""
+        return 128 + self.number
+
+
+class StopSignals:
+    """The first signal raises ``Stopped``, or waits for ``check`` inside ``deferred``; the second ends the process.
+
+    A library may swallow an exception that it does not expect (a bare ``except:``), so long work calls ``check`` between
+    its stages too.
+
+    Attributes:
+        hint: what the message says after the signal's name, e.g. how to resume.
+    """
+
+    def __init__(self) -> None:
+        self.hint = ""
+        self._requested: int | None = None
+        self._deferred = 0
+
+    def install(self) -> None:
+        """Take the signals over, but for those that the parent told the process to ignore (nohup)."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python allows handlers in the main thread only
+        for name in NAMES:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._requested is not None:
+            os._exit(128 + number)
+        self._requested = number
+        if not self._deferred:
+            raise Stopped(number)
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._requested is not None
+
+    def check(self) -> None:
+        """A safe point: raises ``Stopped`` if a signal has come."""
+        if self._requested is not None:
+            raise Stopped(self._requested)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Context in which a first signal waits for ``check``."""
+        self._deferred += 1
+        try:
+            yield
+        finally:
+            self._deferred -= 1
+        if not self._deferred:
+            self.check()
+
+    def finish(self) -> None:
+        """The work is done: a first signal changes nothing any more."""
+        self._deferred += 1
+
+
+SIGNALS = StopSignals()
