@@ -22,7 +22,7 @@ from quantization.engine import cli as bench_cli
 from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError, run_main
 from quantization.files import atomic_write
-from quantization.inspector.layers import read_json
+from quantization.inspector.layers import read_export
 
 SCRIPTS = BUNDLE / "scripts"
 TITLES = {
@@ -89,8 +89,8 @@ def run(options: argparse.Namespace) -> int:
 
 def table(net: Path) -> str:
     """One network's figures as a Markdown table."""
-    models = read_json(needed(net, "models.json"))
-    content: dict[str, Any] = read_json(needed(net, "bench.json", "the run command"))
+    models = read_export(needed(net, "models.json"))
+    content: dict[str, Any] = read_export(needed(net, "bench.json", "the run command"))
     figures = {engine["name"]: engine for engine in content["engines"] if "qps" in engine}
     fp16 = figures.get("fp16")
     lines = [

@@ -31,7 +31,8 @@ from turns import machine
 from quantization.cli.options import QuantizeCommand
 from quantization.cli.parser import parse
 from quantization.errors import UserError, run_main
-from quantization.options import QatOptions, record
+from quantization.option_fields import record
+from quantization.options import QatOptions
 from quantization.upstream.checkout import enter_checkout
 
 # name to what a recipe changes of the base
@@ -63,7 +64,7 @@ class Comparison:
     """
 
     def __init__(self, name: str, options: QuantizeCommand, bits: int) -> None:
-        from quantization.cli.commands import calibrate, prepare
+        from quantization.cli.preparation import calibrate, prepare
         from quantization.data.tensors import pick_device
         from quantization.evaluation.network import make_evaluator, open_checked
         from quantization.placement.policy import choose_placement

@@ -61,7 +61,7 @@ class Comparison:
     """
 
     def __init__(self, name: str, options: SensitiveCommand, bits: int) -> None:
-        from quantization.cli.commands import calibrate, prepare
+        from quantization.cli.preparation import calibrate, prepare
         from quantization.data.tensors import pick_device
         from quantization.evaluation.network import open_checked
         from quantization.placement.policy import choose_placement

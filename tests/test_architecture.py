@@ -20,7 +20,13 @@ PARAMETERS = 5
 # what runs where torch is missing: Jetson, TensorRT's Python, a user's own ONNX tools
 WITHOUT_TORCH = ("engine", "inspector", "preflight", "onnx_graph", "evaluation", "data", *ORDER[-1])
 WITH_TORCH = ("data.tensors",)
-COMMAND_LINES = ("cli.", "engine.cli")  # modules that may know argparse
+COMMAND_LINES = (
+    "cli.",
+    "engine.cli",
+    "engine.arguments",
+    "engine.named_engines",
+    "argument_types",
+)  # modules that may know argparse
 
 
 @pytest.fixture(scope="module")

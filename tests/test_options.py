@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from quantization.cli.options import COMMANDS, QuantizeCommand, SensitiveCommand
-from quantization.cli.parser import make, parse, read_config
+from quantization.cli.parser import parse, read_config
 from quantization.errors import UserError
-from quantization.options import CalibrationOptions, DataOptions, ExportOptions, QatOptions, record, walk
+from quantization.option_fields import make, record, walk
+from quantization.options import CalibrationOptions, DataOptions, ExportOptions, QatOptions
 
 
 @pytest.mark.parametrize(

@@ -2,277 +2,42 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Callable
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from quantization import __version__
-from quantization.calibration.equalization import BATCHES
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
-from quantization.cli.resume import begin, inputs_of, is_done, own_checkpoints, own_files, plain_record, resume_hint
-from quantization.data.dataset import Dataset
-from quantization.data.images import Loader
-from quantization.data.tensors import SQNR_IMAGES, LabelledImages, TensorLoader, pick_device, training_sample
-from quantization.errors import NotWritten, UserError
-from quantization.evaluation.coco import Metrics, Predictor
+from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
+from quantization.cli.quantization import Quantization
+from quantization.cli.resume import is_done, own_files
+from quantization.data.tensors import SQNR_IMAGES, pick_device
+from quantization.errors import UserError
+from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.evaluation.summary import Summary
 from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
-from quantization.options import CalibrationOptions, DataOptions, record
+from quantization.option_fields import record
 from quantization.placement.policy import Placement, choose_placement, placement_of
 from quantization.preflight.report import preflight, report_text
-from quantization.qat.losses import TaskLoss
-from quantization.qat.progress import Diverged
-from quantization.qat.run import QatRun, missing_labels, picture_file, task_loss
-from quantization.qat.state import restore_generators
-from quantization.quantize import ScaleReport, equalize_channels, initialize, insert_quantizers, quantize
-from quantization.quantizers.switches import amax_tensors, have_quantizers, set_amax_tensors, uncalibrated
-from quantization.sensitivity.budget import Budget
+from quantization.qat.run import picture_file
+from quantization.quantizers.switches import have_quantizers, uncalibrated
 from quantization.sensitivity.plot import draw_ranking
 from quantization.sensitivity.ranking import rank_by_map, rank_by_sqnr
-from quantization.signals import SIGNALS
 from quantization.upstream import checkpoint
-from quantization.upstream.model import class_count
 from quantization.upstream.network import check_size, onnx_network, torch_network
 from quantization.upstream.predictor import torch_predictor
-from quantization.upstream.record import CheckpointRecord, read_record
+from quantization.upstream.record import read_record
 
 LOG = logging.getLogger("quantization")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    return {
-        "quant-tools": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a class of its own, which pickles would name
-        "numpy": np.__version__,
-    }
-
-
-def sample_tensors(
-    dataset: Dataset, options: DataOptions, device: torch.device, count: int = SQNR_IMAGES
-) -> TensorLoader:
-    """``count`` training images at random, as tensors on ``device``."""
-    return TensorLoader(training_sample(dataset, options, count), device)
-
-
-def prepare(model: nn.Module, dataset: Dataset, options: DataOptions, calibration: CalibrationOptions) -> None:
-    """Equalize a float model in place on training images, if the options ask for it."""
-    device = next(model.parameters()).device
-    equalize_channels(model, sample_tensors(dataset, options, device, BATCHES * options.batch_size), calibration)
-
-
-def calibrate(
-    model: nn.Module,
-    dataset: Dataset,
-    placement: Placement,
-    options: QuantizeCommand | SensitiveCommand,
-) -> ScaleReport:
-    """Quantize a float model in place on training images."""
-    initialize(options.run.backend)
-    count = options.calibration.batches * options.images.batch_size
-    images = sample_tensors(dataset, options.images, next(model.parameters()).device, count)
-    report = quantize(model, images, placement, options.calibration, options.placement.exporter)
-    LOG.info("Calibrated on %d images by %s", images.image_count, options.calibration.method)
-    return report
-
-
-class _Quantization:
-    """The command quantize: its input, checked, and the stages in their order.
-
-    Args:
-        name: "yolov5" or "yolov7".
-        options: of the command.
-
-    Raises:
-        UserError: something in the input has to change; nothing is written then.
-    """
-
-    def __init__(self, name: str, options: QuantizeCommand) -> None:
-        self.name, self.options = name, options
-        self.device = pick_device(options.run.device)
-        self.model, _ = checkpoint.load(options.weight, self.device, name)
-        if have_quantizers(self.model):
-            raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
-        self.network = torch_network(name, self.model, options.weight, options.images)
-        measures = bool(options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None)
-        labels = options.qat is not None and options.training.task_weight != 0
-        checked = open_checked(options.images, self.network, train=True, train_labels=labels, val=measures)
-        self.dataset = checked.dataset
-        self.evaluator = make_evaluator(options.images, self.network, self.dataset) if measures else None
-        self.placement = choose_placement(self.model, options.placement)
-        self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None
-        facts = {**versions(), "quantizer backend": initialize(options.run.backend)}
-        self.state = begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
-        self.run_id = self.state.facts["run"]
-        self.kept = own_checkpoints(options, self.state, name)
-        self.summary = Summary(
-            options.summary, plain_record(options), versions(), self.run_id, self.state.facts.get("summary")
-        )
-
-    def _task(self, labelled: int) -> TaskLoss | None:
-        options = self.options
-        if not labelled and options.training.task_weight != 0:
-            missing_labels(self.dataset.train[0], options.training.task_weight)
-            return None
-        return task_loss(self.name, self.model, options.training.task_weight, options.images.imgsz)
-
-    def measure(self, model: nn.Module, label: str, quiet: bool = False) -> Metrics:
-        """MAP of a model as it is."""
-        assert self.evaluator is not None  # _evaluator makes one for every option that measures
-        return self.evaluator(torch_predictor(model), label, quiet)
-
-    def run(self) -> None:
-        """The stages that are left.
-
-        Raises:
-            NotWritten: all is done, but a file is missing.
-            UserError: something stops the run; nothing of it stays if nothing was finished.
-        """
-        SIGNALS.hint = resume_hint(self.name, self.options)
-        try:
-            self._stages()
-            self._finish()
-        except UserError as error:
-            if self.state.stage == "started" or isinstance(error, Diverged):
-                self.state.remove()  # there is nothing to go on with
-            else:
-                error.args = (f"{error}{SIGNALS.hint}",)
-            raise
-        LOG.info("Summary: %s", self.options.summary)
-
-    def _stages(self) -> None:
-        options, figures = self.options, self.summary.content["figures"]
-        torch.manual_seed(options.images.seed)
-        if self.state.stage == "started":
-            self.state.keep({})
-            if (options.eval_origin or options.max_drop is not None) and "float" not in figures:
-                self.summary.record("float", self.measure(self.model, "float"))
-                self.state.keep({"summary": self.summary.content})
-            prepare(self.model, self.dataset, options.images, options.calibration)
-            teacher = copy.deepcopy(self.model) if options.qat else None
-            written = self.ptq((teacher or self.model).state_dict())
-        else:
-            teacher, written = self.rebuild()
-        SIGNALS.check()
-        if options.max_drop is not None and "ptq" not in figures:
-            self.hold_budget(self.model, options.ptq, "ptq", written)
-        elif options.eval_ptq and "ptq" not in figures:
-            self.summary.record("ptq", self.measure(self.model, "PTQ"))
-        if teacher is not None:
-            self.qat(teacher, written)
-
-    def _finish(self) -> None:
-        """The summary says that the run is finished; its state goes."""
-        gone = [file for file in (self.options.ptq, self.options.qat) if file is not None and not Path(file).is_file()]
-        if gone:
-            raise NotWritten(f"the run is done, but {gone[0]} is gone")
-        self.summary.finish()
-        self.state.remove()
-
-    def ptq(self, weights: dict[str, Tensor]) -> CheckpointRecord:
-        """Calibrate and save.
-
-        Args:
-            weights: of the float model; no stage changes them.
-        """
-        options, model = self.options, self.model
-        report = calibrate(model, self.dataset, self.placement, options)
-        written = CheckpointRecord(
-            groups=report.groups,
-            calib_method=options.calibration.method,
-            backend=initialize(options.run.backend),
-            versions=versions(),
-            options=plain_record(options),
-            amax=report.amax,
-            placement={
-                key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.placement).items()
-            },
-            run=self.run_id,
-        )
-        checkpoint.save(options.ptq, model, written.content())
-        LOG.info("PTQ checkpoint: %s", options.ptq)
-        self.summary.add(**report.content(), backend=written.backend, placement=written.placement, stage="ptq")
-        self.state.keep(
-            {"stage": "ptq", "summary": self.summary.content, "record": written.content()},
-            {"float": dict(weights), "amax": amax_tensors(model)},
-        )
-        return written
-
-    def rebuild(self) -> tuple[nn.Module | None, CheckpointRecord]:
-        """The models and the record as they were after PTQ, from the state."""
-        options, state = self.options, self.state
-        written = read_record(state.facts["record"], state.file)
-        assert written is not None  # PTQ is done
-        self.model.load_state_dict(state.tensors["float"])
-        teacher = copy.deepcopy(self.model) if options.qat else None
-        insert_quantizers(self.model, self.placement, options.placement.exporter)
-        set_amax_tensors(self.model, state.tensors["amax"])
-        if not Path(options.ptq).exists():
-            checkpoint.save(options.ptq, self.model, written.content())
-            LOG.info("PTQ checkpoint: %s was gone, and is written again", options.ptq)
-        restore_generators(state.tensors["random"])
-        return teacher, written
-
-    def qat(self, teacher: nn.Module, written: CheckpointRecord) -> None:
-        """Train, save the best epoch."""
-        options, images = self.options, self.options.images
-        assert options.qat is not None
-        run = QatRun(
-            options.training,
-            options.qat,
-            written,
-            self.summary,
-            lambda label: self.measure(self.model, label),
-            self.state,
-            self.kept,
-        )
-        loader = Loader(
-            self.dataset.train,
-            (images.imgsz, images.imgsz),
-            images.batch_size,
-            images.workers,
-            shuffle_seed=images.seed,
-        )
-        loader.passes, loader.skip = run.progress.data_position(options.training.iters, len(loader))
-        batches = LabelledImages(loader, self.device, None if self.task is None else class_count(self.model))
-        run.train(self.model, teacher, batches, self.task)
-        if options.max_drop is None:
-            return
-        best, content = checkpoint.load(options.qat, self.device, self.name)
-        found = read_record(content, options.qat)
-        assert found is not None  # QatRun wrote it
-        if found.max_drop is None:
-            self.hold_budget(best, options.qat, "qat", found)
-        else:  # written before the run was interrupted
-            metrics = self.measure(best, "QAT")
-            self.summary.record("qat", metrics, max_drop=found.max_drop, epochs=found.history)
-
-    def hold_budget(self, model: nn.Module, file: str, key: str, written: CheckpointRecord) -> None:
-        """What ``--max-drop`` asks for."""
-        images = sample_tensors(self.dataset, self.options.images, self.device)
-        assert self.options.max_drop is not None
-        budget = Budget(
-            self.options.max_drop, self.summary.figures("float")["map"], images, self.options.images.seed, self.summary
-        )
-        budget.hold(model, file, key, written, lambda: self.measure(model, key.upper(), quiet=True))
 
 
 def quantize_command(name: str, options: QuantizeCommand) -> int:
     """PTQ, and QAT when ``--qat`` is given."""
     with own_files(options):
         if not is_done(options):
-            _Quantization(name, options).run()
+            Quantization(name, options).run()
     return 0
 
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
+from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Options, argument, group, option
 from quantization.options import (
-    NOT_NEGATIVE,
-    POSITIVE,
     CalibrationOptions,
     DataOptions,
     ExportOptions,
-    Options,
     PlacementOptions,
     QatOptions,
     RunOptions,
-    argument,
-    group,
-    option,
 )
 
 

@@ -11,16 +11,15 @@ import argparse
 import dataclasses
 import difflib
 from pathlib import Path
-from typing import Any, NoReturn, Sequence, TypeVar
+from typing import Any, NoReturn, Sequence
 
 from quantization import __version__
 from quantization.cli.options import COMMANDS
 from quantization.errors import UserError, log_to_stdout
-from quantization.options import Options, flag_of, key_of, walk
+from quantization.option_fields import Options, flag_of, key_of, make, walk
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
 CONFIG_HELP = "YAML file of options, named as on the command line (calib-method: mse); the command line wins"
-Command = TypeVar("Command", bound=Options)
 
 
 class _ConfigParser(argparse.ArgumentParser):
@@ -115,20 +114,6 @@ def parse_values(name: str, arguments: Sequence[str] | None = None) -> tuple[str
     command, config = given.pop("command"), given.pop("config")
     options: type[Options] = COMMANDS[command]
     return command, {**(read_config(config, options) if config else {}), **given}
-
-
-def make(options: type[Command], values: dict[str, Any]) -> Command:
-    """Make an option dataclass, with its groups, of values by name; what is missing has its default."""
-    arguments: dict[str, Any] = {}
-    for entry in dataclasses.fields(options):  # type: ignore[arg-type]  # subclasses are dataclasses
-        if "title" in entry.metadata:
-            factory: Any = entry.default_factory
-            arguments[entry.name] = make(factory, values)
-        elif key_of(entry) in values:
-            value = values[key_of(entry)]
-            value = tuple(value) if isinstance(entry.default, tuple) else value
-            arguments[entry.name] = not value if entry.metadata["spec"].off else value
-    return options(**arguments)
 
 
 def read_config(file: str, options: type[Options]) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from typing import Any, Iterator
 import torch
 
 from quantization.cli.options import QuantizeCommand
-from quantization.cli.parser import make
 from quantization.data.dataset import Dataset
 from quantization.errors import UserError
 from quantization.files import check_writable, refuse_overwriting, sweep
 from quantization.locks import OutputLocks
-from quantization.options import record
+from quantization.option_fields import make, record
 from quantization.qat.run import picture_file
 from quantization.qat.state import RunState, read_state
 from quantization.upstream import checkpoint

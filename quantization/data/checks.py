@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from quantization.data.dataset import Dataset
 from quantization.data.headers import image_fault
-from quantization.data.labels import LabelFile, label_file, parse_labels, refusal
+from quantization.data.labels import LabelFile, label_file, label_refusal, parse_labels
 from quantization.errors import UserError
 
 LOG = logging.getLogger("quantization")
@@ -181,7 +181,7 @@ def _check_split(
 def _refuse(label: LabelFile, image: str, needs: Needs) -> None:
     if not len(label.rows):
         return
-    complaint = refusal(label, label_file(image), needs.classes, needs.single_cls)
+    complaint = label_refusal(label, label_file(image), needs.classes, needs.single_cls)
     if complaint:
         raise UserError(complaint)
 

@@ -56,7 +56,7 @@ def turned_shape(image: Image.Image, file: str) -> tuple[int, int]:
         return height, width
     if image.format in ("JPEG", "MPO"):
         return width, height
-    decoded = decode(file)  # whether it turns other formats depends on OpenCV's version
+    decoded = decode_image(file)  # whether it turns other formats depends on OpenCV's version
     return (height, width) if decoded is None else (int(decoded.shape[0]), int(decoded.shape[1]))
 
 
@@ -116,10 +116,10 @@ def _decodes(file: str, kind: str, upstream: str) -> bool:
                 image.load()
         except DAMAGE:
             return False
-    return decode(file) is not None
+    return decode_image(file) is not None
 
 
-def decode(file: str) -> np.ndarray | None:
+def decode_image(file: str) -> np.ndarray | None:
     """The image as upstream reads it: (H, W, 3) uint8, BGR; None if OpenCV cannot."""
     try:
         return cv2.imread(file)

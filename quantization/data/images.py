@@ -10,7 +10,7 @@ from typing import Any, Iterator, Sequence
 import cv2
 import numpy as np
 
-from quantization.data.headers import DAMAGE, decode, open_image, turned_shape
+from quantization.data.headers import DAMAGE, decode_image, open_image, turned_shape
 from quantization.errors import UserError
 
 GREY = (114, 114, 114)  # the border's colour in both upstreams
@@ -195,7 +195,7 @@ def read(
     Raises:
         UserError: OpenCV cannot read it.
     """
-    image = decode(file)
+    image = decode_image(file)
     if image is None:
         raise UserError(f"{file} is not a readable image: remove it from the list")
     shape = (int(image.shape[0]), int(image.shape[1]))

@@ -125,7 +125,7 @@ def _complaint(file: Path, lines: Sequence[str]) -> str:
     return f"{file}: the rows are not all boxes of 5 numbers, or all polygons inside the image, without empty lines"
 
 
-def refusal(label: LabelFile, file: Path, classes: int, single_cls: bool = False) -> str:
+def label_refusal(label: LabelFile, file: Path, classes: int, single_cls: bool = False) -> str:
     """Why the rows cannot be used where upstream would crash or be silently wrong; "" if they can.
 
     Args:
@@ -161,10 +161,10 @@ def read_labels(file: Path, classes: int, single_cls: bool = False) -> np.ndarra
         single_cls: all classes become 0, as by upstream's ``--single-cls``.
 
     Raises:
-        UserError: upstream leaves such an image out (``checks.check_dataset`` did, if it was asked), or see ``refusal``.
+        UserError: upstream leaves such an image out (``checks.check_dataset`` did, if it was asked), or see ``label_refusal``.
     """
     label = parse_labels(file)
-    complaint = label.corrupt or refusal(label, file, classes, single_cls)
+    complaint = label.corrupt or label_refusal(label, file, classes, single_cls)
     if complaint:
         raise UserError(complaint)
     rows = label.rows.copy()

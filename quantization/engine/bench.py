@@ -14,12 +14,12 @@ from quantization.engine.cuda import Cuda
 from quantization.engine.options import BuildOptions
 from quantization.engine.plan_source import PlanSource
 from quantization.engine.runtime import Engine
-from quantization.engine.specs import Calibration, Comparison
+from quantization.engine.specs import BenchReport, Calibration
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import import_tensorrt
 
 
-def run(asked: Comparison, calibration: Calibration | None, timings: TimingCache) -> dict[str, Any]:
+def run_bench(asked: BenchReport, calibration: Calibration | None, timings: TimingCache) -> dict[str, Any]:
     """Build and time.
 
     Args:
@@ -64,7 +64,7 @@ def _machine(cuda: Cuda) -> dict[str, Any]:
     }
 
 
-def _export_layers(asked: Comparison, engines: Mapping[str, Engine], cuda: Cuda) -> None:
+def _export_layers(asked: BenchReport, engines: Mapping[str, Engine], cuda: Cuda) -> None:
     for spec in asked.specs:
         if spec.layer_info:
             layer_export.export_layer_info(engines[spec.name], spec.layer_info)

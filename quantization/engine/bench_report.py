@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any, Mapping, Sequence
 
 from quantization.engine import timing
-from quantization.engine.specs import Comparison
+from quantization.engine.specs import BenchReport
 from quantization.errors import UserError
 
 
@@ -26,7 +26,7 @@ def same_batch(batches: Mapping[str, int]) -> int:
 
 
 def finish(
-    report: dict[str, Any], asked: Comparison, info: Mapping[str, Any], results: Mapping[str, Sequence[timing.Round]]
+    report: dict[str, Any], asked: BenchReport, info: Mapping[str, Any], results: Mapping[str, Sequence[timing.Round]]
 ) -> dict[str, Any]:
     """Put settings, build records and figures together, engines in the order they were given."""
     figures = timing.summarize(results, asked.reference, report["batch"]) if results else {}

@@ -12,7 +12,7 @@ from quantization.engine.arguments import parser
 from quantization.engine.bench_report import table
 from quantization.engine.calibration_images import calibration_images
 from quantization.engine.named_engines import choose_reference, make_specs
-from quantization.engine.specs import Comparison, Spec, trtexec_line
+from quantization.engine.specs import BenchReport, EngineSpec, trtexec_line
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
@@ -42,13 +42,15 @@ def main(argv: Sequence[str] | None = None, timings: TimingCache | None = None) 
     if args.use_trtexec:
         program = trtexec.find_trtexec()
         version = trtexec.trtexec_version(program)
-        report = trtexec_bench.run(Comparison(specs, timed, reference, version, args.build_only), program)
+        report = trtexec_bench.run_trtexec_bench(
+            BenchReport(specs, timed, reference, version, args.build_only), program
+        )
     else:
         version = versions.parse_version(versions.import_tensorrt().__version__)
         versions.logger().verbose = args.verbose
         calibration = calibration_images(args.calib_images, args.calib_count)
-        asked = Comparison(specs, timed, reference, version, args.build_only)
-        report = bench.run(asked, calibration, timings or TimingCache(args.timing_cache))
+        asked = BenchReport(specs, timed, reference, version, args.build_only)
+        report = bench.run_bench(asked, calibration, timings or TimingCache(args.timing_cache))
     _tell(report, args.json)
     return 0
 
@@ -63,7 +65,7 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise UserError("--batch needs the input's name here: give --shapes images:BATCHx3xHEIGHTxWIDTH instead")
 
 
-def _outputs(args: argparse.Namespace, specs: Sequence[Spec]) -> Iterator[tuple[str, str | None]]:
+def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[tuple[str, str | None]]:
     """Every file to be written, with the option that names it."""
     yield "--json", args.json
     yield "--timing-cache", args.timing_cache

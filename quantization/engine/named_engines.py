@@ -9,13 +9,13 @@ import re
 from typing import Optional, Sequence, Tuple
 
 from quantization.engine.options import MODES, BuildOptions, parse_shapes, parse_tactics
-from quantization.engine.specs import Spec
+from quantization.engine.specs import EngineSpec
 from quantization.errors import UserError
 
 Wanted = Tuple[str, str, Optional[str], Optional[str]]  # name, mode, ONNX, plan
 
 
-def make_specs(args: argparse.Namespace) -> list[Spec]:
+def make_specs(args: argparse.Namespace) -> list[EngineSpec]:
     """The engines that the arguments name.
 
     Raises:
@@ -33,7 +33,7 @@ def make_specs(args: argparse.Namespace) -> list[Spec]:
             suffix = "" if shared.batch is None else f"-b{shared.batch}"
             plan = os.path.join(args.save_engine, f"{name}{suffix}.plan")
         specs.append(
-            Spec(
+            EngineSpec(
                 name,
                 dataclasses.replace(shared, mode=mode, calib_cache=cache),
                 onnx,
@@ -101,7 +101,7 @@ def _expand(pattern: str | None, flag: str, name: str, names: Sequence[str]) -> 
     return None if pattern is None else pattern.replace("{name}", name)
 
 
-def choose_reference(specs: Sequence[Spec], asked: str | None) -> str:
+def choose_reference(specs: Sequence[EngineSpec], asked: str | None) -> str:
     """The engine that ratios are taken to.
 
     Raises:

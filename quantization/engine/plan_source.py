@@ -11,14 +11,14 @@ from quantization.engine import plans
 from quantization.engine.build import build_engine
 from quantization.engine.cuda import Cuda
 from quantization.engine.options import ShapeRange
-from quantization.engine.specs import Calibration, Spec, trtexec_line
+from quantization.engine.specs import Calibration, EngineSpec, trtexec_line
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import Version, import_tensorrt
 from quantization.errors import UserError
 
 
-def plan_key(spec: Spec, tensorrt: str, gpu: str, calibration: Calibration | None) -> dict[str, Any]:
+def plan_key(spec: EngineSpec, tensorrt: str, gpu: str, calibration: Calibration | None) -> dict[str, Any]:
     """What a plan depends on. The cache files are not part of it: plans.load_plan compares the calibration cache."""
     options = dataclasses.asdict(spec.options)
     for cache in ("timing_cache", "calib_cache"):
@@ -54,7 +54,7 @@ class PlanSource:
         self._version = version
         self._timings = timings
 
-    def get(self, spec: Spec) -> dict[str, Any]:
+    def get(self, spec: EngineSpec) -> dict[str, Any]:
         """Load a plan, or build it, or reuse the one that was built before.
 
         Returns:
@@ -77,7 +77,7 @@ class PlanSource:
             plans.save_plan(spec.plan, plan, record)
         return self._describe(spec, plan, record, reused=False)
 
-    def _build(self, spec: Spec, onnx: str) -> tuple[bytes, dict[str, Any]]:
+    def _build(self, spec: EngineSpec, onnx: str) -> tuple[bytes, dict[str, Any]]:
         def announce(profile: Mapping[str, ShapeRange]) -> None:
             print(f"{spec.name}: building; the same with trtexec:\n  {self._line(spec, profile)}", flush=True)
 
@@ -90,7 +90,7 @@ class PlanSource:
             "profile": built.profile,
         }
 
-    def _describe(self, spec: Spec, plan: bytes, record: Mapping[str, Any], reused: bool) -> dict[str, Any]:
+    def _describe(self, spec: EngineSpec, plan: bytes, record: Mapping[str, Any], reused: bool) -> dict[str, Any]:
         return {
             "plan": plan,
             "engine_bytes": len(plan),
@@ -100,7 +100,7 @@ class PlanSource:
             "trtexec": self._line(spec, record["profile"]),
         }
 
-    def _line(self, spec: Spec, profile: Mapping[str, ShapeRange] | None = None) -> str:
+    def _line(self, spec: EngineSpec, profile: Mapping[str, ShapeRange] | None = None) -> str:
         return shlex.join(trtexec_line(spec, self._timed, self._version, profile=profile))
 
 

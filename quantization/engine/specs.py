@@ -13,7 +13,7 @@ from quantization.engine.versions import Version
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class EngineSpec:
     """One engine of a benchmark: to be built from ``onnx`` with ``options``, or loaded from ``plan``.
 
     Attributes:
@@ -47,7 +47,7 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class BenchReport:
     """Engines to be timed against each other.
 
     Attributes:
@@ -58,7 +58,7 @@ class Comparison:
         build_only: time nothing.
     """
 
-    specs: Sequence[Spec]
+    specs: Sequence[EngineSpec]
     timed: TimingOptions
     reference: str
     version: Version
@@ -66,7 +66,7 @@ class Comparison:
 
 
 def trtexec_line(
-    spec: Spec,
+    spec: EngineSpec,
     timed: TimingOptions,
     version: Version,
     program: str = "trtexec",

@@ -11,12 +11,12 @@ from typing import Any
 from quantization.engine import timing, trtexec
 from quantization.engine.bench_report import finish, same_batch
 from quantization.engine.plan_source import read_plan
-from quantization.engine.specs import Comparison, Spec, trtexec_line
+from quantization.engine.specs import BenchReport, EngineSpec, trtexec_line
 from quantization.engine.versions import build_only_flag
 from quantization.errors import UserError
 
 
-def run(asked: Comparison, program: str) -> dict[str, Any]:
+def run_trtexec_bench(asked: BenchReport, program: str) -> dict[str, Any]:
     """As ``bench.run``, with ``program`` for each build and for each engine in each round."""
     once = dataclasses.replace(asked.timed, rounds=1)
     report: dict[str, Any] = {"versions": {"trtexec": ".".join(map(str, asked.version))}}
@@ -35,7 +35,7 @@ def run(asked: Comparison, program: str) -> dict[str, Any]:
     return finish(report, asked, info, results)
 
 
-def _build(asked: Comparison, spec: Spec, plan: str, program: str) -> None:
+def _build(asked: BenchReport, spec: EngineSpec, plan: str, program: str) -> None:
     _check_calibration(spec)
     flags = trtexec.build_flags(spec.options, asked.version)
     command = [program, f"--onnx={spec.onnx}", *flags, f"--saveEngine={plan}", build_only_flag(asked.version)]
@@ -43,7 +43,7 @@ def _build(asked: Comparison, spec: Spec, plan: str, program: str) -> None:
     trtexec.run_trtexec(command)
 
 
-def _time(asked: Comparison, loads: dict[str, list[str]], report: dict[str, Any]) -> dict[str, list[timing.Round]]:
+def _time(asked: BenchReport, loads: dict[str, list[str]], report: dict[str, Any]) -> dict[str, list[timing.Round]]:
     """Time in interleaved rounds, then export layers; ``report`` gets the batch size and the GPU."""
     results: dict[str, list[timing.Round]] = {name: [] for name in loads}
     outputs: dict[str, str] = {}
@@ -61,7 +61,7 @@ def _time(asked: Comparison, loads: dict[str, list[str]], report: dict[str, Any]
     return results
 
 
-def _check_calibration(spec: Spec) -> None:
+def _check_calibration(spec: EngineSpec) -> None:
     """Refuse what trtexec cannot do: it reads a calibration cache, but cannot calibrate with images."""
     cache = spec.options.calib_cache
     if cache and not os.path.isfile(cache):

@@ -64,7 +64,7 @@ def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
     decode = decode_tensors(list(result.graph.node))
-    conversion = Conversion(result, floats)
+    conversion = HalfConversion(result, floats)
     for node in result.graph.node:
         if node.output[0] in decode:
             conversion.keep_float(node)
@@ -77,7 +77,7 @@ def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-class Conversion:
+class HalfConversion:
     """The nodes of a graph, converted one by one in topological order.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from quantization.errors import UserError
 from quantization.inspector.names import printable
 from quantization.inspector.profiles import select_profile
 from quantization.inspector.records import EngineInfo, Layer, Tensor
+from quantization.text import read_json
 
 REBUILD = (
     "build the engine again with --profilingVerbosity=detailed (trtexec) or "
@@ -51,7 +50,7 @@ def load_layers(path: Path, name: str = "", profile_index: int | None = None) ->
     Raises:
         UserError: the file is unreadable, not such JSON, names layers only, or lacks that optimization profile.
     """
-    data = read_json(path)
+    data = read_export(path)
     if isinstance(data, list) and any(isinstance(item, dict) and "averageMs" in item for item in data):
         raise UserError(f"{path} is a profile (--exportProfile): give it as --profile, layer information as --layer")
     if not isinstance(data, dict) or not isinstance(data.get("Layers"), list):
@@ -70,28 +69,13 @@ def engine_name(path: Path) -> str:
     return re.sub(r"[-_.](layers?|graph)$", "", Path(path).stem)
 
 
-def read_json(path: Path) -> Any:
-    """JSON that may hold raw control characters, as TensorRT writes into layer names.
+def read_export(path: Path) -> Any:
+    """JSON that TensorRT wrote; layer names may hold raw control characters.
 
     Raises:
         UserError: the file is unreadable, or not JSON.
     """
-    try:
-        return json.loads(_read(Path(path)), strict=False)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not complete JSON ({error}): export it again") from error
-
-
-def _read(path: Path) -> str:
-    """Text in UTF-8, with or without a byte order mark, or in UTF-16 with one."""
-    data = path.read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what PowerShell's > writes
-        return data.decode("utf-16", errors="replace")
-    if b"\0" in data[:2]:
-        raise UserError(f"{path} is UTF-16 without a byte order mark: save it as UTF-8")
-    return data.decode("utf-8-sig", errors="replace")
+    return read_json(path, "TensorRT's JSON", strict=False)
 
 
 def _layer(item: Any, index: int, place: str) -> Layer:

@@ -8,12 +8,12 @@ from typing import Any, Sequence
 from quantization.errors import UserError
 from quantization.inspector.classify import KINDS, PRECISIONS
 from quantization.inspector.drawing import PRECISION_COLORS
-from quantization.inspector.summary import Summary, Tally
+from quantization.inspector.summary import EngineSummary, Tally
 
 _MIXED = ("Reformats", "constants")
 
 
-def overview(summaries: Sequence[Summary]) -> str:
+def overview(summaries: Sequence[EngineSummary]) -> str:
     """Time by kind (bars side by side) and by precision (one stacked bar per engine), or counts without profiles.
 
     Returns:
@@ -42,7 +42,7 @@ def _value(tally: Tally, timed: bool) -> float:
     return 1000 * tally.ms if timed else float(tally.count)
 
 
-def _bars(axes: Any, summaries: Sequence[Summary], timed: bool) -> None:
+def _bars(axes: Any, summaries: Sequence[EngineSummary], timed: bool) -> None:
     names = [name for name in KINDS if any(name in each.kinds for each in summaries)]
     height = 0.8 / len(summaries)
     for number, each in enumerate(summaries):
@@ -56,7 +56,7 @@ def _bars(axes: Any, summaries: Sequence[Summary], timed: bool) -> None:
     axes.legend(fontsize=8)
 
 
-def _stacks(axes: Any, summaries: Sequence[Summary], timed: bool) -> None:
+def _stacks(axes: Any, summaries: Sequence[EngineSummary], timed: bool) -> None:
     parts = []
     for each in summaries:
         part = {name: _value(tally, timed) for name, tally in each.precisions.items()}

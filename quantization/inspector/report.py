@@ -10,7 +10,7 @@ from quantization.inspector.causes import CAUSES, RULED, RULES, Cause, EngineFin
 from quantization.inspector.compare import Comparison
 from quantization.inspector.findings import find_problems
 from quantization.inspector.names import counted, words
-from quantization.inspector.summary import Summary, Tally, figures, summarise
+from quantization.inspector.summary import EngineSummary, Tally, figures, summarise
 from quantization.inspector.tables import Place, Row, Table
 from quantization.inspector.topology import EngineGraph
 
@@ -94,7 +94,7 @@ class EngineReport:
     heading: str
     headline: str
     graphs: Sequence[EngineGraph]
-    summaries: Sequence[Summary]
+    summaries: Sequence[EngineSummary]
     sections: Sequence[Section]
     fusions: Table
     figures: Table
@@ -183,7 +183,7 @@ def cost_text(findings: Sequence[EngineFinding], timed: bool) -> str:
     return counted(sum(len(finding.layers) for finding in findings), "layer")
 
 
-def _fusions(comparison: Comparison, summaries: Sequence[Summary]) -> Table:
+def _fusions(comparison: Comparison, summaries: Sequence[EngineSummary]) -> Table:
     rows = [
         Row(
             region.name,
@@ -195,7 +195,7 @@ def _fusions(comparison: Comparison, summaries: Sequence[Summary]) -> Table:
     return Table([*(each.name for each in summaries), "difference"], rows)
 
 
-def _headline(summaries: Sequence[Summary]) -> str:
+def _headline(summaries: Sequence[EngineSummary]) -> str:
     """The difference in one sentence: in sum, and by kind, the largest first."""
     first, second = summaries
     if not (first.timed and second.timed):
@@ -216,6 +216,6 @@ def _headline(summaries: Sequence[Summary]) -> str:
     )
 
 
-def _difference(ms: float, summaries: Sequence[Summary]) -> str:
+def _difference(ms: float, summaries: Sequence[EngineSummary]) -> str:
     """A difference of times with its sign; empty unless both engines have a profile."""
     return f"{1000 * ms:+.1f} us" if all(each.timed for each in summaries) else ""

@@ -25,7 +25,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Summary:
+class EngineSummary:
     """An engine in figures.
 
     Attributes:
@@ -44,7 +44,7 @@ class Summary:
     changes: dict[str, Tally]
 
 
-def summarise(graph: EngineGraph) -> Summary:
+def summarise(graph: EngineGraph) -> EngineSummary:
     """Count and add up the layers of an engine."""
 
     def kind(layer: Layer) -> str:
@@ -52,7 +52,7 @@ def summarise(graph: EngineGraph) -> Summary:
 
     active = graph.active()
     reformats = [layer for layer in active if layer.is_reformat]
-    return Summary(
+    return EngineSummary(
         graph.engine.name,
         graph.engine.timed,
         Tally(len(graph.layers), graph.engine.total_ms),
@@ -73,7 +73,7 @@ def _tally(layers: Iterable[Layer], key: Callable[[Layer], str], order: Sequence
     return {name: tallies[name] for name in names}
 
 
-def figures(summaries: Sequence[Summary]) -> Table:
+def figures(summaries: Sequence[EngineSummary]) -> Table:
     """All of them side by side, a column per engine."""
     rows = [Row("layers, time of all", [_cell(each.all, each) for each in summaries])]
     for heading, parts in (
@@ -94,7 +94,7 @@ def _sum(tallies: dict[str, Tally]) -> Tally:
     return Tally(sum(tally.count for tally in tallies.values()), sum(tally.ms for tally in tallies.values()))
 
 
-def _cell(tally: Tally, summary: Summary) -> str:
+def _cell(tally: Tally, summary: EngineSummary) -> str:
     if not summary.timed:
         return str(tally.count)
     share = 100 * tally.ms / summary.all.ms if summary.all.ms else 0.0

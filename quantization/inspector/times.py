@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantization.errors import UserError
-from quantization.inspector.layers import read_json
+from quantization.inspector.layers import read_export
 from quantization.inspector.names import printable
 from quantization.inspector.profiles import profile_of
 from quantization.inspector.records import EngineInfo
@@ -45,7 +45,7 @@ def add_profile(engine: EngineInfo, path: Path) -> EngineInfo:
 
 def _times(path: Path) -> dict[str, deque[float]]:
     """Name of a layer to its times, of one inference each."""
-    data = read_json(path)
+    data = read_export(path)
     if isinstance(data, dict) and "Layers" in data:
         raise UserError(f"{path} is layer information (--exportLayerInfo): give it as --layer, a profile as --profile")
     if not isinstance(data, list):

@@ -144,34 +144,33 @@ def measure(
             if generator is None:
                 generator = torch.Generator(device=images.device).manual_seed(probes.seed)
             maps = [part.float() for part in outputs(images)]
-            for number in range(probes.count):
-                products = torch.autograd.grad(
-                    maps,
-                    steps,
-                    random_directions(maps, generator),
-                    retain_graph=number + 1 < probes.count,
-                    allow_unused=True,
-                )
-                sums += (
-                    torch.stack(
-                        [torch.zeros_like(images[:, 0, 0, 0]) if product is None else product for product in products]
-                    )
-                    .double()
-                    .square()
-                    .sum(1)
-                    .cpu()
-                    / probes.count
-                )
+            sums += _probe(maps, steps, generator, probes.count)
             images_seen += len(images)
     if not images_seen:
         raise UserError("the SQNR got no images: check the training list of the data set")
-    if not bool(torch.isfinite(sums).all()):
+    return _ranked(units, sums / images_seen)
+
+
+def _probe(maps: list[Tensor], steps: list[Tensor], generator: torch.Generator, count: int) -> Tensor:
+    """Energy of each unit's error, summed over a batch and averaged over ``count`` probes: (units,) float64, CPU."""
+    energy = torch.zeros(len(steps), dtype=torch.float64)
+    for number in range(count):
+        directions = random_directions(maps, generator)
+        products = torch.autograd.grad(maps, steps, directions, retain_graph=number + 1 < count, allow_unused=True)
+        found = [torch.zeros_like(step) if product is None else product for step, product in zip(steps, products)]
+        energy += torch.stack(found).double().square().sum(1).cpu() / count
+    return energy
+
+
+def _ranked(units: Sequence[Unit], energies: Tensor) -> list[UnitError]:
+    """One record per unit, the greatest error first."""
+    if not bool(torch.isfinite(energies).all()):
         raise UserError(
             "the SQNR cannot be measured: an output of the network is NaN or infinite; check the checkpoint"
         )
-    energies = (sums / images_seen).tolist()
-    whole = max(sum(energies), LEAST_ENERGY)
+    values = energies.tolist()
+    whole = max(sum(values), LEAST_ENERGY)
     return sorted(
-        (UnitError(unit, energy, energy / whole) for unit, energy in zip(units, energies)),
+        (UnitError(unit, energy, energy / whole) for unit, energy in zip(units, values)),
         key=lambda error: -error.energy,
     )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from quantization.errors import UserError
-from quantization.upstream.offline import go_offline, patch_checks, refusal
+from quantization.upstream.offline import go_offline, network_refusal, patch_checks
 from quantization.upstream.shims import install_shims
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     try:
         runpy.run_path(arguments[0], run_name="__main__")
     except Exception as error:
-        refused = refusal(error)
+        refused = network_refusal(error)
         if refused is None:
             raise
         raise refused from error

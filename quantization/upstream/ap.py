@@ -7,43 +7,18 @@ what ``val.py`` and ``test.py`` print.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import Any, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from quantization.evaluation.coco import Found
+from quantization.evaluation.ground_truth import TrueBoxes
 from quantization.upstream.shims import install_shims
 
 
-@dataclass(frozen=True)
-class Truth:
-    """Annotated boxes.
-
-    Attributes:
-        image: (M,) which image each box is in, integers.
-        boxes: (M, 4) x1 y1 x2 y2, pixels of the image file.
-        labels: (M,) classes from 0.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-
-
-@dataclass(frozen=True)
-class Found(Truth):
-    """Detections after suppression, clipped to the image, in any order.
-
-    Attributes:
-        scores: (N,).
-    """
-
-    scores: np.ndarray
-
-
-def upstream_ap(name: str, found: Found, truth: Truth) -> tuple[float, float]:
+def upstream_ap(name: str, found: Found, truth: TrueBoxes) -> tuple[float, float]:
     """The mean average precisions that upstream's val.py or test.py prints.
 
     Args:
@@ -72,7 +47,7 @@ def upstream_ap(name: str, found: Found, truth: Truth) -> tuple[float, float]:
     return float(precision.mean()), float(precision[:, 0].mean())
 
 
-def _images(found: Found, truth: Truth) -> Iterator[tuple[Tensor, Tensor]]:
+def _images(found: Found, truth: TrueBoxes) -> Iterator[tuple[Tensor, Tensor]]:
     """For each image its detections (N, 6), best first, as x1 y1 x2 y2 score class, and labels (M, 5), class first."""
     rows = np.column_stack((found.boxes.reshape(-1, 4), found.scores, found.labels)).astype(np.float32)
     labels = np.column_stack((truth.labels, truth.boxes.reshape(-1, 4))).astype(np.float32)

@@ -174,7 +174,7 @@ def _use_installed_font() -> None:
     ImageFont.truetype = truetype
 
 
-def refusal(error: BaseException | None) -> UserError | None:
+def network_refusal(error: BaseException | None) -> UserError | None:
     """The UserError that an exception is, or that it was raised from or while handling."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -26,7 +26,10 @@ def install_shims() -> None:
 
 
 def shim_pkg_resources() -> None:
-    """Setuptools 82 and newer have no pkg_resources, which both upstreams import for version checks."""
+    """Setuptools 82 and newer have no pkg_resources, which both upstreams import for version checks.
+
+    Kept long: it is one stand-in module, with the classes and functions that belong to it.
+    """
     if "pkg_resources" in sys.modules or importlib.util.find_spec("pkg_resources") is not None:
         return
     from importlib import metadata

@@ -7,7 +7,7 @@ from pathlib import Path
 from quantization.engine import plans
 from quantization.engine.options import BuildOptions
 from quantization.engine.plan_source import plan_key
-from quantization.engine.specs import Calibration, Spec
+from quantization.engine.specs import Calibration, EngineSpec
 
 
 def test_plan_is_reused_until_something_it_was_built_from_changes(tmp_path):
@@ -41,7 +41,7 @@ def test_plan_key_leaves_the_cache_files_out(tmp_path):
     onnx.write_bytes(b"model")
 
     def key(mode="ptq", images=None, **options):
-        spec = Spec("a", BuildOptions(mode, **options), str(onnx))
+        spec = EngineSpec("a", BuildOptions(mode, **options), str(onnx))
         return plan_key(spec, "8.6.0", "GPU", images)
 
     images = Calibration("val", 100, lambda shape: [])

@@ -273,7 +273,7 @@ def test_script_compares(tmp_path, file_format, magic):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--layer", "absent.json"], "absent.json cannot be read"),
+        (["--layer", "absent.json"], "absent.json does not exist"),
         (["--layer", ENGINES / "names-only-layer.json"], "--profilingVerbosity=detailed"),
         (["--layer", ENGINES / "loop-layer.json", "--output", "x.pdf"], "give --format"),
         (["--layer", ENGINES / "loop-layer.json", "--names", "a", "b"], "--names takes one name per engine"),

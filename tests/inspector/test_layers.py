@@ -119,14 +119,14 @@ def test_swapped_or_foreign_files_are_told_apart():
     expect_error(profile, "is a profile", "--layer")
     expect_error(layer, "is layer information", "--profile", profile=layer)
     expect_error(layer, "names no layer of yolov5s-groups", profile=ENGINES / "trt-8.5-profile.json")
-    expect_error(ENGINES / "absent.json", "No such file")
+    expect_error(ENGINES / "absent.json", "does not exist")
 
 
 @pytest.mark.parametrize(
     "text, part",
     [
-        ("", "not complete JSON"),
-        ("[" * 100_000, "not complete JSON"),
+        ("", "is not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("{}", '"Layers"'),
         ("[]", '"Layers"'),
         ('{"Layers": []}', "no layers"),

@@ -170,6 +170,7 @@ class Case:
         forms: which flags name it.
         files: the validation images.
         images: number of them that must be counted.
+        images_yolov7: the same for yolov7, where it decides otherwise; None: as ``images``.
         one_class: evaluate a detector of one class.
     """
 
@@ -181,6 +182,7 @@ class Case:
     forms: tuple[str, ...] = ("cocodir", "data")
     files: Sequence[str] = tuple(PLAIN)
     images: int = 8
+    images_yolov7: int | None = None
     one_class: bool = False
 
     def make(self, root: Path) -> None:

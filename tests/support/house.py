@@ -36,7 +36,11 @@ ORDER = (
     ("quantizers",),
     ("data",),
     ("onnx_graph",),
-    ("options", "errors", "files", "union_find", "text", "dot", "pictures"),
+    ("options",),
+    ("locks", "pictures"),
+    ("option_fields", "files", "text", "dot", "argument_types"),
+    ("errors", "union_find", "processes"),
+    ("signals",),
 )
 RANK = {name: len(ORDER) - line for line, names in enumerate(ORDER) for name in names}
 

@@ -17,7 +17,9 @@ install_shims()
 import numpy as np
 import torch
 
-from quantization.upstream.ap import Found, Truth, upstream_ap
+from quantization.evaluation.coco import Found
+from quantization.evaluation.ground_truth import TrueBoxes
+from quantization.upstream.ap import upstream_ap
 
 
 def forward(name: str, file: str, arrays: str) -> Any:
@@ -91,13 +93,13 @@ def average_precision(name: str, seed: str) -> Any:
     rows, marks = order.permutation(np.concatenate(found)), order.permutation(np.concatenate(truth))
     ours = upstream_ap(
         name,
-        Found(rows[:, 0].astype(int), rows[:, 1:5], rows[:, 6], rows[:, 5]),
-        Truth(marks[:, 0].astype(int), marks[:, 1:5], marks[:, 5]),
+        Found(rows[:, 0].astype(int), rows[:, 1:5], rows[:, 5], rows[:, 6]),
+        TrueBoxes(marks[:, 0].astype(int), marks[:, 1:5], marks[:, 5], np.zeros(len(marks), bool)),
     )
     empty = upstream_ap(
         name,
         Found(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0), np.zeros(0)),
-        Truth(marks[:, 0].astype(int), marks[:, 1:5], marks[:, 5]),
+        TrueBoxes(marks[:, 0].astype(int), marks[:, 1:5], marks[:, 5], np.zeros(len(marks), bool)),
     )
     return {"theirs": [float(results[3]), float(results[2])], "ours": list(ours), "empty": list(empty)}
 

@@ -114,5 +114,5 @@ def test_the_reason_of_an_error_is_found_in_its_chain() -> None:
         except OSError:
             raise ValueError("follow-up")
     except ValueError as error:
-        assert offline.refusal(error) is reason
-    assert offline.refusal(ValueError("alone")) is None
+        assert offline.network_refusal(error) is reason
+    assert offline.network_refusal(ValueError("alone")) is None

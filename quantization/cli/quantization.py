@@ -1,0 +1,218 @@
+"""The command quantize: its input, checked, and the stages in their order; each can be the first of a resumed run."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from quantization.cli.options import QuantizeCommand
+from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
+from quantization.cli.resume import begin, inputs_of, own_checkpoints, plain_record, resume_hint
+from quantization.data.images import Loader
+from quantization.data.tensors import LabelledImages, pick_device
+from quantization.errors import NotWritten, UserError
+from quantization.evaluation.coco import Metrics
+from quantization.evaluation.network import make_evaluator, open_checked
+from quantization.evaluation.summary import Summary
+from quantization.placement.policy import choose_placement
+from quantization.qat.losses import TaskLoss
+from quantization.qat.progress import Diverged
+from quantization.qat.run import QatRun, missing_labels, task_loss
+from quantization.qat.state import restore_generators
+from quantization.quantize import initialize, insert_quantizers
+from quantization.quantizers.switches import amax_tensors, have_quantizers, set_amax_tensors
+from quantization.sensitivity.budget import Budget
+from quantization.signals import SIGNALS
+from quantization.upstream import checkpoint
+from quantization.upstream.model import class_count
+from quantization.upstream.network import torch_network
+from quantization.upstream.predictor import torch_predictor
+from quantization.upstream.record import CheckpointRecord, read_record
+
+LOG = logging.getLogger("quantization")
+
+
+class Quantization:
+    """The command quantize: its input, checked, and the stages in their order.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        options: of the command.
+
+    Raises:
+        UserError: something in the input has to change; nothing is written then.
+    """
+
+    def __init__(self, name: str, options: QuantizeCommand) -> None:
+        self.name, self.options = name, options
+        self.device = pick_device(options.run.device)
+        self.model, _ = checkpoint.load(options.weight, self.device, name)
+        if have_quantizers(self.model):
+            raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
+        self.network = torch_network(name, self.model, options.weight, options.images)
+        measures = bool(options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None)
+        labels = options.qat is not None and options.training.task_weight != 0
+        checked = open_checked(options.images, self.network, train=True, train_labels=labels, val=measures)
+        self.dataset = checked.dataset
+        self.evaluator = make_evaluator(options.images, self.network, self.dataset) if measures else None
+        self.placement = choose_placement(self.model, options.placement)
+        self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None
+        facts = {**versions(), "quantizer backend": initialize(options.run.backend)}
+        self.state = begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
+        self.run_id = self.state.facts["run"]
+        self.kept = own_checkpoints(options, self.state, name)
+        self.summary = Summary(
+            options.summary, plain_record(options), versions(), self.run_id, self.state.facts.get("summary")
+        )
+
+    def _task(self, labelled: int) -> TaskLoss | None:
+        options = self.options
+        if not labelled and options.training.task_weight != 0:
+            missing_labels(self.dataset.train[0], options.training.task_weight)
+            return None
+        return task_loss(self.name, self.model, options.training.task_weight, options.images.imgsz)
+
+    def measure(self, model: nn.Module, label: str, quiet: bool = False) -> Metrics:
+        """MAP of a model as it is."""
+        assert self.evaluator is not None  # _evaluator makes one for every option that measures
+        return self.evaluator(torch_predictor(model), label, quiet)
+
+    def run(self) -> None:
+        """The stages that are left.
+
+        Raises:
+            NotWritten: all is done, but a file is missing.
+            UserError: something stops the run; nothing of it stays if nothing was finished.
+        """
+        SIGNALS.hint = resume_hint(self.name, self.options)
+        try:
+            self._stages()
+            self._finish()
+        except UserError as error:
+            if self.state.stage == "started" or isinstance(error, Diverged):
+                self.state.remove()  # there is nothing to go on with
+            else:
+                error.args = (f"{error}{SIGNALS.hint}",)
+            raise
+        LOG.info("Summary: %s", self.options.summary)
+
+    def _stages(self) -> None:
+        options, figures = self.options, self.summary.content["figures"]
+        torch.manual_seed(options.images.seed)
+        if self.state.stage == "started":
+            self.state.keep({})
+            if (options.eval_origin or options.max_drop is not None) and "float" not in figures:
+                self.summary.record("float", self.measure(self.model, "float"))
+                self.state.keep({"summary": self.summary.content})
+            prepare(self.model, self.dataset, options.images, options.calibration)
+            teacher = copy.deepcopy(self.model) if options.qat else None
+            written = self.ptq((teacher or self.model).state_dict())
+        else:
+            teacher, written = self.rebuild()
+        SIGNALS.check()
+        if options.max_drop is not None and "ptq" not in figures:
+            self.hold_budget(self.model, options.ptq, "ptq", written)
+        elif options.eval_ptq and "ptq" not in figures:
+            self.summary.record("ptq", self.measure(self.model, "PTQ"))
+        if teacher is not None:
+            self.qat(teacher, written)
+
+    def _finish(self) -> None:
+        """The summary says that the run is finished; its state goes."""
+        gone = [file for file in (self.options.ptq, self.options.qat) if file is not None and not Path(file).is_file()]
+        if gone:
+            raise NotWritten(f"the run is done, but {gone[0]} is gone")
+        self.summary.finish()
+        self.state.remove()
+
+    def ptq(self, weights: dict[str, Tensor]) -> CheckpointRecord:
+        """Calibrate and save.
+
+        Args:
+            weights: of the float model; no stage changes them.
+        """
+        options, model = self.options, self.model
+        report = calibrate(model, self.dataset, self.placement, options)
+        written = CheckpointRecord(
+            groups=report.groups,
+            calib_method=options.calibration.method,
+            backend=initialize(options.run.backend),
+            versions=versions(),
+            options=plain_record(options),
+            amax=report.amax,
+            placement={
+                key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.placement).items()
+            },
+            run=self.run_id,
+        )
+        checkpoint.save(options.ptq, model, written.content())
+        LOG.info("PTQ checkpoint: %s", options.ptq)
+        self.summary.add(**report.content(), backend=written.backend, placement=written.placement, stage="ptq")
+        self.state.keep(
+            {"stage": "ptq", "summary": self.summary.content, "record": written.content()},
+            {"float": dict(weights), "amax": amax_tensors(model)},
+        )
+        return written
+
+    def rebuild(self) -> tuple[nn.Module | None, CheckpointRecord]:
+        """The models and the record as they were after PTQ, from the state."""
+        options, state = self.options, self.state
+        written = read_record(state.facts["record"], state.file)
+        assert written is not None  # PTQ is done
+        self.model.load_state_dict(state.tensors["float"])
+        teacher = copy.deepcopy(self.model) if options.qat else None
+        insert_quantizers(self.model, self.placement, options.placement.exporter)
+        set_amax_tensors(self.model, state.tensors["amax"])
+        if not Path(options.ptq).exists():
+            checkpoint.save(options.ptq, self.model, written.content())
+            LOG.info("PTQ checkpoint: %s was gone, and is written again", options.ptq)
+        restore_generators(state.tensors["random"])
+        return teacher, written
+
+    def qat(self, teacher: nn.Module, written: CheckpointRecord) -> None:
+        """Train, save the best epoch."""
+        options, images = self.options, self.options.images
+        assert options.qat is not None
+        run = QatRun(
+            options.training,
+            options.qat,
+            written,
+            self.summary,
+            lambda label: self.measure(self.model, label),
+            self.state,
+            self.kept,
+        )
+        loader = Loader(
+            self.dataset.train,
+            (images.imgsz, images.imgsz),
+            images.batch_size,
+            images.workers,
+            shuffle_seed=images.seed,
+        )
+        loader.passes, loader.skip = run.progress.data_position(options.training.iters, len(loader))
+        batches = LabelledImages(loader, self.device, None if self.task is None else class_count(self.model))
+        run.train(self.model, teacher, batches, self.task)
+        if options.max_drop is None:
+            return
+        best, content = checkpoint.load(options.qat, self.device, self.name)
+        found = read_record(content, options.qat)
+        assert found is not None  # QatRun wrote it
+        if found.max_drop is None:
+            self.hold_budget(best, options.qat, "qat", found)
+        else:  # written before the run was interrupted
+            metrics = self.measure(best, "QAT")
+            self.summary.record("qat", metrics, max_drop=found.max_drop, epochs=found.history)
+
+    def hold_budget(self, model: nn.Module, file: str, key: str, written: CheckpointRecord) -> None:
+        """What ``--max-drop`` asks for."""
+        images = sample_tensors(self.dataset, self.options.images, self.device)
+        assert self.options.max_drop is not None
+        budget = Budget(
+            self.options.max_drop, self.summary.figures("float")["map"], images, self.options.images.seed, self.summary
+        )
+        budget.hold(model, file, key, written, lambda: self.measure(model, key.upper(), quiet=True))
