@@ -50,10 +50,19 @@ class DataOptions(Options):
 
 
 @dataclass(frozen=True)
-class RunOptions(Options):
-    """What the commands run on."""
+class LoadOptions(Options):
+    """How a checkpoint is loaded."""
 
     device: str | None = option(None, "cpu, cuda:0 ...; default: the first GPU, or the CPU")
+    trust_weights: bool = option(
+        False, "load WEIGHT whatever it holds: a .pt can run code, so only for files that you made yourself"
+    )
+
+
+@dataclass(frozen=True)
+class RunOptions(LoadOptions):
+    """What the commands run on."""
+
     backend: str | None = option(
         None,
         f"quantizer backend (environment: {BACKEND_VARIABLE}); auto takes pytorch-quantization where it is installed",

@@ -26,6 +26,7 @@ from quantization.quantizers.switches import have_quantizers, uncalibrated
 from quantization.sensitivity.plot import draw_ranking
 from quantization.sensitivity.ranking import rank_by_map, rank_by_sqnr
 from quantization.upstream import checkpoint
+from quantization.upstream.ap import upstream_ap
 from quantization.upstream.network import check_size, onnx_network, torch_network
 from quantization.upstream.predictor import torch_predictor
 from quantization.upstream.record import read_record
@@ -45,7 +46,7 @@ def export_command(name: str, options: ExportCommand) -> int:
     """Checkpoint to Q/DQ ONNX."""
     file = options.save or str(Path(options.weight).with_suffix(".onnx"))
     refuse_overwriting(options.weight, file)
-    model, content = checkpoint.load(options.weight, pick_device(options.device), name)
+    model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
     written = read_record(content, options.weight)
     for side in options.graph.size:
         check_size(side, model, "--size")
@@ -69,7 +70,7 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     picture = picture_file(options.summary)
     refuse_overwriting(options.weight, options.summary, picture)
     device = pick_device(options.run.device)
-    model, _ = checkpoint.load(options.weight, device, name)
+    model, _ = checkpoint.load(options.weight, device, name, options.run.trust_weights)
     network = torch_network(name, model, options.weight, options.images)
     dataset = open_checked(options.images, network, train=True, val=options.metric == "map").dataset
     check_writable(options.summary, "--summary")
@@ -105,7 +106,7 @@ def test_command(name: str, options: EvaluationCommand) -> int:
         predict = runtime = OnnxPredictor(options.weight)
         network, label = onnx_network(name, runtime, options.images), "ONNX Runtime"
     else:
-        model, _ = checkpoint.load(options.weight, pick_device(options.run.device), name)
+        model, _ = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
         network = torch_network(name, model, options.weight, options.images)
         missing = uncalibrated(model)
         if missing:
@@ -113,11 +114,19 @@ def test_command(name: str, options: EvaluationCommand) -> int:
         predict, label = torch_predictor(model), "quantized" if have_quantizers(model) else "float"
     dataset = open_checked(options.images, network).dataset
     evaluator = make_evaluator(options.images, network, dataset)
-    metrics = evaluator(predict, f"{options.weight} ({label})")
+    metrics, found = evaluator.measure(predict, f"{options.weight} ({label})")
+    content = {**asdict(metrics), "options": record(options), "versions": versions()}
+    if options.upstream_ap:
+        content["upstream_map"], content["upstream_map50"] = upstream_ap(name, found, evaluator.truth.arrays())
+        LOG.info(
+            "upstream's own AP of the same detections: mAP@0.5:0.95 %.4f, mAP@0.5 %.4f",
+            content["upstream_map"],
+            content["upstream_map50"],
+        )
     for class_name, value in metrics.per_class.items():
         LOG.info("  %-20s %.4f", class_name, value)
     if options.save_json is not None:
-        write_json(options.save_json, {**asdict(metrics), "options": record(options), "versions": versions()})
+        write_json(options.save_json, content)
     return 0
 
 

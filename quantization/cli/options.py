@@ -10,6 +10,7 @@ from quantization.options import (
     CalibrationOptions,
     DataOptions,
     ExportOptions,
+    LoadOptions,
     PlacementOptions,
     QatOptions,
     RunOptions,
@@ -62,7 +63,7 @@ class ExportCommand(Options):
 
     weight: str = argument("quantized (or float) .pt")
     save: str | None = option(None, "ONNX to write; default: WEIGHT with .onnx", metavar="FILE")
-    device: str | None = option(None, "cpu, cuda:0 ...; default: the first GPU, or the CPU")
+    run: LoadOptions = group(LoadOptions, "run")
     graph: ExportOptions = group(ExportOptions, "graph")
 
 

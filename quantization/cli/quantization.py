@@ -51,7 +51,7 @@ class Quantization:
     def __init__(self, name: str, options: QuantizeCommand) -> None:
         self.name, self.options = name, options
         self.device = pick_device(options.run.device)
-        self.model, _ = checkpoint.load(options.weight, self.device, name)
+        self.model, _ = checkpoint.load(options.weight, self.device, name, options.run.trust_weights)
         if have_quantizers(self.model):
             raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
         self.network = torch_network(name, self.model, options.weight, options.images)

@@ -21,14 +21,15 @@ def main(arguments: list[str]) -> None:
         print(
             "usage: python -m quantization.upstream SCRIPT.py [ARGUMENT ...]\n"
             "Runs train.py, val.py, test.py, export.py ... of the checkout in the current folder on current packages.\n"
-            "The script installs and fetches nothing: fonts come from matplotlib, weights and data must be there."
+            "The script installs and fetches nothing: fonts come from matplotlib, weights and data must be there.\n"
+            "It unpickles checkpoints and label caches as upstream does, which can run code: use files that you trust."
         )
         return
     if not Path(arguments[0]).is_file():
         raise UserError(f"{arguments[0]} does not exist: run this in an upstream checkout, with one of its scripts")
     sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
     go_offline()
-    install_shims()
+    install_shims(scripts=True)
     patch_checks()
     sys.argv = arguments
     try:

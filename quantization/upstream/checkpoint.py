@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ from quantization.errors import UserError
 from quantization.files import atomic_write
 from quantization.quantizers import backend as quantizer
 from quantization.upstream import model as upstream
+from quantization.upstream.safe_load import load_checkpoint
 
 KEY = "quant_tools"  # what the bundle adds to a checkpoint
 
 
-def load(file: str, device: torch.device, name: str) -> tuple[nn.Module, dict[str, Any]]:
+def load(file: str, device: torch.device, name: str, trust: bool = False) -> tuple[nn.Module, dict[str, Any]]:
     """Load a checkpoint and fuse the model.
 
     Args:
         file: a .pt of the upstream's train.py, or one of the bundle.
         device: where to put the model.
         name: the upstream, for messages.
+        trust: ``--trust-weights``: unpickle whatever the file holds, which can run code.
 
     Returns:
         The model in float32 and eval mode, and what the bundle saved with it (empty for a float checkpoint).
@@ -37,15 +40,15 @@ def load(file: str, device: torch.device, name: str) -> tuple[nn.Module, dict[st
     if not path.is_file():
         raise UserError(f"weight file {file} does not exist")
     try:
-        content = torch.load(str(path), map_location="cpu", weights_only=False)
+        content = load_checkpoint(path, trust)
     except (ModuleNotFoundError, AttributeError) as error:
         if "pytorch_quantization" in str(error):
-            content = _load_again(path, error)
+            content = _load_again(path, error, trust)
         else:
             raise UserError(
                 f"{file} was not saved by {name} ({error}): use the scripts in the checkout that trained it"
             ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise UserError(f"{file} is no PyTorch checkpoint ({str(error).splitlines()[0][:120]})") from error
     if not isinstance(content, dict) or not isinstance(content.get("ema") or content.get("model"), nn.Module):
         raise UserError(
@@ -60,7 +63,7 @@ def load(file: str, device: torch.device, name: str) -> tuple[nn.Module, dict[st
     return upstream.fuse(model).to(device), dict(content.get(KEY) or {})
 
 
-def _load_again(path: Path, error: Exception) -> Any:
+def _load_again(path: Path, error: Exception, trust: bool) -> Any:
     """A checkpoint of the pytorch-quantization backend: its package may need help to import."""
     try:
         quantizer.import_pytorch_quantization()
@@ -69,7 +72,7 @@ def _load_again(path: Path, error: Exception) -> Any:
             f"{path} was quantized with the pytorch-quantization backend ({error}): install that package, "
             "or quantize again with --backend native"
         ) from error
-    return torch.load(str(path), map_location="cpu", weights_only=False)
+    return load_checkpoint(path, trust)
 
 
 def save(file: str, model: nn.Module, info: dict[str, Any]) -> None:

@@ -15,12 +15,18 @@ from typing import Any
 LOG = logging.getLogger("quantization")
 
 
-def install_shims() -> None:
-    """Install all shims. Safe to call more than once."""
+def install_shims(scripts: bool = False) -> None:
+    """Install all shims. Safe to call more than once.
+
+    Args:
+        scripts: upstream's own scripts will run, which load checkpoints and label caches without torch's guard against
+            pickles that run code; the bundle's own commands keep that guard (upstream.safe_load).
+    """
     shim_pkg_resources()
     shim_numpy()
     shim_pillow()
-    shim_torch_load()
+    if scripts:
+        shim_torch_load()
     shim_torch_onnx()
     shim_torchvision()
 

@@ -16,7 +16,7 @@ from quantization.upstream import model as upstream
 from quantization.upstream.loss import detection_loss, hyper_parameters
 from quantization.upstream.shims import install_shims
 
-install_shims()
+install_shims(scripts=True)
 
 import numpy as np
 import torch

@@ -14,7 +14,7 @@ sys.path[:0] = ["."]
 
 from quantization.upstream.shims import install_shims
 
-install_shims()
+install_shims(scripts=True)
 
 
 def read_images(name: str, *paths: str) -> Any:

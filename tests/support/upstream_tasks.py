@@ -12,7 +12,7 @@ sys.path.insert(0, ".")
 
 from quantization.upstream.shims import install_shims
 
-install_shims()
+install_shims(scripts=True)
 
 import numpy as np
 import torch
