@@ -25,7 +25,7 @@ from quantization.qat.trainer import learning_rate
 from quantization.upstream import checkout
 
 checkout.install_shims()
-checkout.install_shims = lambda scripts=False: None  # type: ignore[misc]  # once, for all processes that are forked later
+checkout.install_shims = lambda scripts=False: None  # once, for all processes that are forked later
 
 import torch
 from random_net import random_net

@@ -175,7 +175,9 @@ def _use_installed_font() -> None:
 
 
 def network_refusal(error: BaseException | None) -> UserError | None:
-    """The UserError that an exception is, or that it was raised from or while handling."""
+    """The UserError that an exception is, or that it was raised from or while handling; one for a missing .pt too."""
+    if isinstance(error, FileNotFoundError) and str(error.filename).endswith(".pt"):
+        return UserError(f"weight file {error.filename} does not exist")
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, UserError):
