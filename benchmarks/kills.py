@@ -51,6 +51,8 @@ def worker(data: Path, folder: Path, kills: int, minutes: float) -> None:
                 counts[name] += 1
                 counts["unexpected exit codes"] += code not in (SIGNALS[name][1], 0)
                 counts["ended by themselves meanwhile"] += code == 0
+                if code not in (SIGNALS[name][1], 0):
+                    print(f"{name}: exit code {code}: {text[-800:]}", file=sys.stderr)
                 counts["caught signals without a line that names it"] += code > 0 and "stopped by " + name not in text
                 counts["tracebacks"] += "Traceback" in text
                 if code:

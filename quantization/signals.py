@@ -50,9 +50,10 @@ class StopSignals:
         for name in NAMES:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._handle)
+                signal.signal(number, self.receive)
 
-    def _handle(self, number: int, frame: Any) -> None:
+    def receive(self, number: int, frame: Any = None) -> None:
+        """The handler."""
         if self._requested is not None:
             os._exit(128 + number)
         self._requested = number

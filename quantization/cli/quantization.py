@@ -94,6 +94,7 @@ class Quantization:
             self._stages()
             self._finish()
         except UserError as error:
+            SIGNALS.check()  # a library may have made an error of it
             if self.state.stage == "started" or isinstance(error, Diverged):
                 self.state.remove()  # there is nothing to go on with
             else:

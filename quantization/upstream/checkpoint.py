@@ -15,6 +15,7 @@ from torch import nn
 from quantization.errors import UserError
 from quantization.files import atomic_write
 from quantization.quantizers import backend as quantizer
+from quantization.signals import SIGNALS
 from quantization.upstream import model as upstream
 from quantization.upstream.safe_load import load_checkpoint
 
@@ -112,6 +113,7 @@ def write_pt(file: str, content: Any) -> None:
         try:
             torch.save(content, handle)
         except RuntimeError as error:  # torch's own, raised while it handles what the system said: a full disk, say
+            SIGNALS.check()  # or what a signal's handler raised
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise UserError(f"{file} cannot be written ({str(error).splitlines()[0][:120]})") from error

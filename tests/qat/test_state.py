@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 from pathlib import Path
@@ -23,6 +24,8 @@ from quantization.qat.state import RunState, generators, read_state, restore_gen
 from quantization.qat.trainer import take
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
+from quantization.signals import Stopped, StopSignals
+from quantization.upstream import checkpoint
 from quantization.upstream.record import CheckpointRecord
 
 EPOCHS, STEPS, BATCHES = 3, 5, 3  # a pass ends within an epoch
@@ -197,6 +200,22 @@ def test_a_state_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog: 
     state.keep({"stage": "qat"})
     assert sum("the run goes on" in message for message in caplog.messages) == 1
     assert (tmp_path / "a.pt").read_bytes() == before
+
+
+def test_a_signal_while_torch_writes_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's writer makes a RuntimeError of whatever its file raises."""
+    signals = StopSignals()
+    monkeypatch.setattr(checkpoint, "SIGNALS", signals)
+
+    def save(*_: Any) -> None:
+        with contextlib.suppress(Stopped):
+            signals.receive(15)
+        raise RuntimeError("unexpected pos 128 vs 0")
+
+    monkeypatch.setattr(checkpoint.torch, "save", save)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        checkpoint.write_pt(str(tmp_path / "a.pt"), {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_comes_back() -> None:
