@@ -26,6 +26,7 @@ from quantization.quantizers.modules import (
 from quantization.upstream.model import block_types, head_policy, shared_detect_convs
 
 LOG = logging.getLogger("quantization")
+SUM = "addop"  # of a ``ShortcutBlock``, once it is quantized
 IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
 
 
@@ -151,6 +152,8 @@ def stem_policy(model: nn.Module, only_strided: bool = True) -> list[str]:
 def matching_modules(model: nn.Module, patterns: Sequence[str]) -> set[str]:
     """Paths of the modules that patterns match, with all modules below them; a pattern must match a whole path.
 
+    A sum goes by the name that reports give it, ``model.2.m.0.addop``, and stands for its block without the layers in it.
+
     Args:
         model: any model.
         patterns: regular expressions.
@@ -159,6 +162,7 @@ def matching_modules(model: nn.Module, patterns: Sequence[str]) -> set[str]:
         UserError: a pattern is no regular expression, or matches no module.
     """
     paths = [path for path, _ in model.named_modules() if path]
+    sums = {f"{path}.{SUM}": path for path, target in quantizable(model).items() if issubclass(target, ShortcutBlock)}
     ignored: set[str] = set()
     for pattern in patterns:
         try:
@@ -166,12 +170,14 @@ def matching_modules(model: nn.Module, patterns: Sequence[str]) -> set[str]:
         except re.error as error:
             raise UserError(f"--ignore-policy {pattern!r} is no regular expression: {error}") from error
         matched = [path for path in paths if expression.fullmatch(path)]
-        if not matched:
+        matched_sums = [block for path, block in sums.items() if expression.fullmatch(path)]
+        if not matched and not matched_sums:
             raise UserError(
                 f"--ignore-policy {pattern!r} matches no module: it must match a whole path such as "
                 f"{paths[len(paths) // 2]!r}; use .* for a part"
             )
         roots = set(matched)
+        ignored.update(matched_sums)  # the sum of a block alone, not the layers in it
         ignored.update(path for path in paths if any(path[:end] in roots for end in prefix_ends(path)))
     return ignored
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Callable
 
+from quantization.onnx_graph.graph import attribute
 from quantization.preflight.findings import Finding, some
 from quantization.preflight.propagation import Conversion
 from quantization.preflight.subject import Subject
@@ -70,6 +71,9 @@ def _explain_mixed_readers(subject: Subject, tensor: str, conversions: list[Conv
             "it, also if its weight stays float (of a detect convolution: --head shared)",
             quantized + names,
         )
+    if all(_interpolates(subject, position) for position in ends):
+        change = "none needed: an interpolated value lies between the levels, so this one computes in float"
+        return Finding("mixed-readers", "known", line, change, quantized + names)
     sums = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Add"]
     concats = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Concat"]
     change = (
@@ -80,6 +84,12 @@ def _explain_mixed_readers(subject: Subject, tensor: str, conversions: list[Conv
         else f"quantize what {some(names)} reads in the same scale, or leave {some(quantized)} float"
     )
     return Finding("concat" if concats else "mixed-readers", "fail", line, change, quantized + names)
+
+
+def _interpolates(subject: Subject, position: int) -> bool:
+    """Whether a node is a Resize or Upsample that computes new values; outputs have positions below zero."""
+    node = subject.graph.nodes[position] if position >= 0 else None
+    return node is not None and node.op_type in ("Resize", "Upsample") and attribute(node, "mode", "nearest") != "nearest"
 
 
 def _explain_half_quantized(subject: Subject, tensor: str, conversions: list[Conversion]) -> Finding:

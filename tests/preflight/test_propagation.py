@@ -80,6 +80,17 @@ def test_head_reader_is_known_another_float_reader_is_not(style: str) -> None:
     assert failing(broken).check == "mixed-readers" and broken.separate_q["avoidable"] == 1
 
 
+def test_an_interpolating_resize_is_a_known_float_reader(style: str) -> None:
+    """It reads the tensor in float beside an INT8 convolution; a nearest one would move the levels and is none."""
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    y = net.conv(x, "model.1")
+    net.head(net.conv(y, "model.2"))
+    net.head(net.conv(net.resize(x, "linear"), "model.3"), "model.8")
+    report = preflight(net.model())
+    assert not report.failed and "mixed-readers" in checks(report, "known")
+
+
 def concat(style: str, first: float, second: float) -> Report:
     """A Concat read by two convolutions."""
     net = Net(style)
