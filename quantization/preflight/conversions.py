@@ -89,7 +89,9 @@ def _explain_mixed_readers(subject: Subject, tensor: str, conversions: list[Conv
 def _interpolates(subject: Subject, position: int) -> bool:
     """Whether a node is a Resize or Upsample that computes new values; outputs have positions below zero."""
     node = subject.graph.nodes[position] if position >= 0 else None
-    return node is not None and node.op_type in ("Resize", "Upsample") and attribute(node, "mode", "nearest") != "nearest"
+    return (
+        node is not None and node.op_type in ("Resize", "Upsample") and attribute(node, "mode", "nearest") != "nearest"
+    )
 
 
 def _explain_half_quantized(subject: Subject, tensor: str, conversions: list[Conversion]) -> Finding:

@@ -43,7 +43,7 @@ class Subject:
         self.policy = {
             position
             for position, node in enumerate(graph.nodes)
-            if node.op_type in WEIGHTED and is_float(graph.layer(position))
+            if node.op_type in (*WEIGHTED, "Add") and is_float(graph.layer(position))  # a sum may stay float too
         }
         self.allowed = self.head | self.stems | self.policy
 
