@@ -196,3 +196,22 @@ def test_auxiliary_head_through_checkpoint_and_export(yolov7: Path) -> None:
     assert {"4", "7"} in groups  # the tensor also feeds layer 11, which is not in the inference graph
     assert {"2.cv1", "2.cv3"} in groups  # DownC: a convolution, and a pool before the other
     assert all(len(group) == 1 for group in without["groups"])
+
+
+HEAD_AND_STEM = ["model.0.conv", "model.24.m.1", "model.24.m.2"]
+
+
+@pytest.mark.parametrize(
+    "policy, left",
+    [
+        ([], []),
+        ([r"model\.2\.m\.0\.addop"], ["model.2.m.0"]),  # a sum; the layers in its block stay quantized
+        ([r"model\.2\.m\.0"], ["model.2.m.0", "model.2.m.0.cv1.conv", "model.2.m.0.cv2.conv"]),
+    ],
+)
+def test_a_placement_is_what_was_asked_for_and_what_the_network_has(
+    yolov5: Path, policy: list[str], left: list[str]
+) -> None:
+    decided, found = run("placed", yolov5, "models/yolov5n.yaml", *policy)
+    assert decided == found and decided["extras"] and decided["float_weights"] == ["model.24.m.0"]
+    assert sorted(decided["float_layers"]) == sorted([*HEAD_AND_STEM, *left])

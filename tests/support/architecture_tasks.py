@@ -5,6 +5,7 @@ Each task prints its result as JSON on the last line. All networks have random w
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ from quantization.export.export import export_onnx
 from quantization.export.graph import export_graph
 from quantization.options import HEADS, ExportOptions, PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
-from quantization.placement.policy import choose_placement
+from quantization.placement.policy import choose_placement, placement_of
 from quantization.placement.scale_groups import ScaleGroup, shared_groups
 from quantization.quantizers.backend import is_enabled, named_quantizers
 from quantization.quantizers.modules import SHORTCUTS, quantized_type
@@ -145,9 +146,18 @@ def described(name: str, *cfgs: str) -> Any:
     return nets
 
 
+def placed(name: str, cfg: str, *policy: str) -> Any:
+    """The placement that ``--ignore-policy`` decides, and the one that is read off the quantized network."""
+    model = upstream.fuse(random_net(cfg, 3))
+    decided = choose_placement(model, PlacementOptions(ignore_policy=policy))
+    quantize.initialize("native")
+    replace_to_quantization_module(model, decided)
+    return [dataclasses.asdict(decided), dataclasses.asdict(placement_of(model))]
+
+
 def main(arguments: list[str]) -> None:
     """Run the task and print its result."""
-    tasks = (groups, heads, rows, block_differences, auxiliary_head, described)
+    tasks = (groups, heads, rows, block_differences, auxiliary_head, described, placed)
     result = {task.__name__: task for task in tasks}[arguments[0]](*arguments[1:])
     print("\n" + json.dumps(result))
 
