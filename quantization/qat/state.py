@@ -19,6 +19,7 @@ import torch
 from quantization.errors import UserError
 from quantization.signals import SIGNALS
 from quantization.upstream.checkpoint import write_pt
+from quantization.upstream.safe_load import load_checkpoint
 
 LOG = logging.getLogger("quantization")
 FORMAT = 1
@@ -87,7 +88,7 @@ def read_state(file: str, minutes: float = 10.0) -> RunState | None:
     """The state in a file; None: there is none.
 
     Args:
-        file: written by ``RunState.keep``. Nothing in it is run as code where torch has a weights-only reader.
+        file: written by ``RunState.keep``. Nothing in it can run code (upstream.safe_load).
         minutes: see ``RunState``.
 
     Raises:
@@ -96,7 +97,7 @@ def read_state(file: str, minutes: float = 10.0) -> RunState | None:
     if not Path(file).is_file():
         return None
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = load_checkpoint(Path(file))
         if content["format"] != FORMAT:
             raise UserError(f"{file} is of another version of quant-tools: give --restart to discard it")
         facts, tensors = json.loads(content["facts"]), content["tensors"]

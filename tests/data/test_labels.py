@@ -165,6 +165,14 @@ def rows_of_yolov5(text: str) -> np.ndarray | None:
     return np.array(sorted({tuple(row) for row in rows})).reshape(-1, 5)
 
 
+@pytest.mark.parametrize("lead", [" ", "\t", "\n \n  "])
+def test_a_first_row_that_is_indented_is_read(tmp_path: Path, lead: str) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text(f"{lead}0 0.5 0.5 0.1 0.1\n 1 0.5 0.5 0.2 0.2\n")
+    for upstream in ("yolov5", "yolov7"):
+        assert parse_labels(file, upstream).rows[:, 0].tolist() == [0, 1]
+
+
 @settings(
     max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

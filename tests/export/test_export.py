@@ -23,7 +23,7 @@ from quantization.upstream import model as upstream
 
 SIZE = (16, 24)
 TINY = np.finfo(np.float32).tiny  # the smallest normal float32
-EXPORTERS = ["torchscript", "dynamo"]
+EXPORTERS = ["torchscript", *(["dynamo"] if hasattr(torch.onnx, "ops") else [])]  # dynamo: torch 2.8
 
 
 class Head(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 
@@ -17,6 +18,8 @@ from quantization.placement import scale_groups as rules
 from quantization.placement.scale_groups import MARKER_BASE, find_marked_classes, float_readers
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantAdd, QuantConv2d, QuantUpsample
+
+TORCHSCRIPT = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
 
 
 def parse(body: str, outputs: str = "float[1] out", initializers: str = "") -> OnnxGraph:
@@ -205,7 +208,7 @@ class Net(nn.Module):
 
 def export(model: nn.Module) -> onnx.ModelProto:
     file = io.BytesIO()
-    torch.onnx.export(model.eval(), (torch.zeros(1, 3, 4, 4),), file, opset_version=13, dynamo=False)
+    torch.onnx.export(model.eval(), (torch.zeros(1, 3, 4, 4),), file, opset_version=13, **TORCHSCRIPT)
     return onnx.load_model_from_string(file.getvalue())
 
 

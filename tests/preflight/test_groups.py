@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -76,10 +78,12 @@ class Outputs(nn.Module):
 
 def export(model: nn.Module, exporter: str = "torchscript") -> onnx.ModelProto:
     dynamo = exporter == "dynamo"
-    options = {"opset_version": 18, "verbose": False} if dynamo else {"opset_version": 13}
+    options: dict[str, Any] = {"opset_version": 18, "verbose": False} if dynamo else {"opset_version": 13}
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/net.onnx"
-        torch.onnx.export(Outputs(model).eval(), (torch.zeros(1, 3, 8, 8),), file, dynamo=dynamo, **options)
+        if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+            options["dynamo"] = dynamo
+        torch.onnx.export(Outputs(model).eval(), (torch.zeros(1, 3, 8, 8),), file, **options)
         return onnx.load(file)
 
 
