@@ -1,4 +1,4 @@
-"""What every script shares: errors that a user can mend, messages, exit codes."""
+"""What every script shares: errors that a user can fix, messages, exit codes."""
 
 from __future__ import annotations
 

@@ -107,20 +107,20 @@ class CalibrationOptions(Options):
 
     method: str = option(
         "sqnr",
-        "activation ranges with the least error in the detections (sqnr), with the least error in the activations "
-        "themselves (mse: the published way), or by entropy, percentile or maximum",
+        "activation ranges with the smallest error in the detections (sqnr) or in the activations themselves (mse: the "
+        "published way), or by entropy, percentile or maximum",
         flag="--calib-method",
         choices=CALIBRATION_METHODS,
     )
     group_scale: str = option(
         "error",
-        "how tensors that share a scale agree on it: least error of all together, one joint histogram, or the largest amax",
+        "how tensors that share a scale get it: smallest total error, one joint histogram, or the largest amax",
         choices=GROUP_SCALES,
     )
     equalize: bool = option(
         True,
-        "leave the weights as they are; else the channels behind ReLU and LeakyReLU are brought to similar ranges, which "
-        "does not change what the float network computes",
+        "do not bring the channels behind ReLU and LeakyReLU to similar ranges first (which does not change what the float "
+        "network computes)",
         flag="--no-equalize",
         off=True,
     )
@@ -136,13 +136,13 @@ class QatOptions(Options):
     lr: float = option(1e-4, "highest learning rate; the published one is 1e-5", bounds=Bounds(above=0))
     schedule: str = option(
         "cosine",
-        "of the learning rate; steps: the published one; cosine: warm-up, then a cosine",
+        "schedule of the learning rate; steps: the published one; cosine: warm-up, then a cosine",
         choices=SCHEDULES,
     )
     loss: str = option(
         "normalised",
-        "of each layer's output against the float model's; mse: the published one; normalised: relative to the energy of "
-        "the float model's output, so that all layers count the same",
+        "loss of each layer's output against the float model's; mse: the published one; normalised: relative to the energy "
+        "of the float model's output, so that all layers count the same",
         choices=LOSSES,
     )
     head_weight: float = option(

@@ -17,7 +17,7 @@ BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with that of
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-YAML_BYTES = 16 << 20  # PyYAML reads about 1 MB a second
+YAML_BYTES = 16 << 20  # PyYAML reads about 1 MB per second
 YAML_NODES = 2_000_000  # values after aliases are expanded; a list of all COCO images has 0.12 million
 
 
@@ -69,7 +69,7 @@ def read_json(path: str | os.PathLike[str], what: str = "", strict: bool = True)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{name} is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg}): "
-            "write it anew, it may be cut off"
+            "write it again, it may be cut off"
         ) from error
     except RecursionError as error:
         raise UserError(f"{name} is nested too deeply: no tool writes such a JSON file") from error

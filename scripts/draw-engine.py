@@ -64,7 +64,7 @@ def check_arguments(options: argparse.Namespace) -> None:
 
 
 def load(layer: Path, profile: Path | None, name: str, profile_index: int | None) -> EngineGraph:
-    """Read one engine; print what there is to note about its files."""
+    """Read one engine; print notes about its files."""
     engine = load_layers(layer, name, profile_index)
     if profile is not None:
         engine = add_profile(engine, profile)

@@ -21,19 +21,23 @@ from quantization.options import DataOptions
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="eval-engine.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="eval-engine.py", description=__doc__)
+    shown = " (default: %(default)s)"
     parser.add_argument("engine", metavar="ENGINE", help="plan built on this GPU (bench-engine.py, trtexec), or .onnx")
     parser.add_argument("--cocodir", metavar="DIR", default=None, help="COCO-layout folder")
     parser.add_argument("--data", metavar="YAML", default=None, help="YOLO data.yaml instead of --cocodir")
-    parser.add_argument("--imgsz", type=int, default=640, help="image side, where the network leaves it open")
-    parser.add_argument("--batch-size", type=int, default=8, help="images per batch; an engine may run them in parts")
-    parser.add_argument("--workers", type=int, default=4, help="threads that read images")
-    parser.add_argument("--confidence", type=float, default=0.001, help="minimum detection score")
-    parser.add_argument("--nmsthres", type=float, default=0.65, help="IoU threshold of non-maximum suppression")
+    parser.add_argument("--imgsz", type=int, default=640, help="image side, where the network leaves it open" + shown)
+    parser.add_argument("--batch-size", type=int, default=8, help="images per batch; an engine may split them" + shown)
+    parser.add_argument("--workers", type=int, default=4, help="threads that read images" + shown)
+    parser.add_argument("--confidence", type=float, default=0.001, help="minimum detection score" + shown)
     parser.add_argument(
-        "--objectness", action="store_true", help="score one-class models by objectness, as yolov7 does"
+        "--nmsthres",
+        type=float,
+        default=0.65,
+        help="IoU threshold of non-maximum suppression; of YOLOv5's val.py 0.6, of YOLOv7's test.py 0.65" + shown,
+    )
+    parser.add_argument(
+        "--objectness", action="store_true", help="score one-class models by objectness, as YOLOv7 does"
     )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
     return parser

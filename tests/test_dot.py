@@ -10,6 +10,8 @@ import pytest
 
 from quantization.dot import literal, new_digraph, render
 from quantization.errors import UserError
+from support.house import ROOT
+from support.workflow import SUPPORT, run_python
 
 SVG = "{http://www.w3.org/2000/svg}"
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz dot is not installed")
@@ -34,6 +36,12 @@ def test_absent_graphviz_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="apt-get install graphviz"):
         render("digraph {}", "svg")
+
+
+def test_an_onnx_is_checked_without_the_package(tmp_path: Path) -> None:
+    """It draws, and nothing else: an ``import graphviz`` of a module would keep check-onnx.py from starting."""
+    script = [SUPPORT / "without.py", "graphviz", "script", ROOT / "scripts" / "check-onnx.py"]
+    assert "usage: check-onnx.py" in run_python(tmp_path, *script, "--help").stdout
 
 
 @needs_dot

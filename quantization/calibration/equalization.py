@@ -1,9 +1,9 @@
-"""Cross-layer equalization: give the channels of a tensor like ranges, without changing what the network computes.
+"""Cross-layer equalization: give the channels of a tensor similar ranges, without changing what the network computes.
 
 One scale for a whole tensor is set by its channel with the widest range, and rounds the others as coarsely. Behind ReLU
 or LeakyReLU a channel may be divided by any s > 0 (f(x / s) = f(x) / s) and multiplied by it again in the weights that
 read it: M. Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019. SiLU is not
-of that kind, so most of upstream's nets have no such channel; yolov7-tiny has nothing else.
+of that kind, so most of upstream's networks have no such channel; yolov7-tiny has nothing else.
 
 Who reads a channel is asked of the network itself: every convolution gives constants instead of its outputs, one for
 each channel, and what arrives unchanged at another convolution, through Concats, pools and Upsamples, is that channel.
@@ -134,7 +134,7 @@ def equalize(model: nn.Module, batches: Iterable[Tensor]) -> int:
         return 0
     channels = find_channels(model, first[:1])
     if not bool(channels.free.any()):
-        return 0  # most nets: no more images are read
+        return 0  # most networks: no more images are read
     ranges = channel_ranges(model, itertools.chain([first], images), channels)
     if not bool(torch.isfinite(ranges).all()):
         return 0  # a damaged checkpoint: calibration names the layer

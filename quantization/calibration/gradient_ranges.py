@@ -26,7 +26,7 @@ from quantization.upstream.outputs import LEAST_ENERGY, Outputs, frozen_paramete
 
 BINS = 4096  # 32 per level of 8 bits at the widest range
 BINS_PER_LEVEL = 2  # at the narrowest range that is tried
-IMAGES = 256  # about as many as calibration takes; of 64, the best range for boxes was missed on one net of two
+IMAGES = 256  # about as many as calibration takes; of 64, the best range for boxes was missed on one network of two
 CHUNK = 4  # images per backward pass
 # what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
 # yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
@@ -158,7 +158,7 @@ def fill(
 
 
 def best_amax(histograms: Sequence[GradientHistogram]) -> float:
-    """The range with the least error in the detections when all these tensors, of one width, share it."""
+    """The range with the smallest error in the detections when all these tensors, of one width, share it."""
     reach = max(histogram.range for histogram in histograms)
     levels = highest_level(histograms[0].bits) + 1
     narrowest = BINS_PER_LEVEL * levels / BINS  # relative to the largest value; 1/16 for 8 bits

@@ -208,7 +208,7 @@ def scale_by_detections(
     Args:
         calibrator: that has seen values other than zero.
         gradients: of each tensor; None where it does not reach the detections, but for one at least.
-        own: each tensor's amax of least squared error, which is that of a tensor that does not reach the detections.
+        own: each tensor's amax with the smallest squared error, used for a tensor that does not reach the detections.
         choice: one of ``options.GROUP_SCALES``.
     """
     probed = [histogram for histogram in gradients if histogram is not None]
@@ -236,7 +236,7 @@ def error_at(histogram: HistogramCalibrator, amax: float) -> float:
 
 
 def least_error_amax(histograms: Sequence[HistogramCalibrator]) -> float:
-    """The amax with the least sum over the tensors of squared error / energy, each in units of its own bins."""
+    """The amax with the smallest sum over the tensors of squared error / energy, each in units of its own bins."""
     reach = max(histogram.range for histogram in histograms)
     num_bins, bits, device = histograms[0].num_bins, histograms[0].bits, filled_counts(histograms[0]).device
     centres = torch.arange(num_bins, dtype=torch.float64, device=device) + 0.5

@@ -82,7 +82,7 @@ def mse_errors(counts: Tensor, bits: int = BITS) -> Tensor:
 
 
 def mse_index(counts: Tensor, bits: int = BITS) -> Tensor:
-    """Bin whose centre is the amax with the least squared error: (H, B) to (H,)."""
+    """Bin whose centre is the amax with the smallest squared error: (H, B) to (H,)."""
     return mse_errors(counts, bits).argmin(1) + first_candidate(bits)
 
 
@@ -133,7 +133,7 @@ def entropy_divergences(counts: Tensor, bits: int = BITS) -> Tensor:
 
 
 def entropy_index(counts: Tensor, bits: int = BITS) -> Tensor:
-    """Number of bins to keep for the least divergence: (H, B) to (H,)."""
+    """Number of bins to keep for the smallest divergence: (H, B) to (H,)."""
     return entropy_divergences(counts, bits).argmin(1) + first_candidate(bits)
 
 

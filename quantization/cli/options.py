@@ -23,8 +23,8 @@ class QuantizeCommand(Options):
 
     weight: str = argument("float .pt from train.py")
     ptq: str = option("ptq.pt", "PTQ checkpoint to write", metavar="FILE")
-    qat: str | None = option(None, "QAT checkpoint to write; asks for QAT", metavar="FILE")
-    summary: str = option("summary.json", "figures, options, versions, groups", metavar="FILE")
+    qat: str | None = option(None, "QAT checkpoint to write; without it there is no QAT", metavar="FILE")
+    summary: str = option("summary.json", "JSON to write: figures, options, versions, groups", metavar="FILE")
     eval_origin: bool = option(False, "measure the float model's mAP")
     eval_ptq: bool = option(False, "measure the PTQ model's mAP")
     max_drop: float | None = option(
@@ -36,12 +36,13 @@ class QuantizeCommand(Options):
         bounds=NOT_NEGATIVE,
     )
     resume: bool = option(
-        False, "go on with the unfinished run of --summary, with the options that it was started with; else start it"
+        False,
+        "continue the unfinished run of --summary, with the options that it was started with; start it if there is none",
     )
-    restart: bool = option(False, "discard the unfinished run of --summary and start anew")
+    restart: bool = option(False, "discard the unfinished run of --summary and start again")
     save_every: float = option(
         10.0,
-        "minutes between the states that are kept in QAT; one is kept before and after each epoch's evaluation anyway",
+        "minutes between saves of QAT's state, which is also saved before and after each epoch's evaluation",
         metavar="MINUTES",
         bounds=NOT_NEGATIVE,
     )
@@ -81,7 +82,7 @@ class SensitiveCommand(Options):
     )
     num_image: int | None = option(
         None,
-        "look at this many images only; default: map all of validation, sqnr 64 of training",
+        "number of images to use; default: map all of validation, sqnr 64 of training",
         kind=int,
         bounds=POSITIVE,
     )

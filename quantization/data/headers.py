@@ -110,7 +110,7 @@ def _ends_well(file: str, kind: str) -> bool:
 
 
 def _decodes(file: str, kind: str, upstream: str) -> bool:
-    if kind == "JPEG" and upstream == "yolov5":  # it writes such a file anew, and fails where pixels are missing
+    if kind == "JPEG" and upstream == "yolov5":  # it rewrites such a file, and fails where pixels are missing
         try:
             with open_image(file) as image:
                 image.load()

@@ -189,7 +189,7 @@ def batch_targets(batch: Batch, size: tuple[int, int], classes: int, single_cls:
         single_cls: all classes become 0.
 
     Returns:
-        (N, 6) float32: number of the image in the batch, class, centre x, centre y, width, height, in parts of ``size``.
+        (N, 6) float32: number of the image in the batch, class, centre x, centre y, width, height, relative to ``size``.
 
     Raises:
         UserError: see ``read_labels``.

@@ -51,7 +51,7 @@ def _add_build(group: Any) -> None:  # argparse keeps the class of groups privat
     group.add_argument("--max-shapes", help="largest shapes that the engine takes (default: --shapes)")
     group.add_argument("--workspace", type=positive, metavar="MIB", help="workspace limit")
     group.add_argument("--opt-level", type=int, metavar="0-5", help="builder optimization level")
-    group.add_argument("--tactics", help="the only tactic sources to use, EDGE_MASK_CONVOLUTIONS|JIT_CONVOLUTIONS")
+    group.add_argument("--tactics", help="the only tactic sources to use, e.g. EDGE_MASK_CONVOLUTIONS|JIT_CONVOLUTIONS")
     group.add_argument("--no-tf32", action="store_true", help="no TF32 for FP32 layers")
     group.add_argument("--strongly-typed", action="store_true", help="strongly typed network (10.x; always from 11)")
     group.add_argument("--timing-cache", metavar="FILE", help="timing cache, read and written")
@@ -64,9 +64,7 @@ def _add_build(group: Any) -> None:  # argparse keeps the class of groups privat
 
 
 def _add_timing(group: Any) -> None:  # argparse keeps the class of groups private
-    group.add_argument(
-        "--duration", type=positive_number, default=2.0, help="seconds for each engine and round (default 2)"
-    )
+    group.add_argument("--duration", type=positive_number, default=2.0, help="seconds per engine and round (default 2)")
     group.add_argument("--rounds", type=positive, default=5, help="rounds, engines interleaved (default 5)")
     group.add_argument("--warmup", type=positive_number, default=0.5, help="seconds before each (default 0.5)")
     for name, help_text in (("cuda-graph", "replay a CUDA graph"), ("spin-wait", "spin while waiting for the GPU")):

@@ -43,7 +43,7 @@ class Round:
     """One engine in one round.
 
     Attributes:
-        qps: batches a second, back to back.
+        qps: batches per second, back to back.
         latency_ms: median GPU time of one batch.
         p99_ms: 99th percentile of it; None where it is not known.
         launches: batches timed; None where it is not known.
@@ -176,7 +176,7 @@ def summarize(results: Mapping[str, Sequence[Round]], reference: str, batch: int
         batch: images in a batch.
 
     Returns:
-        name to ``qps`` (batches a second), ``images_per_s``, ``latency_ms``, ``ratio`` (qps to the reference's in the
+        name to ``qps`` (batches per second), ``images_per_s``, ``latency_ms``, ``ratio`` (qps to the reference's in the
         same round), each with median, min and max over the rounds, and the ``rounds`` themselves.
     """
     summary: dict[str, dict[str, Any]] = {}

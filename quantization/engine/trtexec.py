@@ -127,7 +127,7 @@ def run_trtexec(arguments: Sequence[str]) -> str:
 
 
 def trtexec_version(path: str) -> versions.Version:
-    """Ask trtexec for its version, which it prints first whatever it is told to do.
+    """Ask trtexec for its version, which it prints first whatever the arguments.
 
     Raises:
         UserError: it says none.

@@ -47,7 +47,7 @@ class TrueBoxes:
 class GroundTruth:
     """The annotations of the validation images; once made, nothing in them can fail any more.
 
-    A file that the data set lists several times counts once. Images, annotations and classes are numbered anew: images
+    A file that the data set lists several times counts once. Images, annotations and classes are renumbered: images
     and annotations from 1 on (pycocotools takes 0 for "no match"), classes as the model has them.
 
     Args:

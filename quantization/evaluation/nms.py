@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-FEW = 100  # so many boxes are compared with each other directly
+FEW = 100  # up to this number, boxes are compared with each other directly
 LOW = 0.2  # below this threshold boxes of too different sizes suppress each other for levels of width to help
 SLACK = 0.999  # of the threshold, for rounding: the ranges may hold too many boxes, never too few
 PAIRS = 100_000  # compared at once
@@ -29,7 +29,7 @@ def nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float, max_kept: i
         boxes: (N, 4), x1 y1 x2 y2. Boxes that are empty or not finite are kept.
         scores: (N,), none of them NaN.
         iou_threshold: 0 to 1.
-        max_kept: stop after so many.
+        max_kept: maximum number of boxes to keep.
 
     Returns:
         Indices of the boxes that stay, best first, int64.

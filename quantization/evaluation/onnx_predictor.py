@@ -53,7 +53,7 @@ class OnnxPredictor:
         self._name = entry.name
         self._batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
         self._size = tuple(entry.shape[2:])
-        self.classes = numbers - 5 - (protos[0] if protos else 0)  # a segmentation net's boxes end in coefficients
+        self.classes = numbers - 5 - (protos[0] if protos else 0)  # a segmentation network's boxes end in coefficients
         self.class_names = _class_names(self._session.get_modelmeta().custom_metadata_map.get("names"), self.classes)
 
     def image_size(self, default: tuple[int, int]) -> tuple[int, int]:

@@ -17,11 +17,11 @@ from quantization.export.decode import formula_decode
 from quantization.options import LOWEST_OPSET, ExportOptions
 from quantization.upstream import model as upstream
 
-MAX_BYTES = 2**31  # of a protobuf file; nets of the YOLO families take a tenth of it at most
+MAX_BYTES = 2**31  # of a protobuf file; networks of the YOLO families take a tenth of it at most
 
 
 class ExportOutputs(nn.Module):
-    """The model in export mode with its outputs as a tuple: detections, and mask prototypes of a segmentation net."""
+    """The model in export mode with its outputs as a tuple: detections, and mask prototypes of a segmentation network."""
 
     names = ("outputs", "protos")
 

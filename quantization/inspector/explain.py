@@ -78,7 +78,7 @@ def _quantized_for(graph: EngineGraph, layers: list[Layer]) -> str:
 
 
 def _through(names: list[str], readers_of: list[str]) -> str:
-    """`` through Concat /model.10/Concat``; a Concat without a name is told by its readers."""
+    """`` through Concat /model.10/Concat``; a Concat without a name is identified by its readers."""
     unnamed = f"the Concat before {'it' if len(readers_of) == 1 else 'them'}"
     return f" through {words([f'Concat {name}' if name else unnamed for name in names])}" if names else ""
 

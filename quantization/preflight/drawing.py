@@ -1,17 +1,21 @@
-"""A Q/DQ ONNX as a picture: one colour a scale group, predicted conversions in red."""
+"""A Q/DQ ONNX as a picture: one colour per scale group, predicted conversions in red."""
 
 from __future__ import annotations
 
 import colorsys
+from typing import TYPE_CHECKING
 
-import graphviz
 import onnx
 
+from quantization.dot import literal, new_digraph
 from quantization.preflight.groups import ScaleGroups
 from quantization.preflight.operators import POINTWISE
 from quantization.preflight.qdq_graph import QdqGraph, Read
 from quantization.preflight.report import check_has_pairs
 from quantization.preflight.subject import Subject
+
+if TYPE_CHECKING:
+    from graphviz import Digraph
 
 FLOAT_COLOR, LONE_COLOR, ALARM = "#8c8c8c", "#37474f", "#e00000"
 DECODE = "decode"
@@ -66,7 +70,7 @@ class Drawing:
         hue = (number * _GOLDEN) % 1.0
         return "#{:02x}{:02x}{:02x}".format(*tuple(round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.38, 0.85)))
 
-    def add_boxes(self, dot: graphviz.Digraph) -> None:
+    def add_boxes(self, dot: Digraph) -> None:
         """A box for each layer that is not part of another one's."""
         for position, node in enumerate(self.graph.nodes):
             if self.boxes[position] != f"box{position}":
@@ -79,9 +83,9 @@ class Drawing:
             lines = [self.graph.layer(position), node.op_type]
             lines += [f"group {group}"] if group else [] if int8 else ["float"]
             fill = self.color(reads[0].tensor) if int8 else FLOAT_COLOR
-            dot.node(f"box{position}", label="\\n".join(map(graphviz.escape, lines)), fillcolor=fill)
+            dot.node(f"box{position}", label="\\n".join(map(literal, lines)), fillcolor=fill)
 
-    def add_edges(self, dot: graphviz.Digraph) -> None:
+    def add_edges(self, dot: Digraph) -> None:
         """Edges; a conversion is a red box on its way."""
         drawn: dict[tuple[str, str], str] = {}
         conversions: dict[str, str] = {}
@@ -139,21 +143,13 @@ def to_dot(model: onnx.ModelProto) -> str:
         f"{len(drawing.groups.members)} scale groups, one colour each; dark grey: INT8, read by one layer; light grey: "
         f"float; red: {len(drawing.propagation.conversions)} predicted conversions"
     )
-    dot = graphviz.Digraph(
-        "qdq",
-        graph_attr={"fontname": "Arial", "fontsize": "16", "labelloc": "t", "ranksep": "0.3", "label": head},
-        node_attr={
-            "fontname": "Arial",
-            "fontsize": "11",
-            "fontcolor": "white",
-            "shape": "box",
-            "style": "filled,rounded",
-        },
-        edge_attr={"arrowsize": "0.6", "penwidth": "2"},
-    )
+    dot = new_digraph("qdq")
+    dot.attr("graph", fontname="Arial", fontsize="16", labelloc="t", ranksep="0.3", label=head)
+    dot.attr("node", fontname="Arial", fontsize="11", fontcolor="white", shape="box", style="filled,rounded")
+    dot.attr("edge", arrowsize="0.6", penwidth="2")
     dot.node(DECODE, fillcolor=FLOAT_COLOR)
     for name in drawing.graph.inputs:
-        dot.node(input_box(name), label=graphviz.escape(name), fillcolor=FLOAT_COLOR)
+        dot.node(input_box(name), label=literal(name), fillcolor=FLOAT_COLOR)
     drawing.add_boxes(dot)
     drawing.add_edges(dot)
     return dot.source

@@ -13,7 +13,7 @@ class Finding:
 
     Attributes:
         check: name of the check.
-        severity: "fail": costs a kernel or the build, and can be mended; "warn": costs accuracy, nothing in the engine,
+        severity: "fail": costs a kernel or the build, and can be fixed; "warn": costs accuracy, nothing in the engine,
             or time in some versions of TensorRT; "known": costs a kernel that the network or the policy asks for.
         what: one line: what is there, and what TensorRT does about it.
         change: what to do.

@@ -214,8 +214,8 @@ class Budget:
         """Make the checkpoint ``file`` meet the budget, and record how.
 
         Args:
-            model: what ``file`` holds; all its units are on again afterwards, since training may mend what they cost.
-            file: written anew where units must be left in float.
+            model: what ``file`` holds; all its units are on again afterwards, since training may recover what they cost.
+            file: rewritten where units must be left in float.
             key: "ptq" or "qat", for log and summary.
             record: of the checkpoint; the units' modules are added to its placement and ``--ignore-policy``.
             evaluate: measures ``model`` as it is.

@@ -51,7 +51,7 @@ class UnitError:
 
     Attributes:
         unit: which.
-        energy: of the error, in parts of the output's energy, averaged over the output maps.
+        energy: of the error, relative to the output's energy, averaged over the output maps.
         share: of the sum over all units, 0 to 1.
     """
 
@@ -75,7 +75,7 @@ def probed(model: nn.Module, units: Sequence[Unit]) -> Iterator[list[Tensor]]:
     """Run ``model`` in float, with every unit's error at the unit's own ``eps``, which is zero.
 
     Yields:
-        A list that every forward pass fills anew with one ``eps`` (B,) a unit, in the order of ``units``.
+        A list that every forward pass refills with one ``eps`` (B,) per unit, in the order of ``units``.
     """
     steps: list[Tensor] = []
 

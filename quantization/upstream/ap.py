@@ -23,7 +23,7 @@ def upstream_ap(name: str, found: Found, truth: TrueBoxes) -> tuple[float, float
 
     Args:
         name: "yolov5" or "yolov7"; its checkout must be importable (``enter_checkout``).
-        found: detections, at most 300 an image, as upstream keeps them.
+        found: detections, at most 300 per image, as upstream keeps them.
         truth: annotations of the same images.
 
     Returns:

@@ -21,7 +21,7 @@ def detection_loss(name: str, model: Any, imgsz: int) -> Callable[[list[Any], An
 
     Returns:
         A function of the head's raw maps, (B, anchors, H, W, 5 + classes) each, and of targets (N, 6): image, class,
-        centre x, centre y, width, height in parts of the input. It gives shape ().
+        centre x, centre y, width, height relative to the input. It gives shape ().
 
     Raises:
         UserError: the head has another loss.

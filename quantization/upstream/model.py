@@ -141,7 +141,7 @@ def mend_old_checkpoint(model: Any) -> None:
 
 
 def forget_grids(model: Any) -> None:
-    """Let the head make its grids of cell positions anew.
+    """Let the head rebuild its grids of cell positions.
 
     They are neither parameters nor buffers: yolov7's stay on the device that they were made on when the model moves, and
     are made again only for images of another size.

@@ -47,7 +47,7 @@ def flatten(outputs: Any) -> list[Tensor]:
 def weighted_outputs(model: nn.Module, box_weight: float = 1.0) -> Outputs:
     """Scores, and boxes weighted by score, of a detection network; raw maps of any other, see ``raw_outputs``.
 
-    An error in a raw map counts alike in all its cells, but mAP hardly looks at the many cells without an object.
+    An error in a raw map counts the same in all cells, but mAP hardly depends on the many cells without an object.
 
     Args:
         model: as for ``raw_outputs``.

@@ -13,7 +13,7 @@ from quantization.upstream.model import class_count
 def torch_predictor(model: nn.Module) -> Predictor:
     """A predictor on a torch model, which must be in eval mode."""
     device = next(model.parameters()).device
-    numbers = 5 + class_count(model)  # behind them a segmentation net's boxes have mask coefficients
+    numbers = 5 + class_count(model)  # behind them a segmentation network's boxes have mask coefficients
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():

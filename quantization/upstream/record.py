@@ -8,7 +8,7 @@ from typing import Any, Mapping
 
 from quantization.errors import UserError
 
-FORMAT = 2  # 1: without "format" and "placement"; its raw flags were read anew by every version
+FORMAT = 2  # 1: without "format" and "placement"; every version read its raw flags in its own way
 HEAD_BEFORE = {True: "int8", False: "float"}  # what --quantize-head meant before --head
 
 

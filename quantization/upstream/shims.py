@@ -1,6 +1,6 @@
 """Shims that let an unmodified checkout of either upstream run on current packages.
 
-Each says what it mends and for which versions, and does nothing where it is not needed.
+Each says what it fixes and for which versions, and does nothing where it is not needed.
 """
 
 from __future__ import annotations
