@@ -98,7 +98,7 @@ def test_the_command_line_wins_over_the_config(tmp_path: Path) -> None:
         ("imgsz: [1, 2]", "imgsz takes one value"),
         ("backend: cuda", "invalid choice: 'cuda'"),
         ("- imgsz", "no mapping"),
-        ("a: [", "no YAML"),
+        ("a: [", "not valid YAML"),
     ],
 )
 def test_wrong_config_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -110,8 +110,16 @@ def test_wrong_config_files_are_refused(tmp_path: Path, text: str, message: str)
 
 
 def test_a_missing_config_file_is_named() -> None:
-    with pytest.raises(UserError, match=r"none\.yaml does not exist"):
+    with pytest.raises(UserError, match=r"none\.yaml is no file"):
         parse("yolov5", ["test", "w.pt", "--config", "none.yaml"])
+
+
+def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (("quantize w.pt --head foo", "invalid choice: 'foo'"), ("quantize", "WEIGHT"), ("", "COMMAND")):
+        with pytest.raises(UserError) as caught:
+            parse("yolov5", words.split())
+        assert message in str(caught.value) and "--help" in str(caught.value) and "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_options_cannot_be_changed() -> None:

@@ -17,18 +17,20 @@ from quantization import __version__
 from quantization.cli.options import COMMANDS
 from quantization.errors import UserError, log_to_stdout
 from quantization.option_fields import Options, flag_of, key_of, make, walk
+from quantization.text import read_yaml
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
 CONFIG_HELP = "YAML file of options, named as on the command line (calib-method: mse); the command line wins"
 
 
-class _ConfigParser(argparse.ArgumentParser):
-    """A parser of a file's options, whose errors name the file."""
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line. ``config``: the file that the options come from, "" for the command line."""
 
-    file = ""
+    config = ""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"--config {self.file}: {message}")
+        """See the class."""
+        raise UserError(f"--config {self.config}: {message}" if self.config else f"{message}: see {self.prog} --help")
 
 
 def build_parser(name: str) -> argparse.ArgumentParser:
@@ -37,7 +39,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     Args:
         name: "yolov5" or "yolov7".
     """
-    parser = argparse.ArgumentParser(prog=f"qat-{name}.py", description=PROGRAM.format(name=name))
+    parser = _Parser(prog=f"qat-{name}.py", description=PROGRAM.format(name=name))
     parser.add_argument("--version", action="version", version=f"quant-tools {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
@@ -108,7 +110,7 @@ def parse_values(name: str, arguments: Sequence[str] | None = None) -> tuple[str
 
     Raises:
         UserError: a value is not allowed, or the ``--config`` file cannot be used.
-        SystemExit: argparse refused the command line, or printed help.
+        SystemExit: help or the version was printed.
     """
     given = vars(build_parser(name).parse_args(arguments))
     command, config = given.pop("command"), given.pop("config")
@@ -126,18 +128,13 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, no mapping, or has an option that the command does not have.
     """
-    import yaml
-
     if not Path(file).is_file():
-        raise UserError(f"--config {file} does not exist")
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {file} is no YAML file: {' '.join(str(error).split())}") from error
+        raise UserError(f"--config {file} is no file: name a YAML file of options")
+    content = read_yaml(Path(file), "--config")
     if not isinstance(content, dict):
         raise UserError(f"--config {file} is no mapping of options to values, e.g. calib-method: mse")
-    parser = _ConfigParser(add_help=False, allow_abbrev=False)
-    parser.file = file
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.config = file
     add_options(parser, options, positional=False)
     flags = {key_of(entry): entry for _, entry in walk(options) if flag_of(entry)}
     words: list[str] = []
