@@ -65,7 +65,8 @@ def parse_labels(file: Path, upstream: str = "yolov5") -> LabelFile:
     except UserError as error:
         return LabelFile(corrupt=str(error))
     lines = text.splitlines()
-    blank = len(text[: len(text) - len(text.lstrip())].splitlines())  # leading lines, which either upstream strips
+    indent = text[: len(text) - len(text.lstrip())]
+    blank = len(f"{indent}0".splitlines()) - 1  # leading lines, which either upstream strips
     strict = upstream == "yolov7"
     numbers = [number for number, line in enumerate(lines, 1) if number > blank and (line or strict)]
     words = [lines[number - 1].split() for number in numbers]

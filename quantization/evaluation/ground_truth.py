@@ -234,7 +234,8 @@ def boxes_of_json(
     numbers = class_map(content.categories, used, classes, known, source)
     rows: list[list[float]] = []
     empty = 0
-    for index, part in enumerate(found):
+    unique = [list(dict.fromkeys(part)) for part in found]
+    for index, part in enumerate(unique):
         for box in part:
             left, top, width, height = box.box
             if width > 0 and height > 0:
@@ -243,6 +244,9 @@ def boxes_of_json(
                 empty += 1
     boxes = _stacked(rows, source)
     _check_extent(boxes, entries, files, source)
+    repeated = sum(map(len, found)) - sum(map(len, unique))
+    if repeated:  # a copy would count as an object that is never found; upstream removes repeated label rows too
+        LOG.warning(LEFT_OUT, repeated, source, "repeat others")
     if empty:
         LOG.warning(LEFT_OUT, empty, source, "have a width or height of 0")
     if content.strays:
