@@ -99,7 +99,7 @@ def rect_shapes(
         Image indices in order, and (H, W) of each batch.
     """
     aspect = np.array([height / width for height, width in shapes])
-    order = aspect.argsort(kind="stable")
+    order = aspect.argsort()  # the order of equal ones, and so what is in a batch, is upstream's
     result = []
     for start in range(0, len(order), batch_size):
         ratios = aspect[order[start : start + batch_size]]
@@ -145,6 +145,7 @@ class Loader:
         long_side = max(self.size) if self.rect_stride is not None else None
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
             if self.rect_stride is not None:
+                files.sort()  # as upstream, before it orders by aspect ratio
                 order, sizes = rect_shapes(
                     list(pool.map(image_shape, files)), self.batch_size, max(self.size), self.rect_stride
                 )

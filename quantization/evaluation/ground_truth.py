@@ -13,7 +13,7 @@ import numpy as np
 
 from quantization.data.dataset import Dataset
 from quantization.data.images import image_shape
-from quantization.data.labels import any_labels, label_file, read_labels
+from quantization.data.labels import any_labels, label_file, parse_labels, read_labels
 from quantization.errors import UserError
 from quantization.evaluation.categories import class_map, is_single_class, same_name
 from quantization.evaluation.coco_json import CocoJson, Image, read_coco
@@ -56,7 +56,7 @@ class GroundTruth:
         class_names: the model's names of its classes, where it knows them.
 
     Attributes:
-        files: the images, each once.
+        files: the images, each once; where label files stand in for a JSON, without those whose labels are damaged.
         names: of the classes.
         uses_labels: whether the boxes come from label files: there is no JSON, or it does not fit.
         coco: the pycocotools COCO object; image ids are indices into ``files`` plus 1, category ids are class numbers.
@@ -67,12 +67,12 @@ class GroundTruth:
 
     def __init__(self, dataset: Dataset, classes: int, class_names: Sequence[str] | None = None) -> None:
         self.files = list({os.path.abspath(file): file for file in reversed(dataset.val)}.values())[::-1]
-        self._index = {os.path.abspath(file): index for index, file in enumerate(self.files)}
         model_names = [str(name) for name in class_names or []]
         _check_names(dataset, classes, model_names)
         known = [names for names in (model_names, dataset.names) if len(names) == classes]
         self.uses_labels = dataset.annotations is None
         self._boxes, self.names = self._read(dataset, classes, known)
+        self._index = {os.path.abspath(file): index for index, file in enumerate(self.files)}
         self.coco = self._coco()
 
     def arrays(self) -> TrueBoxes:
@@ -95,6 +95,7 @@ class GroundTruth:
         except UserError as error:
             if not any_labels(self.files):
                 raise
+            self.files = [file for file in self.files if not parse_labels(label_file(file)).corrupt] or self.files
             boxes = boxes_of_labels(self.files, classes, dataset)
             if not dataset.names and boxes.labels.max() < categories < classes:
                 raise  # the labels have no class that the JSON lacks: more likely it is the model that does not fit
@@ -233,7 +234,8 @@ def boxes_of_json(
     numbers = class_map(content.categories, used, classes, known, source)
     rows: list[list[float]] = []
     empty = 0
-    for index, part in enumerate(found):
+    unique = [list(dict.fromkeys(part)) for part in found]
+    for index, part in enumerate(unique):
         for box in part:
             left, top, width, height = box.box
             if width > 0 and height > 0:
@@ -242,6 +244,9 @@ def boxes_of_json(
                 empty += 1
     boxes = _stacked(rows, source)
     _check_extent(boxes, entries, files, source)
+    repeated = sum(map(len, found)) - sum(map(len, unique))
+    if repeated:  # a copy would count as an object that is never found; upstream removes repeated label rows too
+        LOG.warning(LEFT_OUT, repeated, source, "repeat others")
     if empty:
         LOG.warning(LEFT_OUT, empty, source, "have a width or height of 0")
     if content.strays:

@@ -51,13 +51,16 @@ def open_checked(
     Raises:
         UserError: something in the data set has to change.
     """
-    dataset = open_dataset(options.cocodir, options.data)
-    if val and dataset.annotations is not None:
-        truth = GroundTruth(dataset, network.classes, network.names)
-        if truth.uses_labels:  # said so: the JSON does not fit
-            dataset = replace(dataset, annotations=None)
     single_cls = is_single_class(network.classes, network.names)
-    return check_dataset(dataset, Needs(network.upstream, network.classes, single_cls, train, train_labels, val))
+    needs = Needs(network.upstream, network.classes, single_cls, train, train_labels, val)
+    # first the images: those that upstream leaves out must not make an annotation JSON unfit
+    checked = check_dataset(open_dataset(options.cocodir, options.data), needs)
+    dataset = checked.dataset
+    if not val or dataset.annotations is None or not GroundTruth(dataset, network.classes, network.names).uses_labels:
+        return checked
+    # it has said why the JSON does not fit; the labels then decide which images stay
+    labelled = check_dataset(replace(dataset, annotations=None), replace(needs, train=False))
+    return replace(checked, dataset=labelled.dataset, val=labelled.val)
 
 
 def make_evaluator(options: DataOptions, network: Network, dataset: Dataset) -> Evaluator:

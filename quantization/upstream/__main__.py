@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantization.errors import UserError
 from quantization.upstream.offline import go_offline, network_refusal, patch_checks
-from quantization.upstream.shims import install_shims
+from quantization.upstream.shims import install_shims, lift_time_limit
 
 
 def main(arguments: list[str]) -> None:
@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> None:
     go_offline()
     install_shims(scripts=True)
     patch_checks()
+    lift_time_limit()
     sys.argv = arguments
     try:
         runpy.run_path(arguments[0], run_name="__main__")

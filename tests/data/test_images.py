@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Callable
 
 import cv2
 import numpy as np
@@ -15,7 +16,9 @@ from quantization.data.images import Loader, image_shape, letterbox, load_batche
 from quantization.errors import UserError
 from quantization.evaluation.detections import to_image
 from shapes import draw_dataset
+from support.workflow import SUPPORT, run_task
 
+DATA_TASKS = SUPPORT / "data_tasks.py"
 PIXELS = np.random.default_rng(1).integers(0, 255, (20, 50, 3), np.uint8)
 
 
@@ -48,6 +51,21 @@ def test_rect_shapes_hold_every_image() -> None:
         ratio = 320 / max(shapes[index])
         assert int(shapes[index][0] * ratio) <= height and int(shapes[index][1] * ratio) <= width
         assert height % 32 == 0 and width % 32 == 0
+
+
+@pytest.mark.parametrize("name", ["yolov5", "yolov7"])
+def test_rectangles_are_upstreams(name: str, checkouts: Callable[[str], Path], tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    files = [str(tmp_path / "images" / f"{number:02d}.png") for number in range(40)]
+    for file, width in zip(files, generator.choice([40, 60, 60, 60, 80], 40)):  # many of one shape
+        cv2.imwrite(file, np.zeros((60, int(width), 3), np.uint8))
+    mixed = [files[number] for number in generator.permutation(40)]
+    (tmp_path / "list.txt").write_text("\n".join(mixed))
+    order, shapes = run_task(checkouts(name), "rectangles", name, tmp_path / "list.txt", program=DATA_TASKS)
+    batches = list(Loader(mixed, (128, 128), 4, rect_stride=32))
+    assert [file for batch in batches for file in batch.files] == order
+    assert [list(batch.images.shape[2:]) for batch in batches] == shapes
 
 
 def test_loader_is_reproducible_and_complete(shapes: Path) -> None:

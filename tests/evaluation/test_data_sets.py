@@ -9,13 +9,13 @@ from typing import Any, Callable
 
 import pytest
 
-from support import file_cases, identity_cases, json_cases
+from support import file_cases, identity_cases, json_cases, odd_cases
 from support.drawn_data import NAMES, SIDE
 from support.perfect_detector import perfect_detector
 from support.workflow import run_python
 
 PROGRAM = Path(__file__).resolve().parents[1] / "support" / "evaluate_cases.py"
-CASES = {**identity_cases.TABLE, **json_cases.TABLE, **file_cases.TABLE}
+CASES = {**identity_cases.TABLE, **json_cases.TABLE, **file_cases.TABLE, **odd_cases.TABLE}
 RUNS = [(name, form) for name, case in CASES.items() for form in case.forms]
 Results = Callable[[str], "dict[tuple[str, str], dict[str, Any]]"]
 

@@ -28,6 +28,17 @@ def read_images(name: str, *paths: str) -> Any:
     return {os.path.abspath(file): labels.tolist() for file, labels in zip(files, dataset.labels)}
 
 
+def rectangles(name: str, listing: str) -> Any:
+    """Order of the images in evaluation, and height and width of each batch of 4."""
+    if name == "yolov5":
+        from utils.dataloaders import LoadImagesAndLabels
+    else:
+        from utils.datasets import LoadImagesAndLabels
+    dataset = LoadImagesAndLabels(listing, 128, 4, rect=True, stride=32, pad=0.5)
+    files = dataset.im_files if name == "yolov5" else dataset.img_files
+    return [os.path.abspath(file) for file in files], dataset.batch_shapes.tolist()
+
+
 def read_yaml(name: str, file: str) -> Any:
     """What upstream makes of a data.yaml."""
     from utils.general import check_dataset
@@ -43,7 +54,7 @@ def read_yaml(name: str, file: str) -> Any:
     return {"val": os.path.realpath(data["val"]), "names": data["names"]}
 
 
-TASKS: dict[str, Callable[..., Any]] = {"read_images": read_images, "read_yaml": read_yaml}
+TASKS: dict[str, Callable[..., Any]] = {"read_images": read_images, "read_yaml": read_yaml, "rectangles": rectangles}
 
 if __name__ == "__main__":
     print(json.dumps(TASKS[sys.argv[1]](*sys.argv[2:])))

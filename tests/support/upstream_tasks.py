@@ -134,8 +134,36 @@ def refusals() -> list[str]:
     return refused
 
 
+def slow_suppression() -> dict[str, Any]:
+    """Number of images with detections under a clock that leaps, before and after; whether results are the same."""
+    import itertools
+    import time
+
+    from quantization.upstream.shims import lift_time_limit
+
+    general = importlib.import_module("utils.general")
+    outputs = torch.from_numpy(np.random.default_rng(0).random((3, 50, 8), np.float32)) * torch.tensor(
+        [99.0] * 4 + [1] * 4
+    )
+    labels = [torch.tensor([[image, 50.0, 50.0, 9.0, 9.0]]) for image in range(3)]
+    settings: dict[str, Any] = {"multi_label": True, "labels": labels}
+    plain = general.non_max_suppression(outputs.clone(), 0.1, 0.6, **settings)
+    clock, counts = time.time, []
+    for lift in (False, True):
+        if lift:
+            lift_time_limit()
+        leaps = itertools.count(0, 100)
+        time.time = lambda leaps=leaps: float(next(leaps))  # type: ignore[assignment,misc]
+        found = general.non_max_suppression(outputs.clone(), 0.1, 0.6, **settings)
+        time.time = clock
+        counts.append(sum(len(part) > 0 for part in found))
+    return {"counts": counts, "same": all(torch.equal(a, b) for a, b in zip(plain, found))}
+
+
 def main(arguments: list[str]) -> None:
-    result = {task.__name__: task for task in (forward, average_precision, refusals)}[arguments[0]](*arguments[1:])
+    result = {task.__name__: task for task in (forward, average_precision, refusals, slow_suppression)}[arguments[0]](
+        *arguments[1:]
+    )
     print("\n" + json.dumps(result))
 
 

@@ -1,0 +1,42 @@
+"""Run ``quantize`` on many data sets in one process: ``python quantize_cases.py UPSTREAM JOBS.json RESULTS.json``.
+
+JOBS: objects with the "arguments" of a command, the folder "out" that it writes into, and "whole", whether the run is
+to go on behind the check of its input. RESULTS: as those of ``evaluate_cases.py``, with the "files" in "out".
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [".", str(Path(__file__).resolve().parents[1])]
+
+from quantization.cli.quantization import Quantization
+from quantization.upstream import checkout
+from support.evaluate_cases import run_job
+
+LOG = logging.getLogger("quantization")
+run_whole = Quantization.run
+
+
+def only_checked(run: Quantization) -> None:
+    """Stands in for ``Quantization.run``: the input was accepted."""
+    LOG.info("accepted: %d training, %d validation images", len(run.dataset.train), len(run.dataset.val))
+
+
+def run_case(upstream: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Run one job."""
+    setattr(Quantization, "run", run_whole if job["whole"] else only_checked)
+    return {**run_job(upstream, job["arguments"]), "files": sorted(os.listdir(job["out"]))}
+
+
+if __name__ == "__main__":
+    checkout.enter_checkout(sys.argv[1], Path.cwd())  # its operators can be registered once in a process
+    checkout.enter_checkout = lambda *_: None  # type: ignore[assignment]
+    jobs = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+    results = [run_case(sys.argv[1], job) for job in jobs]
+    Path(sys.argv[3]).write_text(json.dumps(results), encoding="utf-8")
