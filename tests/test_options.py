@@ -115,7 +115,11 @@ def test_a_missing_config_file_is_named() -> None:
 
 
 def test_a_wrong_command_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    for words, message in (("quantize w.pt --head foo", "invalid choice: 'foo'"), ("quantize", "WEIGHT"), ("", "COMMAND")):
+    for words, message in (
+        ("quantize w.pt --head foo", "invalid choice: 'foo'"),
+        ("quantize", "WEIGHT"),
+        ("", "COMMAND"),
+    ):
         with pytest.raises(UserError) as caught:
             parse("yolov5", words.split())
         assert message in str(caught.value) and "--help" in str(caught.value) and "\n" not in str(caught.value)

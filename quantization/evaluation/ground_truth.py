@@ -245,12 +245,11 @@ def boxes_of_json(
     boxes = _stacked(rows, source)
     _check_extent(boxes, entries, files, source)
     repeated = sum(map(len, found)) - sum(map(len, unique))
-    if repeated:  # a copy would count as an object that is never found; upstream removes repeated label rows too
-        LOG.warning(LEFT_OUT, repeated, source, "repeat others")
-    if empty:
-        LOG.warning(LEFT_OUT, empty, source, "have a width or height of 0")
-    if content.strays:
-        LOG.warning(LEFT_OUT, content.strays, source, "belong to images that it does not list")
+    # a copy would count as an object that is never found; upstream removes repeated label rows too
+    reasons = ("repeat others", "have a width or height of 0", "belong to images that it does not list")
+    for count, reason in zip((repeated, empty, content.strays), reasons):
+        if count:
+            LOG.warning(LEFT_OUT, count, source, reason)
     return boxes, _class_names(content, numbers, classes, known)
 
 

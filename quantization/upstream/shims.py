@@ -175,7 +175,7 @@ def lift_time_limit() -> None:
 
     if importlib.util.find_spec("utils") is None or importlib.util.find_spec("utils.general") is None:
         return
-    general = importlib.import_module("utils.general")
+    general: Any = importlib.import_module("utils.general")
     original = getattr(general, "non_max_suppression", None)
     if original is None or hasattr(original, "quant_tools"):
         return
