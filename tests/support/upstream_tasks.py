@@ -153,7 +153,7 @@ def slow_suppression() -> dict[str, Any]:
         if lift:
             lift_time_limit()
         leaps = itertools.count(0, 100)
-        time.time = lambda leaps=leaps: float(next(leaps))  # type: ignore[assignment,misc]
+        time.time = lambda leaps=leaps: float(next(leaps))  # type: ignore[misc]
         found = general.non_max_suppression(outputs.clone(), 0.1, 0.6, **settings)
         time.time = clock
         counts.append(sum(len(part) > 0 for part in found))
