@@ -193,4 +193,4 @@ def lift_time_limit() -> None:
         ]
 
     setattr(non_max_suppression, "quant_tools", True)
-    general.non_max_suppression = non_max_suppression
+    setattr(general, "non_max_suppression", non_max_suppression)
