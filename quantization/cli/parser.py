@@ -16,7 +16,9 @@ from typing import Any, NoReturn, Sequence
 from quantization import __version__
 from quantization.cli.options import COMMANDS
 from quantization.errors import UserError, log_to_stdout
+from quantization.memory import named_stage
 from quantization.option_fields import Options, flag_of, key_of, make, walk
+from quantization.text import read_yaml
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
 CONFIG_HELP = "YAML file of options, named as on the command line (calib-method: mse); the command line wins"
@@ -126,14 +128,7 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, no mapping, or has an option that the command does not have.
     """
-    import yaml
-
-    if not Path(file).is_file():
-        raise UserError(f"--config {file} does not exist")
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {file} is no YAML file: {' '.join(str(error).split())}") from error
+    content = read_yaml(file, "--config")
     if not isinstance(content, dict):
         raise UserError(f"--config {file} is no mapping of options to values, e.g. calib-method: mse")
     parser = _ConfigParser(add_help=False, allow_abbrev=False)
@@ -188,4 +183,6 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
 
     if values.get("resume"):
         options = resume.resumed_options(values)
-    return commands.TABLE[command](name, options)
+    images = getattr(options, "images", None)
+    with named_stage(command, None if images is None else images.batch_size):
+        return commands.TABLE[command](name, options)

@@ -14,9 +14,10 @@ from torch import nn
 
 from quantization.errors import UserError
 from quantization.files import atomic_write
+from quantization.memory import is_out_of_memory
 from quantization.quantizers import backend as quantizer
 from quantization.upstream import model as upstream
-from quantization.upstream.safe_load import load_checkpoint
+from quantization.upstream.safe_load import check_tree, load_checkpoint
 
 KEY = "quant_tools"  # what the bundle adds to a checkpoint
 
@@ -55,12 +56,26 @@ def load(file: str, device: torch.device, name: str, trust: bool = False) -> tup
             f"{file} is no YOLO checkpoint: a dictionary with the module under 'model' or 'ema' is "
             f"expected, as {name}'s train.py saves it"
         )
-    model = (content.get("ema") or content["model"]).float()
+    record = content.get(KEY)
+    if record is not None and not isinstance(record, dict):
+        raise UserError(f"{file}: its entry {KEY} is damaged (a {type(record).__name__}, no mapping): quantize again")
+    model = content.get("ema") or content["model"]
+    check_tree(model, file)
     if not isinstance(getattr(model, "model", None), nn.Sequential) or not hasattr(model, "stride"):
         raise UserError(f"{file} holds a {type(model).__name__}, no {name} detection model")
-    upstream.mend_old_checkpoint(model)
-    upstream.forget_grids(model)
-    return upstream.fuse(model).to(device), dict(content.get(KEY) or {})
+    try:
+        model = model.float()
+        upstream.mend_old_checkpoint(model)
+        upstream.forget_grids(model)
+        model = upstream.fuse(model).to(device)
+    except UserError:
+        raise
+    except Exception as error:  # a layer's attributes may be anything, and what upstream makes of them too
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{file} holds a damaged model ({type(error).__name__}: {reason}): get it again") from error
+    return model, dict(record or {})
 
 
 def _load_again(path: Path, error: Exception, trust: bool) -> Any:

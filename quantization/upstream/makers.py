@@ -184,6 +184,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "builtins.slice": lambda *ends: slice(*ends),
     "builtins.complex": lambda real, imaginary: complex(_only(float, real), _only(float, imaginary)),
     "builtins.bytearray": _bytearray,
+    "builtins.bytes": lambda: b"",
     "collections.OrderedDict": lambda items=(): OrderedDict((checked_key(key), value) for key, value in items),
     "collections.defaultdict": lambda factory=None: defaultdict(None),
     "argparse.Namespace": lambda: argparse.Namespace(),
@@ -230,7 +231,15 @@ def resolve(name: Name, file: str, budget: Budget) -> Any:
             f"{file} holds {name.module}.{name.name}, which no checkpoint needs: it was refused before it could run. If "
             "you made this file yourself, give --trust-weights"
         )
-    return lambda: kind.__new__(kind)
+
+    def make(*arguments: Any) -> Any:
+        if arguments:
+            raise UserError(
+                f"{file} calls {full} with arguments, which no checkpoint does: it was refused before it could run"
+            )
+        return kind.__new__(kind)
+
+    return make
 
 
 def _layer(name: Name) -> Any:

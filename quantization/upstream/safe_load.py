@@ -25,6 +25,7 @@ from quantization.upstream.makers import Budget, Storage, build, resolve, storag
 from quantization.upstream.unpickle import Machine
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # files from before torch 1.6 begin with it
+DEPTH, LAYERS = 100, 100_000  # of a model
 LEGACY_PICKLES = 5  # magic number, protocol, system, object, keys of the storages
 
 
@@ -148,3 +149,25 @@ def _read(stream: Any, size: int, dtype: torch.dtype) -> Storage:
     result = Storage(torch.empty(size, dtype=torch.uint8), dtype)
     result.fill(stream)
     return result
+
+
+def check_tree(model: torch.nn.Module, file: str) -> None:
+    """Refuse a model whose layers would be visited endlessly: one that contains itself, or others again and again.
+
+    Raises:
+        UserError: it has more than ``LAYERS`` layers, each counted as often as it is used.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(layer: Any, depth: int) -> int:
+        if depth > DEPTH or not isinstance(layer, torch.nn.Module):
+            raise UserError(f"{file} holds a damaged model: its layers are no tree of layers; get it again")
+        if id(layer) not in sizes:
+            parts = vars(layer).get("_modules", {})
+            if not isinstance(parts, dict):
+                raise UserError(f"{file} holds a damaged model: a {type(layer).__name__} without layers; get it again")
+            sizes[id(layer)] = 1 + sum(size(part, depth + 1) for part in parts.values() if part is not None)
+        return sizes[id(layer)]
+
+    if size(model, 0) > LAYERS:
+        raise UserError(f"{file} holds a damaged model of more than {LAYERS} layers; get it again")
