@@ -192,9 +192,7 @@ def gather(futures: list[Any]) -> Batch:
     )
 
 
-def read(
-    file: str, size: tuple[int, int], long_side: int | None = None, flip: bool = False
-) -> Part:
+def read(file: str, size: tuple[int, int], long_side: int | None = None, flip: bool = False) -> Part:
     """Read and letterbox one image: (H, W, 3) BGR, gain, pad, (height, width) of the file, whether it is flipped, file.
 
     Raises:

@@ -88,7 +88,7 @@ class Storage:
             UnpicklingError: there are too few.
         """
         size = self.data.numel()
-        if size and stream.readinto(memoryview(self.data.numpy())) != size:  # type: ignore[arg-type]  # a buffer
+        if size and stream.readinto(memoryview(self.data.numpy())) != size:  # type: ignore[arg-type]
             raise UnpicklingError("the values of a tensor are missing")
 
 
@@ -133,7 +133,7 @@ class _Array(np.ndarray):
         count = len(data) if type(data) is wanted else -1
         if count != math.prod(shape) * (1 if wanted is list else dtype.value.itemsize):
             raise UnpicklingError("an array's values are missing")
-        super().__setstate__((1, shape, dtype.value, fortran is True, data))  # type: ignore[misc]  # not in its stubs
+        super().__setstate__((1, shape, dtype.value, fortran is True, data))  # type: ignore[arg-type]  # a Python bool
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:

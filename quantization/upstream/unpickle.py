@@ -11,7 +11,7 @@ import pickletools
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from pickle import UnpicklingError
-from typing import Any, BinaryIO, Callable, Dict, Tuple
+from typing import Any, BinaryIO, Callable
 
 Maker = Callable[..., Any]
 OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
@@ -61,9 +61,9 @@ class Machine:
         self, resolve: Callable[[Name], Any], storage: Callable[[Any], Any], build: Callable[[Any, Any], None]
     ) -> None:
         self._resolve, self._storage, self._build = resolve, storage, build
-        self._makers: Dict[Name, Maker] = {}
+        self._makers: dict[Name, Maker] = {}
         self._stack: list[Any] = []
-        self._memo: Dict[int, Any] = {}
+        self._memo: dict[int, Any] = {}
 
     def load(self, stream: BinaryIO) -> Any:
         """The next pickle of a stream in memory.
@@ -183,7 +183,7 @@ def checked_key(key: Any) -> Any:
     Raises:
         UnpicklingError: it is something else.
     """
-    parts: Tuple[Any, ...] = key if type(key) is tuple else (key,)
+    parts: tuple[Any, ...] = key if type(key) is tuple else (key,)
     if len(parts) > 100 or not all(isinstance(part, PLAIN) for part in parts):
         raise UnpicklingError(f"it has a {type(key).__name__} as a key")
     return key
