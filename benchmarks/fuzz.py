@@ -86,7 +86,7 @@ ODD_TEXT = [
     "\n",
     "\r",
 ]
-ENGINE = ROOT / "tests" / "fixtures" / "engine"
+FIXTURE = ROOT / "tests" / "fixtures" / "checkpoints" / "yolov5-0.1.pt"  # its results need a checkout
 
 
 class Target(NamedTuple):
@@ -279,7 +279,7 @@ def _saved(content: Any, zipped: bool = True) -> bytes:
 
 
 def _checkpoints() -> list[bytes]:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU())
+    model: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU())
     model.model, model.stride, model.names = nn.Sequential(model[0], model[1]), torch.tensor([8.0]), ["a"]
     content = {
         "model": model,
@@ -290,6 +290,8 @@ def _checkpoints() -> list[bytes]:
         "c": OrderedDict(a={1, 2}),
     }
     return [
+        FIXTURE.read_bytes(),
+        FIXTURE.read_bytes(),
         _saved(content),
         _saved(content, zipped=False),
         _saved({"model": None, "x": [bytearray(b"a"), Path("a"), b"\xff"]}),
@@ -455,7 +457,8 @@ def prepare(folder: Path) -> None:
 
 def run(name: str, target: Target, count: int, seed: int, folder: Path) -> int:
     """Print the row of a target; the number of examples that escaped."""
-    counts, slowest, escaped = {"results": 0, "UserErrors": 0, "others": 0}, (0.0, seed), {}
+    counts, slowest = {"results": 0, "UserErrors": 0, "others": 0}, (0.0, seed)
+    escaped: dict[str, int] = {}
     for number in range(seed, seed + count):
         start = time.perf_counter()
         try:

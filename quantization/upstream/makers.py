@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import importlib
 import math
@@ -11,7 +10,7 @@ import re
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from pickle import UnpicklingError
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 from typing import Any, Callable
 
 import numpy as np
@@ -92,7 +91,7 @@ class Storage:
             raise UnpicklingError("the values of a tensor are missing")
 
 
-class Budget:
+class TensorSizes:
     """How large the tensors of a file may be together, in bytes."""
 
     def __init__(self, file_size: int) -> None:
@@ -187,7 +186,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "builtins.bytes": lambda: b"",
     "collections.OrderedDict": lambda items=(): OrderedDict((checked_key(key), value) for key, value in items),
     "collections.defaultdict": lambda factory=None: defaultdict(None),
-    "argparse.Namespace": lambda: argparse.Namespace(),
+    "argparse.Namespace": lambda: SimpleNamespace(),
     "_codecs.encode": _encode,
     "torch.Size": lambda sides=(): torch.Size(_only(tuple, sides)),
     "torch.device": lambda kind, *index: torch.device(_only(str, kind), *(_only(int, number) for number in index)),
@@ -208,7 +207,7 @@ for _kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "
 TENSORS = {f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3")}
 
 
-def resolve(name: Name, file: str, budget: Budget) -> Any:
+def resolve(name: Name, file: str, sizes: TensorSizes) -> Any:
     """The maker of what a pickle asks for, or a value that stands for itself.
 
     Raises:
@@ -219,7 +218,7 @@ def resolve(name: Name, file: str, budget: Budget) -> Any:
     if full in MAKERS:
         return MAKERS[full]
     if full in TENSORS:
-        return budget.tensor
+        return sizes.tensor
     if name.module in ("torch", "torch.cuda", "torch.storage") and name.name.lstrip("_") in STORAGES:
         return lambda *_: _only(Storage, None)  # stands in a persistent id, and makes nothing
     value = getattr(torch, name.name, None) if name.module == "torch" else None
@@ -279,7 +278,7 @@ def build(value: Any, state: Any) -> None:
     elif isinstance(value, nn.Module) and type(state) is dict:
         type(value).__setstate__(value, state)
     elif type(state) is dict and (
-        isinstance(value, argparse.Namespace) or (type(value).__module__, type(value).__name__) in DESCRIPTORS
+        isinstance(value, SimpleNamespace) or (type(value).__module__, type(value).__name__) in DESCRIPTORS
     ):
         vars(value).update(state)
     else:

@@ -21,7 +21,7 @@ from typing import Any, Callable
 import torch
 
 from quantization.errors import UserError
-from quantization.upstream.makers import Budget, Storage, build, resolve, storage_type
+from quantization.upstream.makers import Storage, TensorSizes, build, resolve, storage_type
 from quantization.upstream.unpickle import Machine
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # files from before torch 1.6 begin with it
@@ -131,8 +131,8 @@ def _load_stream(file: Path) -> Any:
 
 
 def _machine(file: Path, storage: Callable[[Any], Any]) -> Machine:
-    budget = Budget(file.stat().st_size)
-    return Machine(functools.partial(resolve, file=str(file), budget=budget), storage, build)
+    sizes = TensorSizes(file.stat().st_size)
+    return Machine(functools.partial(resolve, file=str(file), sizes=sizes), storage, build)
 
 
 def _parts(pid: Any) -> tuple[torch.dtype, str, int]:
