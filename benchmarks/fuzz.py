@@ -452,6 +452,7 @@ def prepare(folder: Path) -> None:
     from quantization.upstream.shims import install_shims
 
     install_shims()
+    try_one(TARGETS["checkpoint"], 0, folder)  # upstream's modules are imported once
     logging.getLogger("quantization").setLevel(logging.ERROR)
 
 
