@@ -49,6 +49,7 @@ from quantization.onnx_graph.load import load_onnx
 from quantization.preflight.report import preflight, report_text
 from quantization.upstream import checkpoint
 from quantization.upstream.record import CheckpointRecord, read_record
+from quantization.upstream.shims import install_shims
 
 ODD: list[Any] = [
     None,
@@ -449,11 +450,6 @@ def prepare(folder: Path) -> None:
     for name in ("a.jpg", "b.png", "images/a.jpg"):
         cv2.imwrite(str(folder / name), np.zeros((16, 16, 3), np.uint8))
     (folder / "list.txt").write_text("./a.jpg\n")
-    from quantization.upstream.shims import install_shims
-
-    install_shims()
-    try_one(TARGETS["checkpoint"], 0, folder)  # upstream's modules are imported once
-    logging.getLogger("quantization").setLevel(logging.ERROR)
 
 
 def run(name: str, target: Target, count: int, seed: int, folder: Path) -> int:
@@ -496,6 +492,9 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
         prepare(Path(folder))
+        install_shims()
+        logging.getLogger("quantization").setLevel(logging.ERROR)
+        try_one(TARGETS["checkpoint"], 0, Path(folder))  # upstream's modules are imported once
         each = max(1, options.examples // len(chosen))
         return int(any([run(name, target, each, options.seed, Path(folder)) for name, target in chosen.items()]))
     return 1

@@ -79,5 +79,5 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     """Found by fuzzing."""
     data = small_graph().SerializeToString().replace(b"/model/model.0/Conv", b"/model/model.0/\xff\xff\xff\xff")
     (tmp_path / "a.onnx").write_bytes(data)
-    with pytest.raises(UserError, match="no UTF-8 text|is no ONNX"):
+    with pytest.raises(UserError, match=r"no UTF-8 text|is no ONNX"):
         load_onnx(str(tmp_path / "a.onnx"))
