@@ -110,7 +110,7 @@ def test_wrong_config_files_are_refused(tmp_path: Path, text: str, message: str)
 
 
 def test_a_missing_config_file_is_named() -> None:
-    with pytest.raises(UserError, match=r"none\.yaml is no file"):
+    with pytest.raises(UserError, match=r"none\.yaml does not exist"):
         parse("yolov5", ["test", "w.pt", "--config", "none.yaml"])
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Sequence
 from quantization import __version__
 from quantization.cli.options import COMMANDS
 from quantization.errors import UserError, log_to_stdout
+from quantization.memory import named_stage
 from quantization.option_fields import Options, flag_of, key_of, make, walk
 from quantization.text import read_yaml
 
@@ -128,9 +129,7 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, no mapping, or has an option that the command does not have.
     """
-    if not Path(file).is_file():
-        raise UserError(f"--config {file} is no file: name a YAML file of options")
-    content = read_yaml(Path(file), "--config")
+    content = read_yaml(file, "--config")
     if not isinstance(content, dict):
         raise UserError(f"--config {file} is no mapping of options to values, e.g. calib-method: mse")
     parser = _Parser(add_help=False, allow_abbrev=False)
@@ -185,4 +184,6 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
 
     if values.get("resume"):
         options = resume.resumed_options(values)
-    return commands.TABLE[command](name, options)
+    images = getattr(options, "images", None)
+    with named_stage(command, None if images is None else images.batch_size):
+        return commands.TABLE[command](name, options)

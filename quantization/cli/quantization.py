@@ -14,11 +14,13 @@ from quantization.cli.options import QuantizeCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.resume import begin, inputs_of, own_checkpoints, plain_record, resume_hint
 from quantization.data.images import Loader
+from quantization.data.substitutes import Substitutes
 from quantization.data.tensors import LabelledImages, pick_device
 from quantization.errors import NotWritten, UserError
 from quantization.evaluation.coco import Metrics
 from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.evaluation.summary import Summary
+from quantization.memory import OutOfMemory, named_stage
 from quantization.placement.policy import choose_placement
 from quantization.qat.losses import TaskLoss
 from quantization.qat.progress import Diverged
@@ -80,7 +82,8 @@ class Quantization:
     def measure(self, model: nn.Module, label: str, quiet: bool = False) -> Metrics:
         """MAP of a model as it is."""
         assert self.evaluator is not None  # _evaluator makes one for every option that measures
-        return self.evaluator(torch_predictor(model), label, quiet)
+        with named_stage(f"evaluation ({label})", self.options.images.batch_size):
+            return self.evaluator(torch_predictor(model), label, quiet)
 
     def run(self) -> None:
         """The stages that are left.
@@ -89,6 +92,7 @@ class Quantization:
             NotWritten: all is done, but a file is missing.
             UserError: something stops the run; nothing of it stays if nothing was finished.
         """
+        options = self.options
         SIGNALS.hint = resume_hint(self.name, self.options)
         try:
             self._stages()
@@ -97,6 +101,10 @@ class Quantization:
             SIGNALS.check()  # a library may have made an error of it
             if self.state.stage == "started" or isinstance(error, Diverged):
                 self.state.remove()  # there is nothing to go on with
+            elif isinstance(error, OutOfMemory):
+                error.args = (
+                    f"{error} and --restart, or go on with --resume where there is more memory; {options.ptq} stays",
+                )
             else:
                 error.args = (f"{error}{SIGNALS.hint}",)
             raise
@@ -110,7 +118,8 @@ class Quantization:
             if (options.eval_origin or options.max_drop is not None) and "float" not in figures:
                 self.summary.record("float", self.measure(self.model, "float"))
                 self.state.keep({"summary": self.summary.content})
-            prepare(self.model, self.dataset, options.images, options.calibration)
+            with named_stage("preparation", options.images.batch_size):
+                prepare(self.model, self.dataset, options.images, options.calibration)
             teacher = copy.deepcopy(self.model) if options.qat else None
             written = self.ptq((teacher or self.model).state_dict())
         else:
@@ -138,7 +147,8 @@ class Quantization:
             weights: of the float model; no stage changes them.
         """
         options, model = self.options, self.model
-        report = calibrate(model, self.dataset, self.placement, options)
+        with named_stage("calibration", options.images.batch_size):
+            report = calibrate(model, self.dataset, self.placement, options)
         written = CheckpointRecord(
             groups=report.groups,
             calib_method=options.calibration.method,
@@ -188,16 +198,23 @@ class Quantization:
             self.state,
             self.kept,
         )
+        substitutes = Substitutes(self.dataset.train)
         loader = Loader(
             self.dataset.train,
             (images.imgsz, images.imgsz),
             images.batch_size,
             images.workers,
             shuffle_seed=images.seed,
+            read_image=substitutes.read,
         )
         loader.passes, loader.skip = run.progress.data_position(options.training.iters, len(loader))
         batches = LabelledImages(loader, self.device, None if self.task is None else class_count(self.model))
-        run.train(self.model, teacher, batches, self.task)
+        try:
+            with named_stage("QAT", images.batch_size, training=True):
+                run.train(self.model, teacher, batches, self.task)
+        finally:
+            if substitutes.failed:
+                self.summary.add(images_that_failed=sorted(substitutes.failed))
         if options.max_drop is None:
             return
         best, content = checkpoint.load(options.qat, self.device, self.name)

@@ -123,5 +123,5 @@ def decode_image(file: str) -> np.ndarray | None:
     """The image as upstream reads it: (H, W, 3) uint8, BGR; None if OpenCV cannot."""
     try:
         return cv2.imread(file)
-    except cv2.error:  # above OpenCV's limit of pixels
+    except (cv2.error, OSError):  # above OpenCV's limit of pixels; upstream's own imread of a file that has gone
         return None

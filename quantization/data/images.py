@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from quantization.data.headers import DAMAGE, decode_image, open_image, turned_shape
 from quantization.errors import UserError
 
+Part = Tuple[np.ndarray, float, Tuple[float, float], Tuple[int, int], bool, str]  # of a batch, see ``read``
 GREY = (114, 114, 114)  # the border's colour in both upstreams
 
 
@@ -126,6 +128,7 @@ class Loader:
         shuffle_seed: not None: a new order in every pass and random left-right flips, from this seed on.
         passes: how many passes have begun; the order of a pass follows from ``shuffle_seed`` and this number.
         skip: batches to leave out of the next pass, which a run that was interrupted has had.
+        read_image: reads an image, or another in its place; None: ``read``.
     """
 
     files: list[str]
@@ -136,12 +139,14 @@ class Loader:
     shuffle_seed: int | None = None
     passes: int = 0
     skip: int = 0
+    read_image: Callable[..., Part] | None = None
 
     def __len__(self) -> int:
         return -(-len(self.files) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         files, sizes, flips = list(self.files), [self.size] * len(self), [False] * len(self.files)
+        read_image = self.read_image or read
         long_side = max(self.size) if self.rect_stride is not None else None
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
             if self.rect_stride is not None:
@@ -167,41 +172,40 @@ class Loader:
                 part = slice(start, start + self.batch_size)
                 pending.append(
                     [
-                        pool.submit(read, file, sizes[number], long_side, flip)
+                        pool.submit(read_image, file, sizes[number], long_side, flip)
                         for file, flip in zip(files[part], flips[part])
                     ]
                 )
                 if len(pending) > 2:  # read two batches ahead
-                    yield gather(files, self.batch_size, number - 2, pending.pop(0))
-            for back, futures in zip(range(len(pending), 0, -1), pending):
-                yield gather(files, self.batch_size, len(starts) - back, futures)
+                    yield gather(pending.pop(0))
+            for futures in pending:
+                yield gather(futures)
 
 
-def gather(files: list[str], batch_size: int, number: int, futures: list[Any]) -> Batch:
-    """Make batch ``number`` of its images."""
+def gather(futures: list[Any]) -> Batch:
+    """Make a batch of its images."""
     parts = [future.result() for future in futures]
     images = np.ascontiguousarray(np.stack([part[0] for part in parts])[..., ::-1].transpose(0, 3, 1, 2))
     return Batch(
         images,
-        files[number * batch_size : number * batch_size + len(parts)],
-        *(list(column) for column in list(zip(*parts))[1:]),
+        [part[5] for part in parts],
+        *(list(column) for column in list(zip(*parts))[1:5]),
     )
 
 
-def read(
-    file: str, size: tuple[int, int], long_side: int | None = None, flip: bool = False
-) -> tuple[np.ndarray, float, tuple[float, float], tuple[int, int], bool]:
-    """Read and letterbox one image: (H, W, 3) BGR, gain, pad, (height, width) of the file, whether it is flipped.
+def read(file: str, size: tuple[int, int], long_side: int | None = None, flip: bool = False) -> Part:
+    """Read and letterbox one image: (H, W, 3) BGR, gain, pad, (height, width) of the file, whether it is flipped, file.
 
     Raises:
         UserError: OpenCV cannot read it.
     """
     image = decode_image(file)
     if image is None:
-        raise UserError(f"{file} is not a readable image: remove it from the list")
+        reason = "is not a readable image" if os.path.isfile(file) else "does not exist any more"
+        raise UserError(f"{file} {reason}: remove it from the list")
     shape = (int(image.shape[0]), int(image.shape[1]))
     boxed, gain, pad = letterbox(image[:, ::-1] if flip else image, size, long_side)
-    return boxed, gain, pad, shape, flip
+    return boxed, gain, pad, shape, flip, file
 
 
 def load_batches(files: Sequence[str], size: tuple[int, int], batch_size: int) -> Iterator[np.ndarray]:

@@ -245,12 +245,17 @@ def boxes_of_json(
     boxes = _stacked(rows, source)
     _check_extent(boxes, entries, files, source)
     repeated = sum(map(len, found)) - sum(map(len, unique))
+    _warn_left_out(source, repeated, empty, content.strays)
+    return boxes, _class_names(content, numbers, classes, known)
+
+
+def _warn_left_out(source: str, *counts: int) -> None:
+    """Say what is left out, so many of each kind."""
     # a copy would count as an object that is never found; upstream removes repeated label rows too
     reasons = ("repeat others", "have a width or height of 0", "belong to images that it does not list")
-    for count, reason in zip((repeated, empty, content.strays), reasons):
+    for count, reason in zip(counts, reasons):
         if count:
             LOG.warning(LEFT_OUT, count, source, reason)
-    return boxes, _class_names(content, numbers, classes, known)
 
 
 def _class_names(

@@ -46,10 +46,24 @@ def load_onnx(file: str) -> ModelProto:
         raise UserError(f"{file}: its weights cannot be read ({reason}): keep the external data beside it") from error
     if not model.graph.node:
         raise UserError(f"{file} is no ONNX with a graph: give the file that export wrote")
+    _check_names(model.graph, file)
     check_weights(model, file)
     sort_nodes(model, file)
     _run_checker(model, file)
     return model
+
+
+def _check_names(graph: GraphProto, file: str) -> None:
+    """Refuse names that are no text: protobuf hands them on as bytes."""
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    names = [graph.name, *(value.name for value in values)]
+    for node in graph.node:
+        names += (node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output)
+        names += (item.name for item in node.attribute)
+        names += (text for item in node.metadata_props for text in (item.key, item.value))
+    damaged = next((name for name in names if not isinstance(name, str)), None)
+    if damaged is not None:
+        raise UserError(f"{file}: the name {damaged!r} in it is no UTF-8 text: {_REMEDY}")
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

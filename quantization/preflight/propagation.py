@@ -56,7 +56,7 @@ class Propagation:
     def __init__(self, graph: QdqGraph) -> None:
         self.graph = graph
         self.demands: dict[Read, Scale | None] = {}
-        self.state: dict[str, Scale | None] = {}
+        self.state: dict[str, Scale | None] = {}  # without constants and what follows from them alone: float
         self.quantized: set[int] = set()
         self._wishes: dict[str, dict[Scale | None, list[Read]]] = {}
         self._int8_pointwise: set[int] = set()
@@ -143,7 +143,7 @@ class Propagation:
         """The scale in which a layer gets an input, behind all conversions but DQ kernels; None: float."""
         if read.pairs:
             return read.pairs[-1].key
-        state = self.state[read.tensor]
+        state = self.state.get(read.tensor)
         return self.demands[read] if state is None else state
 
     def _insert(self, kind: str, reason: str, tensor: str, scale: Scale | None, readers: tuple[int, ...]) -> None:
@@ -152,7 +152,7 @@ class Propagation:
             self._requantized.add((tensor, scale))
 
     def _requantize_pairs(self, read: Read) -> None:
-        keys = [self.state[read.tensor], *(pair.key for pair in read.pairs)]
+        keys = [self.state.get(read.tensor), *(pair.key for pair in read.pairs)]
         for before, after in zip(keys, keys[1:]):
             if before is not None and before != after and (read.tensor, after) not in self._requantized:
                 self._insert("requantize", "unequal scales", read.tensor, after, (read.node,))

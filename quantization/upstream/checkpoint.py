@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import datetime
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,16 @@ from torch import nn
 
 from quantization.errors import UserError
 from quantization.files import atomic_write
+from quantization.memory import is_out_of_memory
 from quantization.quantizers import backend as quantizer
 from quantization.signals import SIGNALS
 from quantization.upstream import model as upstream
-from quantization.upstream.safe_load import load_checkpoint
+from quantization.upstream.safe_load import check_tree, load_checkpoint
 
+DAMAGE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError),
+    *(NotImplementedError, struct.error, zlib.error, OverflowError),
+)  # what reading a damaged file raises
 KEY = "quant_tools"  # what the bundle adds to a checkpoint
 
 
@@ -37,31 +44,60 @@ def load(file: str, device: torch.device, name: str, trust: bool = False) -> tup
     Raises:
         UserError: the file is missing, no checkpoint, or one of another upstream or quantizer backend.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise UserError(f"weight file {file} does not exist")
-    try:
-        content = load_checkpoint(path, trust)
-    except (ModuleNotFoundError, AttributeError) as error:
-        if "pytorch_quantization" in str(error):
-            content = _load_again(path, error, trust)
-        else:
-            raise UserError(
-                f"{file} was not saved by {name} ({error}): use the scripts in the checkout that trained it"
-            ) from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"{file} is no PyTorch checkpoint ({str(error).splitlines()[0][:120]})") from error
+    content = _content(Path(file), name, trust)
     if not isinstance(content, dict) or not isinstance(content.get("ema") or content.get("model"), nn.Module):
         raise UserError(
             f"{file} is no YOLO checkpoint: a dictionary with the module under 'model' or 'ema' is "
             f"expected, as {name}'s train.py saves it"
         )
-    model = (content.get("ema") or content["model"]).float()
+    record = content.get(KEY)
+    if record is not None and not isinstance(record, dict):
+        raise UserError(f"{file}: its entry {KEY} is damaged (a {type(record).__name__}, no mapping): quantize again")
+    model = content.get("ema") or content["model"]
+    check_tree(model, file)
     if not isinstance(getattr(model, "model", None), nn.Sequential) or not hasattr(model, "stride"):
         raise UserError(f"{file} holds a {type(model).__name__}, no {name} detection model")
-    upstream.mend_old_checkpoint(model)
-    upstream.forget_grids(model)
-    return upstream.fuse(model).to(device), dict(content.get(KEY) or {})
+    return _ready(model, file).to(device), dict(record or {})
+
+
+def _content(path: Path, name: str, trust: bool) -> Any:
+    """What the file holds, or a UserError."""
+    file = str(path)
+    if not path.is_file():
+        raise UserError(f"weight file {file} does not exist")
+    try:
+        return load_checkpoint(path, trust)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if "pytorch_quantization" in str(error):
+            return _load_again(path, error, trust)
+        raise UserError(
+            f"{file} was not saved by {name} ({error}): use the scripts in the checkout that trained it"
+        ) from error
+    except DAMAGE as error:
+        raise UserError(f"{file} is no PyTorch checkpoint ({_line(error)})") from error
+
+
+def _ready(model: Any, file: str) -> nn.Module:
+    """The model in float32, mended and fused."""
+    try:
+        model = model.float()
+        upstream.mend_old_checkpoint(model)
+        upstream.forget_grids(model)
+        fused: nn.Module = upstream.fuse(model)
+        return fused
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except Exception as error:  # a layer's attributes may be anything, and what upstream makes of them too
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{file} holds a damaged model ({type(error).__name__}: {_line(error)}): get it again"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """Beginning of an error's text; its type if there is none."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _load_again(path: Path, error: Exception, trust: bool) -> Any:

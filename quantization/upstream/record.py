@@ -8,6 +8,7 @@ from typing import Any, Mapping
 
 from quantization.errors import UserError
 
+LARGEST, DEEPEST = 1_000_000, 12  # values in a record, lists within lists
 FORMAT = 2  # 1: without "format" and "placement"; every version read its raw flags in its own way
 HEAD_BEFORE = {True: "int8", False: "float"}  # what --quantize-head meant before --head
 
@@ -65,11 +66,13 @@ def read_record(content: Mapping[str, Any], file: str) -> CheckpointRecord | Non
     """
     if not content:
         return None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{file}: its record is damaged (a {type(content).__name__}): quantize again")
     values = dict(content)
     number = values.setdefault("format", 1)
-    if not isinstance(number, int) or not 1 <= number <= FORMAT:
+    if type(number) is not int or not 1 <= number <= FORMAT:
         raise UserError(
-            f"{file} has a record of format {number!r}, this version reads 1 to {FORMAT}: update quant-tools"
+            f"{file} has a record of format {repr(number)[:40]}, this version reads 1 to {FORMAT}: update quant-tools"
         )
     if number == 1:
         values = _from_format_1(values)
@@ -84,12 +87,66 @@ def read_record(content: Mapping[str, Any], file: str) -> CheckpointRecord | Non
     )
     if missing:
         raise UserError(f"{file} lacks {', '.join(missing)}: it is damaged; quantize again")
+    for name, value in values.items():
+        if not _fits(name, value):
+            raise UserError(
+                f"{file}: the entry {name} of its record is damaged (a {type(value).__name__}, or of wrong parts): "
+                "quantize again"
+            )
     return CheckpointRecord(**values)
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether an entry is what ``CheckpointRecord`` says."""
+    if name == "groups":
+        return isinstance(value, list) and all(map(_are_names, value))
+    if name in ("calib_method", "backend", "run"):
+        return isinstance(value, str)
+    if name in ("epoch", "format"):
+        return type(value) is int and value >= 0
+    if name == "history":
+        return isinstance(value, list) and all(isinstance(part, dict) for part in value) and _is_plain(value)
+    if name in ("placement", "max_drop") and value is None:
+        return True
+    if not isinstance(value, dict) or not _is_plain(value):
+        return False
+    if name == "versions":
+        return _are_names(list(value.values()))
+    if name == "placement":
+        return set(value) <= {"float_layers", "float_weights", "extras"} and all(
+            isinstance(part, bool) if key == "extras" else _are_names(part) for key, part in value.items()
+        )
+    return True
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is what JSON can hold, and not too large: a list may stand in it many times."""
+    count, level = 0, [value]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for entry in level:
+            if isinstance(entry, dict) and all(isinstance(key, str) for key in entry):
+                below.extend(entry.values())
+            elif isinstance(entry, (list, tuple)):
+                below.extend(entry)
+            elif not isinstance(entry, (str, int, float, type(None))):
+                return False
+            if len(below) > LARGEST:
+                return False
+        count, level = count + len(below), below
+        if not level or count > LARGEST:
+            return not level
+    return False
 
 
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
     """Today's entries of version 0.1's; the placement stays None, since the model's own modules tell it."""
-    options = dict(values.get("options") or {})
+    options = values.get("options") or {}
+    options = dict(options) if isinstance(options, dict) else options  # refused below
     if "quantize_head" in options:
         options["head"] = HEAD_BEFORE[bool(options.pop("quantize_head"))]
     return {**values, "options": options, "format": FORMAT}

@@ -1,127 +1,32 @@
 """Checkpoints of strangers: a .pt is a pickle, and a pickle can run code. This one cannot.
 
-    zip sizes checked -> names that the pickle asks for, read without importing any -> each allowed, or refused by name
-    -> torch's weights-only unpickler with exactly these; for torch before 2.6, and for files from before torch 1.6, which
-       hold classes with their source, a restricted unpickler with the same list
+    archive checked (nothing compressed, twice or outside) -> data.pkl read once -> ``unpickle.Machine``: every name is
+    allowed here or refused -> makers of ours make tensors, arrays and containers, and layers without calling ``__init__``
 
 Allowed are torch's layers and tensors, numpy's arrays and scalars, plain containers, and the layers of the upstreams, of
-this bundle and of pytorch-quantization. Never a function that reads files or calls others.
+this bundle and of pytorch-quantization. Never a function that reads files or calls others. It is one way for every torch.
 """
 
 from __future__ import annotations
 
-import importlib
+import functools
 import io
-import pickle
+import struct
+import tarfile
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from pickle import UnpicklingError
 from typing import Any, Callable
 
-import numpy as np
 import torch
-from torch import nn
 
 from quantization.errors import UserError
+from quantization.upstream.makers import Storage, TensorSizes, build, resolve, storage_type
+from quantization.upstream.unpickle import Machine
 
-# torch.save stores tensors uncompressed; what unpacks to more than this times the file is no checkpoint of it
-LARGEST_RATIO = 4
-SMALL = 16 * 2**20  # bytes that are never too many
-CLASSES = {
-    "collections": {"OrderedDict", "defaultdict"},
-    "builtins": {"set", "frozenset", "slice", "complex", "bytearray"},
-    "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
-    "pathlib": {"Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"},
-    "argparse": {"Namespace"},
-    "numpy": {"ndarray", "dtype"},
-    "_codecs": {"encode"},
-    "torch": {"Tensor", "Size", "device", "dtype", "Generator"},
-    "torch.nn.parameter": {"Parameter", "Buffer"},
-    "torch.torch_version": {"TorchVersion"},
-    "torch.storage": {"TypedStorage", "UntypedStorage", "_TypedStorage", "_UntypedStorage"},
-    "torch.serialization": {"_get_layout"},
-    "torch._utils": {
-        "_rebuild_tensor",
-        "_rebuild_tensor_v2",
-        "_rebuild_tensor_v3",
-        "_rebuild_parameter",
-        "_rebuild_parameter_with_state",
-        "_rebuild_device_tensor_from_numpy",
-    },
-    "pytorch_quantization.tensor_quant": {"QuantDescriptor", "ScaledQuantDescriptor"},
-}
-ARRAYS = {f"numpy.{core}.multiarray" for core in ("core", "_core")}
-ARRAY_PARTS = {"_reconstruct", "scalar"}
-# modules whose layers are allowed; a layer is a subclass of nn.Module
-LAYERS = (
-    "torch.nn.modules.",
-    "models.yolo",
-    "models.common",
-    "models.experimental",
-    "quantization.modules",
-    "quantization.native",
-    "quantization.quantizers.",
-    "pytorch_quantization.nn.modules.",
-)
-# layers that open files or look for other weights when they are made
-NO_LAYERS = {("models.common", "DetectMultiBackend"), ("models.common", "AutoShape")}
-# fused layers hold a bound method of their own as ``forward``, which is pickled as getattr(layer, name)
-FORWARDS = {
-    "forward",
-    "forward_fuse",
-    "fuseforward",
-    "fusevforward",
-    "forward_once",
-    "forward_chunk",
-    "forward_chunk_split",
-}
-OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-
-
-class _Inert:
-    """Stands in for whatever a pickle asks for while its names are read: takes everything, does nothing."""
-
-    def __new__(cls, *arguments: Any, **keywords: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> _Inert:
-        return _Inert()
-
-    def append(self, value: Any) -> None:
-        """As a list's."""
-
-    def extend(self, values: Any) -> None:
-        """As a list's."""
-
-    def add(self, value: Any) -> None:
-        """As a set's."""
-
-
-class _NameReader(pickle.Unpickler):
-    """Collects what a pickle asks for, and imports none of it."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__(file, encoding="utf-8", errors="replace")
-        self.names: dict[tuple[str, str], None] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Remember the name; the stand-in takes its place."""
-        self.names[(OLD_NAMES.get(module, module), name)] = None
-        return _Inert
-
-    def persistent_load(self, pid: Any) -> Any:
-        """A tensor's storage, which is not read, or a class that an old file holds with its source."""
-        is_class = isinstance(pid, tuple) and len(pid) > 1 and pid[0] == "module"
-        return pid[1] if is_class else _Inert()
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # files from before torch 1.6 begin with it
+DEPTH, LAYERS = 100, 100_000  # of a model
+LEGACY_PICKLES = 5  # magic number, protocol, system, object, keys of the storages
 
 
 def load_checkpoint(file: Path, trust: bool = False) -> Any:
@@ -134,125 +39,135 @@ def load_checkpoint(file: Path, trust: bool = False) -> Any:
     Raises:
         UserError: it unpacks to far more than its size, or holds something that is not allowed.
         ModuleNotFoundError, AttributeError: it holds a layer that this upstream does not have.
-        pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError: it is no checkpoint.
+        UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError: it is no checkpoint.
     """
-    _check_sizes(file)
     if trust:
         return torch.load(str(file), map_location="cpu", weights_only=False)
-    names = names_in(file)
-    for module, name in names:
-        if not _is_allowed(module, name):
-            raise UserError(
-                f"{file} holds {module}.{name}, which no checkpoint needs: it was refused before it could run. If you "
-                "made this file yourself, give --trust-weights"
-            )
-    found = {f"{module}.{name}": _resolve(module, name) for module, name in names}
-    if zipfile.is_zipfile(file) and tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (
-        2,
-        6,
-    ):
-        # allowed under the name in the file, which is not always where a class lives today
-        extra: Any = [(value, name) for name, value in found.items() if not isinstance(value, torch.dtype)]
-        extra += {type(np.dtype(kind)) for kind in np.sctypeDict.values()}  # made by numpy.dtype, never named
-        with torch.serialization.safe_globals(extra):
-            return torch.load(str(file), map_location="cpu", weights_only=True)
-    return torch.load(str(file), map_location="cpu", weights_only=False, pickle_module=_restricted(names))
-
-
-def names_in(file: Path) -> list[tuple[str, str]]:
-    """Module and name of everything that the pickles in a .pt ask for; nothing is imported or run."""
     if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            entries = [name for name in archive.namelist() if name.endswith("data.pkl")]
-            if not entries:
-                raise ValueError("the archive has no data.pkl")
-            streams: list[Any] = [io.BytesIO(archive.read(name)) for name in entries]
-            return list(dict.fromkeys(name for stream in streams for name in _read(stream, 1)))
-    with open(file, "rb") as stream:  # before torch 1.6: magic number, protocol, system, object, keys of the storages
-        return _read(stream, 5)
+        return _load_archive(file)
+    if tarfile.is_tarfile(file):
+        raise UnpicklingError("it is a tar archive of torch 0.1: load and save it with a newer torch")
+    return _load_stream(file)
 
 
-def _read(stream: Any, count: int) -> list[tuple[str, str]]:
-    """Names in ``count`` pickles, one behind the other."""
-    names: dict[tuple[str, str], None] = {}
-    for _ in range(count):
-        reader = _NameReader(stream)
-        try:
-            reader.load()
-        except (TypeError, AttributeError, IndexError, ImportError, MemoryError, OverflowError) as error:
-            raise pickle.UnpicklingError(f"damaged pickle: {error}") from error
-        names.update(reader.names)
-    return list(names)
-
-
-def _check_sizes(file: Path) -> None:
-    """Refuse an archive that unpacks to far more than its size."""
-    if not zipfile.is_zipfile(file):
-        return
+def _load_archive(file: Path) -> Any:
     with zipfile.ZipFile(file) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > max(SMALL, LARGEST_RATIO * file.stat().st_size):
-        raise UserError(
-            f"{file} of {file.stat().st_size / 2**20:.0f} MB would unpack to {unpacked / 2**20:.0f} MB: torch.save "
-            "writes no such file; get it from its source again"
-        )
+        entries = _checked_entries(archive, file)
+        pickles = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1:
+            raise UnpicklingError(f"the archive has {len(pickles)} data.pkl")
+        folder = pickles[0][: -len("data.pkl")]
+        order = archive.read(folder + "byteorder") if folder + "byteorder" in entries else b"little"
+        if order != b"little":
+            raise UnpicklingError("its numbers are big-endian: load and save it on a PC")
+        storages: dict[str, Storage] = {}
+
+        def storage(pid: Any) -> Storage:
+            dtype, key, count = _parts(pid)
+            if key not in storages:
+                name = f"{folder}data/{key}"
+                if name not in entries or count * dtype.itemsize > entries[name]:
+                    raise UnpicklingError(f"the values of a tensor are missing ({name[:80]})")
+                with archive.open(name) as stream:
+                    storages[key] = _read(stream, count * dtype.itemsize, dtype)
+            return storages[key].viewed(dtype)
+
+        return _machine(file, storage).load(io.BytesIO(archive.read(pickles[0])))
 
 
-def _is_allowed(module: str, name: str) -> bool:
-    """Whether a checkpoint may ask for this."""
-    if (module, name) == ("builtins", "getattr"):
-        return True  # `_bound_forward` takes its place
-    if name in CLASSES.get(module, ()) or (module in ARRAYS and name in ARRAY_PARTS):
-        return True
-    if module == "numpy.dtypes" or (module == "torch" and name.endswith("Storage")):
-        return "." not in name and name.isidentifier()
-    if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-        return True
-    if (module, name) in NO_LAYERS or not any(
-        module.startswith(prefix) if prefix.endswith(".") else module == prefix for prefix in LAYERS
-    ):
-        return False
-    return _is_layer(_resolve(module, name))
-
-
-def _bound_forward(layer: Any, name: str) -> Any:
-    """getattr, for what a fused layer needs of it."""
-    if not isinstance(layer, nn.Module) or name not in FORWARDS:
-        raise pickle.UnpicklingError(f"{name} of a {type(layer).__name__} is not allowed")
-    return getattr(layer, name)
-
-
-def _is_layer(value: Any) -> bool:
-    return isinstance(value, type) and (
-        issubclass(value, nn.Module) or value.__module__ in ("quantization.quantizers.native",)
-    )
-
-
-def _resolve(module: str, name: str) -> Any:
-    """The object of an allowed name; dotted names are refused.
+def _checked_entries(archive: zipfile.ZipFile, file: Path) -> dict[str, int]:
+    """Names and sizes of an archive's entries.
 
     Raises:
-        ModuleNotFoundError, AttributeError: it does not exist here.
+        UserError: it would unpack to more than it has: torch.save stores everything once, and uncompressed.
     """
-    if (module, name) == ("builtins", "getattr"):
-        return _bound_forward
-    if "." in name:
-        raise UserError(f"the checkpoint asks for {module}.{name}, a part of something else, which is refused")
-    return getattr(importlib.import_module(module), name)
+    infos = archive.infolist()
+    entries = {info.filename: info.file_size for info in infos}
+    whole = file.stat().st_size
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > whole or any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise UserError(
+            f"{file} of {whole / 2**20:.1f} MB would unpack to {unpacked / 2**20:.1f} MB: torch.save compresses "
+            "nothing and writes no such file; get it from its source again"
+        )
+    if len(entries) != len(infos):
+        raise UserError(f"{file} has two entries of one name: torch.save writes no such file; get it again")
+    return entries
 
 
-def _restricted(names: list[tuple[str, str]]) -> ModuleType:
-    """A pickle module whose unpickler finds these names and nothing else."""
-    allowed = set(names)
+def _load_stream(file: Path) -> Any:
+    """A file from before torch 1.6: pickles, then the storages."""
+    data = file.read_bytes()
+    stream = io.BytesIO(data)
+    storages: dict[str, Storage] = {}
+    left = [len(data)]
 
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            place = (OLD_NAMES.get(module, module), name)
-            if place not in allowed:
-                raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-            return _resolve(*place)
+    def storage(pid: Any) -> Any:
+        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module":
+            return pid[1]  # a layer's class, with its source
+        if isinstance(pid, tuple) and len(pid) == 6 and pid[5] is not None:
+            raise UnpicklingError("it is of torch before 0.4: load and save it with a newer torch")
+        dtype, key, count = _parts(pid)
+        if key not in storages:
+            left[0] -= count * dtype.itemsize
+            if left[0] < 0:
+                raise UnpicklingError("its tensors are larger than the file")
+            storages[key] = Storage(torch.empty(count * dtype.itemsize, dtype=torch.uint8), dtype)
+        return storages[key].viewed(dtype)
 
-    result = ModuleType("restricted_pickle")
-    load: Callable[..., Any] = lambda file, **keywords: Unpickler(file, **keywords).load()  # noqa: E731
-    result.__dict__.update(Unpickler=Unpickler, load=load, UnpicklingError=pickle.UnpicklingError)
+    machine = _machine(file, storage)
+    pickles = [machine.load(stream)]
+    if pickles != [LEGACY_MAGIC]:
+        raise UnpicklingError("it begins with no magic number of torch.save")
+    pickles += [machine.load(stream) for _ in range(LEGACY_PICKLES - 1)]
+    for key in pickles[-1]:
+        (count,) = struct.unpack("<q", stream.read(8))
+        wanted = storages[key]
+        size = count * wanted.dtype.itemsize
+        if size != wanted.data.numel():
+            raise UnpicklingError("the values of a tensor are missing")
+        wanted.fill(stream)
+    return pickles[3]
+
+
+def _machine(file: Path, storage: Callable[[Any], Any]) -> Machine:
+    sizes = TensorSizes(file.stat().st_size)
+    return Machine(functools.partial(resolve, file=str(file), sizes=sizes), storage, build)
+
+
+def _parts(pid: Any) -> tuple[torch.dtype, str, int]:
+    """Type, key and number of values of a storage."""
+    if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
+        raise UnpicklingError("it has something beside tensors behind it")
+    key, count = pid[2], pid[4]
+    if type(key) is not str or type(count) is not int or count < 0:
+        raise UnpicklingError("a tensor's values have no place")
+    return storage_type(pid[1]), key, count
+
+
+def _read(stream: Any, size: int, dtype: torch.dtype) -> Storage:
+    result = Storage(torch.empty(size, dtype=torch.uint8), dtype)
+    result.fill(stream)
     return result
+
+
+def check_tree(model: torch.nn.Module, file: str) -> None:
+    """Refuse a model whose layers would be visited endlessly: one that contains itself, or others again and again.
+
+    Raises:
+        UserError: it has more than ``LAYERS`` layers, each counted as often as it is used.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(layer: Any, depth: int) -> int:
+        if depth > DEPTH or not isinstance(layer, torch.nn.Module):
+            raise UserError(f"{file} holds a damaged model: its layers are no tree of layers; get it again")
+        if id(layer) not in sizes:
+            parts = vars(layer).get("_modules", {})
+            if not isinstance(parts, dict):
+                raise UserError(f"{file} holds a damaged model: a {type(layer).__name__} without layers; get it again")
+            sizes[id(layer)] = 1 + sum(size(part, depth + 1) for part in parts.values() if part is not None)
+        return sizes[id(layer)]
+
+    if size(model, 0) > LAYERS:
+        raise UserError(f"{file} holds a damaged model of more than {LAYERS} layers; get it again")

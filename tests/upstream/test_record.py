@@ -54,3 +54,48 @@ def test_unknown_entries_are_refused_by_name(content: dict[str, Any], message: s
     with pytest.raises(UserError, match=r"a\.pt") as caught:
         read_record(content, "a.pt")
     assert message in str(caught.value)
+
+
+ODD: list[Any] = [[1], "text", 5, True, None, {"a": [object]}, {1: 2}, [[1]], [["a"], "b"], {"extras": 3}, -1, 2.5, b""]
+
+
+def fitting(name: str, value: Any) -> bool:
+    """Whether one of ``ODD`` is what an entry may be."""
+    return {
+        "calib_method": value == "text",
+        "backend": value == "text",
+        "run": value == "text",
+        "epoch": value == 5 and value is not True,
+        "placement": value is None,
+        "max_drop": value is None or value == {"extras": 3},
+        "options": value == {"extras": 3},
+        "amax": value == {"extras": 3},
+    }.get(name, False)
+
+
+@pytest.mark.parametrize("name", sorted(set(RECORD.content()) - {"format"}))
+def test_entries_of_the_wrong_type_are_refused_by_name(name: str) -> None:
+    for value in ODD:
+        content = {**RECORD.content(), name: value}
+        if fitting(name, value):
+            read_record(content, "a.pt")
+            continue
+        with pytest.raises(UserError, match=rf"^a\.pt: the entry {name} of its record is damaged"):
+            read_record(content, "a.pt")
+
+
+def test_a_list_that_stands_in_it_endlessly_is_refused() -> None:
+    laughs: Any = ["ha"] * 10
+    for _ in range(9):
+        laughs = [laughs] * 10
+    inside: list[Any] = []
+    inside.append(inside)
+    for value in (laughs, inside):
+        with pytest.raises(UserError, match="the entry options"):
+            read_record({**RECORD.content(), "options": {"a": value}}, "a.pt")
+
+
+@pytest.mark.parametrize("content", [[1], "text", {1: 2}, 5])
+def test_a_record_that_is_none(content: Any) -> None:
+    with pytest.raises(UserError, match=r"a\.pt: its record is damaged"):
+        read_record(content, "a.pt")
