@@ -120,7 +120,7 @@ def change_tree(rng: random.Random, tree: Any) -> Any:
             keys = list(range(len(place))) if isinstance(place, list) else list(place)
             key, depth = rng.choice(keys), depth - 1
             if depth == 0 or not isinstance(place[key], (list, dict)) or not place[key]:
-                value = rng.choice((*ODD, copy.deepcopy(place[rng.choice(keys)])))
+                value = copy.deepcopy(rng.choice((*ODD, place[rng.choice(keys)])))
                 if rng.random() < 0.3:
                     del place[key]
                 elif rng.random() < 0.2 and isinstance(place, dict):
@@ -129,7 +129,7 @@ def change_tree(rng: random.Random, tree: Any) -> Any:
                     place[key] = value
                 break
             place = place[key]
-    return rng.choice(ODD) if rng.random() < 0.02 else tree
+    return copy.deepcopy(rng.choice(ODD)) if rng.random() < 0.02 else tree
 
 
 def json_maker(tree: Any) -> Callable[[random.Random], bytes]:
