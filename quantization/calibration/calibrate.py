@@ -16,11 +16,12 @@ from quantization.calibration.group_ranges import (
     Gradients,
     GroupCalibrator,
     GroupScale,
-    end_batch,
     group_scales,
 )
 from quantization.calibration.histograms import HistogramCalibrator
+from quantization.calibration.joining import end_batch, join_counts, join_rows
 from quantization.calibration.range_search import channel_amax
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.placement.scale_groups import place_name
 from quantization.quantizers.backend import (
@@ -50,7 +51,8 @@ def calibrate_model(
 
     Args:
         model: quantized; left in eval mode.
-        batches: images (B, 3, H, W), floats in 0..1 on the model's device.
+        batches: images (B, 3, H, W), floats in 0..1 on the model's device; with many processes (``distributed``) every
+            n-th batch, whose ranges are then those of all batches, exactly.
         method: one of ``options.CALIBRATION_METHODS``; "sqnr" needs a detection network, and reads ``batches`` twice.
         total: number of batches, for the progress bar.
         group_scale: how tensors that share a scale agree on it, one of ``options.GROUP_SCALES``.
@@ -65,7 +67,9 @@ def calibrate_model(
     calibrate_weights(model)
     groups, owners = collect(model, batches, method, total)
     gradients = probe_gradients(model, groups, batches) if method == "sqnr" else None
-    scales = group_scales(groups, group_scale, gradients)
+    # quantizers have other ids in other processes, but one order
+    found = RANKS.main_only(lambda: list(group_scales(groups, group_scale, gradients).values()))
+    scales = dict(zip(groups, found))
     device = next(model.parameters()).device
     for key, (path, quantizer) in owners.items():
         scale = scales[key]
@@ -112,15 +116,18 @@ def collect(
 
     seen = 0
     try:
-        with swapped(model, collector):
-            for images in tqdm(batches, total=total, desc="Calibrate", unit="batch", leave=False):
-                model(images)
-                seen += 1
-                end_batch(groups.values())
+        with swapped(model, collector), tqdm(total=total, desc="Calibrate", unit="batch", leave=False) as bar:
+            for images, lengths in RANKS.rounds(batches):
+                if images is not None:
+                    model(images)
+                seen += len(lengths) - lengths.count(0)
+                end_batch(list(groups.values()))
+                bar.update(seen - bar.n)
     except ValueError as error:
         raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
     if not seen:
         raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
+    join_counts(list(groups.values()), next(model.parameters()).device)
     return groups, owners
 
 
@@ -132,6 +139,7 @@ def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], bat
         groups: the id of each activation quantizer to its calibrator, which has seen the images.
         batches: as for ``calibrate_model``.
     """
+    device = next(model.parameters()).device
     probes = {
         key: GroupProbe(
             [tensor.range if isinstance(tensor, HistogramCalibrator) else 0.0 for tensor in group.tensors], group.bits
@@ -139,7 +147,8 @@ def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], bat
         for key, group in groups.items()
     }
     with swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity())):
-        fill(probes.values(), model, weighted_outputs(model, BOX_WEIGHT), batches)
+        order = fill(probes.values(), model, weighted_outputs(model, BOX_WEIGHT), batches)
+    join_rows([histogram for probe in probes.values() for histogram in probe.histograms if histogram], order, device)
     return {key: probe.found() for key, probe in probes.items()}
 
 

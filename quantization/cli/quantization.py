@@ -15,6 +15,7 @@ from quantization.cli.preparation import calibrate, prepare, sample_tensors, ver
 from quantization.cli.resume import begin, inputs_of, own_checkpoints, plain_record, resume_hint
 from quantization.data.images import Loader
 from quantization.data.tensors import LabelledImages, pick_device
+from quantization.distributed import RANKS
 from quantization.errors import NotWritten, UserError
 from quantization.evaluation.coco import Metrics
 from quantization.evaluation.network import make_evaluator, open_checked
@@ -50,7 +51,10 @@ class Quantization:
 
     def __init__(self, name: str, options: QuantizeCommand) -> None:
         self.name, self.options = name, options
+        if RANKS.many and options.max_drop is not None:
+            raise UserError("--max-drop is for one process: start without torchrun")
         self.device = pick_device(options.run.device)
+        RANKS.use(self.device)
         self.model, _ = checkpoint.load(options.weight, self.device, name, options.run.trust_weights)
         if have_quantizers(self.model):
             raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
@@ -63,9 +67,11 @@ class Quantization:
         self.placement = choose_placement(self.model, options.placement)
         self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None
         facts = {**versions(), "quantizer backend": initialize(options.run.backend)}
-        self.state = begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
+        self.state = RANKS.main_only(
+            lambda: begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
+        )
         self.run_id = self.state.facts["run"]
-        self.kept = own_checkpoints(options, self.state, name)
+        self.kept = own_checkpoints(options, self.state, name) if RANKS.main else None
         self.summary = Summary(
             options.summary, plain_record(options), versions(), self.run_id, self.state.facts.get("summary")
         )
@@ -124,6 +130,8 @@ class Quantization:
 
     def _finish(self) -> None:
         """The summary says that the run is finished; its state goes."""
+        if not RANKS.main:
+            return
         gone = [file for file in (self.options.ptq, self.options.qat) if file is not None and not Path(file).is_file()]
         if gone:
             raise NotWritten(f"the run is done, but {gone[0]} is gone")
@@ -150,7 +158,8 @@ class Quantization:
             },
             run=self.run_id,
         )
-        checkpoint.save(options.ptq, model, written.content())
+        if RANKS.main:
+            checkpoint.save(options.ptq, model, written.content())
         LOG.info("PTQ checkpoint: %s", options.ptq)
         self.summary.add(**report.content(), backend=written.backend, placement=written.placement, stage="ptq")
         self.state.keep(
@@ -168,7 +177,7 @@ class Quantization:
         teacher = copy.deepcopy(self.model) if options.qat else None
         insert_quantizers(self.model, self.placement, options.placement.exporter)
         set_amax_tensors(self.model, state.tensors["amax"])
-        if not Path(options.ptq).exists():
+        if RANKS.main and not Path(options.ptq).exists():
             checkpoint.save(options.ptq, self.model, written.content())
             LOG.info("PTQ checkpoint: %s was gone, and is written again", options.ptq)
         restore_generators(state.tensors["random"])
@@ -193,6 +202,7 @@ class Quantization:
             images.batch_size,
             images.workers,
             shuffle_seed=images.seed,
+            part=(RANKS.rank, RANKS.size),
         )
         loader.passes, loader.skip = run.progress.data_position(options.training.iters, len(loader))
         batches = LabelledImages(loader, self.device, None if self.task is None else class_count(self.model))

@@ -38,7 +38,7 @@ ORDER = (
     ("onnx_graph",),
     ("options",),
     ("locks", "pictures"),
-    ("option_fields", "files", "text", "dot", "argument_types"),
+    ("option_fields", "files", "text", "dot", "argument_types", "distributed"),
     ("errors", "union_find", "processes"),
     ("signals",),
 )
