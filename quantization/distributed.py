@@ -18,6 +18,7 @@ import datetime
 import logging
 import os
 import sys
+import threading
 import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, NoReturn, Sequence, TypeVar
@@ -29,6 +30,8 @@ LOG = logging.getLogger("quantization")
 Result = TypeVar("Result")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")  # what torchrun sets
 TIMEOUT = datetime.timedelta(days=1)  # a dead process is noticed at once; rank 0 may compute alone for long
+
+PATIENCE = 60.0  # seconds that a rank that fails waits for the others, which may be stuck on their GPUs
 
 
 @dataclass(frozen=True)
@@ -257,11 +260,15 @@ class Ranks:
         if not expected and not self.main:
             traceback.print_exception(type(error), error, error.__traceback__)
         if self._started and not self._told:
+            patience = threading.Timer(PATIENCE, _end, (self.rank, failure))
+            patience.daemon = True
+            patience.start()
             try:
                 with SIGNALS.deferred():
                     self._gather(failure)
             except (PeerFailed, Stopped):
                 pass  # they have gone already, or a signal came too
+            patience.cancel()
         if self._tensors is None:  # NCCL's would wait for ranks that are stuck
             self._leave()
         if self.main:
@@ -275,6 +282,12 @@ class Ranks:
 
             dist.destroy_process_group()
         self._started = False
+
+
+def _end(rank: int, failure: Failure) -> None:
+    """End this process though the others have not heard why; torchrun ends them."""
+    print(f"error: process {rank}: {failure.message}", file=sys.__stderr__, flush=True)
+    os._exit(failure.code)
 
 
 def _failure(error: BaseException) -> Failure:

@@ -7,12 +7,14 @@ which is freed then. What stays for the backward pass is their difference, in th
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from quantization.upstream.outputs import flatten
+
+Whole = Callable[[List[Tensor], Tensor], Tuple[List[Tensor], Tensor]]
 
 
 class SquaredDistance(torch.autograd.Function):
@@ -122,7 +124,7 @@ class Distillation:
             factor: of the images; 0: they only fill a place.
         """
         terms, self._terms = self._terms, []
-        divisors = divide(factor * torch.stack([divisor for _, _, divisor in terms]))
+        divisors = divide(torch.stack([divisor for _, _, divisor in terms]))
         divisors = divisors.clamp(min=torch.finfo(torch.float32).tiny)
         found = [factor * weight * squared / divisor for (weight, squared, _), divisor in zip(terms, divisors)]
         return torch.stack(found).sum()
@@ -154,7 +156,12 @@ class TaskLoss:
         finally:
             handle.remove()
 
-    def take(self, targets: Tensor) -> Tensor:
-        """The loss of the last forward pass, shape ()."""
+    def take(self, targets: Tensor, whole: Whole = lambda maps, targets: (maps, targets)) -> Tensor:
+        """The loss of the last forward pass, shape ().
+
+        Args:
+            targets: of its images.
+            whole: from maps and targets of these images to those of the whole batch.
+        """
         maps, self._maps = self._maps, []
-        return self._weight * self._loss(maps, targets)
+        return self._weight * self._loss(*whole(maps, targets))

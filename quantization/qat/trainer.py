@@ -19,7 +19,7 @@ from quantization.data.tensors import Labelled
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.options import QatOptions
-from quantization.qat.gradients import Gradients
+from quantization.qat.batch_parts import BatchParts
 from quantization.qat.losses import Distillation, TaskLoss
 from quantization.qat.progress import Progress
 from quantization.qat.quantizers import QatQuantizers
@@ -89,7 +89,7 @@ class Trainer:
             model.model, teacher.model, options.loss, options.supervision_stride, options.head_weight
         )
         self.task = task
-        self.gradients = Gradients()
+        self.parts = BatchParts()
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -124,28 +124,30 @@ class Trainer:
         Returns:
             The loss of the whole batch before the step, shape (), on the device.
         """
-        share = self.gradients.share(len(images))
+        self.parts.begin(len(images), 0 if targets is None else len(targets))
         if not len(images):
             images = images.new_zeros(1, *images.shape[1:])  # counts nothing, but all processes take the same way
         with torch.autocast(self.device.type, dtype=self.amp or torch.bfloat16, enabled=self.amp is not None):
             with torch.no_grad():
                 self.teacher(images)
             self.model(images)
-            loss = self.loss.take(self.gradients.divisors, float(share > 0))
+            loss = own = self.loss.take(self.parts.divisors, float(self.parts.images > 0))
+            task = torch.zeros_like(own)
             if self.task is not None:
                 assert targets is not None  # where there is a task, batches have labels
-                loss = loss + share * self.task.take(targets)
+                task = self.task.take(targets, self.parts.whole)
+                loss = own + task
         self.quantizers.forget()
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["rate"]
         self.scaler.scale(loss).backward()
-        loss = self.gradients.join(self._trained(), loss.detach())
+        total = self.parts.join(self._trained(), own.detach()) + task.detach()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
-        return loss
+        return total
 
     def agree(self) -> None:
         """Give all processes rank 0's weights and scales: nothing that a GPU rounds in its own way adds up."""
@@ -254,7 +256,7 @@ def _train_epoch(
                 progress.watch.check(float(loss), epoch, progress.step - 1)
                 steps.set_postfix(loss=f"{float(loss):.4g}", lr=f"{lr:.1e}")
             safe_point(progress.step == options.iters)
-            if trainer.gradients.stopping:
+            if trainer.parts.stopping:
                 SIGNALS.check()
 
 
