@@ -20,10 +20,10 @@ import os
 import sys
 import threading
 import traceback
-from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, NoReturn, Sequence, TypeVar
 
 from quantization.errors import UserError
+from quantization.failures import Failure, PeerFailed, end_process, failure_of
 from quantization.signals import SIGNALS, Stopped
 
 LOG = logging.getLogger("quantization")
@@ -32,29 +32,6 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")  # what torchrun
 TIMEOUT = datetime.timedelta(days=1)  # a dead process is noticed at once; rank 0 may compute alone for long
 
 PATIENCE = 60.0  # seconds that a rank that fails waits for the others, which may be stuck on their GPUs
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What a rank gives to the others when it fails.
-
-    Attributes:
-        code: its exit code.
-        message: one line.
-        signal: number of the signal that stopped it; 0: none did.
-    """
-
-    code: int
-    message: str
-    signal: int = 0
-
-
-class PeerFailed(UserError):
-    """Another rank has failed, with this exit code."""
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Ranks:
@@ -255,12 +232,12 @@ class Ranks:
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Tell the others; then raise, or end silently what rank 0 says."""
-        failure = _failure(error)
+        failure = failure_of(error)
         expected = isinstance(error, (UserError, Stopped, SystemExit))
         if not expected and not self.main:
             traceback.print_exception(type(error), error, error.__traceback__)
         if self._started and not self._told:
-            patience = threading.Timer(PATIENCE, _end, (self.rank, failure))
+            patience = threading.Timer(PATIENCE, end_process, (self.rank, failure))
             patience.daemon = True
             patience.start()
             try:
@@ -282,23 +259,6 @@ class Ranks:
 
             dist.destroy_process_group()
         self._started = False
-
-
-def _end(rank: int, failure: Failure) -> None:
-    """End this process though the others have not heard why; torchrun ends them."""
-    print(f"error: process {rank}: {failure.message}", file=sys.__stderr__, flush=True)
-    os._exit(failure.code)
-
-
-def _failure(error: BaseException) -> Failure:
-    if isinstance(error, UserError):
-        return Failure(error.code, str(error))
-    if isinstance(error, Stopped):
-        return Failure(error.code, str(error), error.number)
-    if isinstance(error, SystemExit):  # argparse
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        return Failure(code, "the command line is refused")
-    return Failure(1, f"{type(error).__name__}: {error}")
 
 
 def in_order(parts: Sequence[Sequence[Result]]) -> list[Result]:

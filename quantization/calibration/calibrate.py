@@ -70,7 +70,15 @@ def calibrate_model(
     # quantizers have other ids in other processes, but one order
     found = RANKS.main_only(lambda: list(group_scales(groups, group_scale, gradients).values()))
     scales = dict(zip(groups, found))
-    device = next(model.parameters()).device
+    set_scales(owners, scales, next(model.parameters()).device)
+    return [scale for scale in found if scale is not None and len(scale.own) > 1]
+
+
+Owners = Dict[str, Tuple[str, nn.Module]]  # group name to its first place's module path, and its quantizer
+
+
+def set_scales(owners: Owners, scales: Mapping[str, GroupScale | None], device: torch.device) -> None:
+    """Give every quantizer its group's amax; one that saw no tensor is switched off."""
     for key, (path, quantizer) in owners.items():
         scale = scales[key]
         if scale is None:  # the forward pass never calls it
@@ -81,10 +89,6 @@ def calibrate_model(
         advice = scale.advice()
         if advice is not None:
             LOG.warning("Scales: %s", advice)
-    return [scale for scale in scales.values() if scale is not None and len(scale.own) > 1]
-
-
-Owners = Dict[str, Tuple[str, nn.Module]]  # group name to its first place's module path, and its quantizer
 
 
 def collect(
@@ -114,21 +118,28 @@ def collect(
         owners.setdefault(key, (path, quantizer))
         return Collector(groups.setdefault(key, GroupCalibrator(method, bits(quantizer))), place_name(path, name))
 
-    seen = 0
     try:
-        with swapped(model, collector), tqdm(total=total, desc="Calibrate", unit="batch", leave=False) as bar:
-            for images, lengths in RANKS.rounds(batches):
-                if images is not None:
-                    model(images)
-                seen += len(lengths) - lengths.count(0)
-                end_batch(list(groups.values()))
-                bar.update(seen - bar.n)
+        with swapped(model, collector):
+            seen = show(model, groups, batches, total)
     except ValueError as error:
         raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
     if not seen:
         raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
     join_counts(list(groups.values()), next(model.parameters()).device)
     return groups, owners
+
+
+def show(model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor], total: int | None) -> int:
+    """Show ``batches`` to the calibrators that sit in ``model``; the number of batches, of all processes."""
+    with tqdm(total=total, desc="Calibrate", unit="batch", leave=False) as bar:
+        seen = 0
+        for images, lengths in RANKS.rounds(batches):
+            if images is not None:
+                model(images)
+            end_batch(list(groups.values()))
+            seen += len(lengths) - lengths.count(0)
+            bar.update(seen - bar.n)
+    return seen
 
 
 def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor]) -> Gradients:

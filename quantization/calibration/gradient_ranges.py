@@ -145,30 +145,52 @@ def fill(
         UserError: an output is NaN or infinite.
     """
     order: list[int] = []
-    skipped: list[int] = []  # images in each pass of the other ranks since this one's last
-    generator = None
+    directions = Directions(seed)
     with frozen_parameters(model), torch.enable_grad(), tqdm(desc="Gradients", unit="image", leave=False) as bar:
         for batch, lengths in RANKS.rounds(batches):
             for rank, length in enumerate(lengths):
                 taken = min(length, IMAGES - len(order))
                 order += [rank] * taken
                 if rank != RANKS.rank or batch is None:
-                    skipped += [min(CHUNK, taken - first) for first in range(0, taken, CHUNK)]
+                    directions.skip(taken)
                     continue
                 for images in batch[:taken].split(CHUNK) if taken else ():
-                    if generator is None:
-                        generator = torch.Generator(device=images.device).manual_seed(seed)
                     images = images.clone().requires_grad_(True)
                     maps = finite([part.float() for part in outputs(images)])
-                    while skipped:
-                        draw_again(maps, skipped.pop(0), generator)
-                    torch.autograd.grad(maps, images, random_directions(maps, generator), allow_unused=True)
+                    torch.autograd.grad(maps, images, directions.draw(maps), allow_unused=True)
                     for group in probes:
                         group.forget()
             bar.update(len(order) - bar.n)
             if len(order) >= IMAGES:
                 break
     return order
+
+
+class Directions:
+    """Random directions for each pass, the same whoever makes the passes before it.
+
+    Args:
+        seed: of the random numbers.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+        self._skipped: list[int] = []  # images in each pass of other processes since this one's last
+
+    def skip(self, images: int) -> None:
+        """Another process takes the next images, in passes of ``CHUNK``."""
+        self._skipped += [min(CHUNK, images - first) for first in range(0, images, CHUNK)]
+
+    def draw(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Directions for these output maps."""
+        if self._generator is None:
+            self._generator = torch.Generator(device=maps[0].device).manual_seed(self._seed)
+        for images in self._skipped:
+            for part in maps:  # the numbers that ``random_directions`` takes for a pass
+                torch.randn((images, *part.shape[1:]), generator=self._generator, device=part.device)
+        self._skipped = []
+        return random_directions(maps, self._generator)
 
 
 def finite(maps: list[Tensor]) -> list[Tensor]:
@@ -180,12 +202,6 @@ def finite(maps: list[Tensor]) -> list[Tensor]:
     if not all(bool(torch.isfinite(part).all()) for part in maps):
         raise UserError("the detections of a calibration image are NaN or infinite: check the checkpoint")
     return maps
-
-
-def draw_again(maps: Sequence[Tensor], images: int, generator: torch.Generator) -> None:
-    """Draw what another rank drew for a pass of so many images, so that the next numbers are those of one process."""
-    for part in maps:
-        torch.randn((images, *part.shape[1:]), generator=generator, device=part.device)
 
 
 def best_amax(histograms: Sequence[GradientHistogram]) -> float:

@@ -37,8 +37,8 @@ ORDER = (
     ("data",),
     ("onnx_graph",),
     ("options",),
-    ("locks", "pictures"),
-    ("option_fields", "files", "text", "dot", "argument_types", "distributed"),
+    ("locks", "pictures", "distributed"),
+    ("option_fields", "files", "text", "dot", "argument_types", "failures"),
     ("errors", "union_find", "processes"),
     ("signals",),
 )

@@ -91,7 +91,8 @@ def calibrated_and_trained(method: str) -> dict[str, Any]:
     losses: list[float] = []
     finetune(Trainer(model, Net(), options, task), Training(), lambda epoch, loss, lr: losses.append(loss))
     weights = {name: value.flatten().tolist() for name, value in model.state_dict().items()}
-    return {"amax": amax, "weights": weights, "loss": losses[0]}
+    before = {name: value.flatten().tolist() for name, value in Net().state_dict().items()}
+    return {"amax": amax, "weights": weights, "before": before, "loss": losses[0]}
 
 
 def work(file: str) -> int:
