@@ -30,7 +30,6 @@ LOG = logging.getLogger("quantization")
 Result = TypeVar("Result")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")  # what torchrun sets
 TIMEOUT = datetime.timedelta(days=1)  # a dead process is noticed at once; rank 0 may compute alone for long
-
 PATIENCE = 60.0  # seconds that a rank that fails waits for the others, which may be stuck on their GPUs
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from typing import Dict, Iterable, Mapping, Tuple, cast
+from typing import Any, Dict, Iterable, Iterator, Mapping, Tuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +66,9 @@ def calibrate_model(
     """
     model.eval()
     calibrate_weights(model)
-    groups, owners = collect(model, batches, method, total)
-    gradients = probe_gradients(model, groups, batches) if method == "sqnr" else None
+    with repeatable():
+        groups, owners = collect(model, batches, method, total)
+        gradients = probe_gradients(model, groups, batches) if method == "sqnr" else None
     # quantizers have other ids in other processes, but one order
     found = RANKS.main_only(lambda: list(group_scales(groups, group_scale, gradients).values()))
     scales = dict(zip(groups, found))
@@ -75,6 +77,18 @@ def calibrate_model(
 
 
 Owners = Dict[str, Tuple[str, nn.Module]]  # group name to its first place's module path, and its quantizer
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Context in which cuDNN takes the same, deterministic algorithms in every process."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 def set_scales(owners: Owners, scales: Mapping[str, GroupScale | None], device: torch.device) -> None:
