@@ -65,6 +65,15 @@ class StopSignals:
         """Whether a signal has come."""
         return self._requested is not None
 
+    @property
+    def number(self) -> int:
+        """Of the signal that has come; 0: none has."""
+        return self._requested or 0
+
+    def request(self, number: int) -> None:
+        """Take it as if this signal had come, if none has; 0: nothing happens."""
+        self._requested = self._requested or number or None
+
     def check(self) -> None:
         """A safe point: raises ``Stopped`` if a signal has come."""
         if self._requested is not None:

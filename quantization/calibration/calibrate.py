@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from typing import Dict, Iterable, Mapping, Tuple, cast
+from typing import Any, Dict, Iterable, Iterator, Mapping, Tuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,12 @@ from quantization.calibration.group_ranges import (
     Gradients,
     GroupCalibrator,
     GroupScale,
-    end_batch,
     group_scales,
 )
 from quantization.calibration.histograms import HistogramCalibrator
+from quantization.calibration.joining import end_batch, join_counts, join_rows
 from quantization.calibration.range_search import channel_amax
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.placement.scale_groups import place_name
 from quantization.quantizers.backend import (
@@ -50,7 +52,8 @@ def calibrate_model(
 
     Args:
         model: quantized; left in eval mode.
-        batches: images (B, 3, H, W), floats in 0..1 on the model's device.
+        batches: images (B, 3, H, W), floats in 0..1 on the model's device; with many processes (``distributed``) every
+            n-th batch, whose ranges are then those of all batches, exactly.
         method: one of ``options.CALIBRATION_METHODS``; "sqnr" needs a detection network, and reads ``batches`` twice.
         total: number of batches, for the progress bar.
         group_scale: how tensors that share a scale agree on it, one of ``options.GROUP_SCALES``.
@@ -63,10 +66,33 @@ def calibrate_model(
     """
     model.eval()
     calibrate_weights(model)
-    groups, owners = collect(model, batches, method, total)
-    gradients = probe_gradients(model, groups, batches) if method == "sqnr" else None
-    scales = group_scales(groups, group_scale, gradients)
-    device = next(model.parameters()).device
+    with repeatable():
+        groups, owners = collect(model, batches, method, total)
+        gradients = probe_gradients(model, groups, batches) if method == "sqnr" else None
+    # quantizers have other ids in other processes, but one order
+    found = RANKS.main_only(lambda: list(group_scales(groups, group_scale, gradients).values()))
+    scales = dict(zip(groups, found))
+    set_scales(owners, scales, next(model.parameters()).device)
+    return [scale for scale in found if scale is not None and len(scale.own) > 1]
+
+
+Owners = Dict[str, Tuple[str, nn.Module]]  # group name to its first place's module path, and its quantizer
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Context in which cuDNN takes the same, deterministic algorithms in every process."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before
+
+
+def set_scales(owners: Owners, scales: Mapping[str, GroupScale | None], device: torch.device) -> None:
+    """Give every quantizer its group's amax; one that saw no tensor is switched off."""
     for key, (path, quantizer) in owners.items():
         scale = scales[key]
         if scale is None:  # the forward pass never calls it
@@ -77,10 +103,6 @@ def calibrate_model(
         advice = scale.advice()
         if advice is not None:
             LOG.warning("Scales: %s", advice)
-    return [scale for scale in scales.values() if scale is not None and len(scale.own) > 1]
-
-
-Owners = Dict[str, Tuple[str, nn.Module]]  # group name to its first place's module path, and its quantizer
 
 
 def collect(
@@ -110,18 +132,28 @@ def collect(
         owners.setdefault(key, (path, quantizer))
         return Collector(groups.setdefault(key, GroupCalibrator(method, bits(quantizer))), place_name(path, name))
 
-    seen = 0
     try:
         with swapped(model, collector):
-            for images in tqdm(batches, total=total, desc="Calibrate", unit="batch", leave=False):
-                model(images)
-                seen += 1
-                end_batch(groups.values())
+            seen = show(model, groups, batches, total)
     except ValueError as error:
         raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
     if not seen:
         raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
+    join_counts(list(groups.values()), next(model.parameters()).device)
     return groups, owners
+
+
+def show(model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor], total: int | None) -> int:
+    """Show ``batches`` to the calibrators that sit in ``model``; the number of batches, of all processes."""
+    with tqdm(total=total, desc="Calibrate", unit="batch", leave=False) as bar:
+        seen = 0
+        for images, lengths in RANKS.rounds(batches):
+            if images is not None:
+                model(images)
+            end_batch(list(groups.values()))
+            seen += len(lengths) - lengths.count(0)
+            bar.update(seen - bar.n)
+    return seen
 
 
 def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor]) -> Gradients:
@@ -132,6 +164,7 @@ def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], bat
         groups: the id of each activation quantizer to its calibrator, which has seen the images.
         batches: as for ``calibrate_model``.
     """
+    device = next(model.parameters()).device
     probes = {
         key: GroupProbe(
             [tensor.range if isinstance(tensor, HistogramCalibrator) else 0.0 for tensor in group.tensors], group.bits
@@ -139,7 +172,8 @@ def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], bat
         for key, group in groups.items()
     }
     with swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity())):
-        fill(probes.values(), model, weighted_outputs(model, BOX_WEIGHT), batches)
+        order = fill(probes.values(), model, weighted_outputs(model, BOX_WEIGHT), batches)
+    join_rows([histogram for probe in probes.values() for histogram in probe.histograms if histogram], order, device)
     return {key: probe.found() for key, probe in probes.items()}
 
 

@@ -17,6 +17,8 @@ from typing import Iterable, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from quantization.distributed import RANKS
+from quantization.signals import SIGNALS
 from quantization.upstream.outputs import raw_outputs
 
 # measured on yolov7-tiny: SQNR of the scores 30.2 dB by 0.75 and 29.7 by 1, where weights lose what activations win
@@ -123,19 +125,24 @@ def equalize(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
     Args:
         model: a fused float detection network in eval mode.
-        batches: images (B, 3, H, W), floats in 0..1 on the model's device.
+        batches: images (B, 3, H, W), floats in 0..1 on the model's device; with many processes every n-th of all.
 
     Returns:
         How many channels were scaled.
     """
-    images = itertools.islice(batches, BATCHES)
+    images = itertools.islice(batches, len(range(RANKS.rank, BATCHES, RANKS.size)))
     first = next(images, None)
-    if first is None:
+    shape = RANKS.exchange(None if first is None else first.shape)[0]
+    if shape is None:
         return 0
-    channels = find_channels(model, first[:1])
+    one = torch.zeros(1, *shape[1:], device=next(model.parameters()).device) if first is None else first[:1]
+    channels = find_channels(model, one)
     if not bool(channels.free.any()):
         return 0  # most networks: no more images are read
-    ranges = channel_ranges(model, itertools.chain([first], images), channels)
+    ranges = channel_ranges(model, images if first is None else itertools.chain([first], images), channels)
+    with SIGNALS.deferred():
+        RANKS.exchange()
+        RANKS.largest(ranges)
     if not bool(torch.isfinite(ranges).all()):
         return 0  # a damaged checkpoint: calibration names the layer
     scales = (ranges / ranges[channels.free].max().clamp(min=1e-30)).clamp(min=LEAST) ** POWER

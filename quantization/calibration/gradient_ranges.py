@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.quantizers.levels import BITS, highest_level
 from quantization.quantizers.pass_memo import TensorMemo
@@ -125,8 +126,10 @@ class GroupProbe(nn.Module):
 
 def fill(
     probes: Collection[GroupProbe], model: nn.Module, outputs: Outputs, batches: Iterable[Tensor], seed: int = 0
-) -> None:
+) -> list[int]:
     """Fill the histograms of ``probes``, which sit in ``model``, from the first ``IMAGES`` images.
+
+    With many processes each takes its own batches, with the directions that one process would draw for them.
 
     Args:
         probes: the stand-ins of the model's quantizers.
@@ -135,26 +138,70 @@ def fill(
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
         seed: of the directions.
 
+    Returns:
+        The rank that took each image.
+
     Raises:
         UserError: an output is NaN or infinite.
     """
-    left, generator = IMAGES, None
+    order: list[int] = []
+    directions = Directions(seed)
     with frozen_parameters(model), torch.enable_grad(), tqdm(desc="Gradients", unit="image", leave=False) as bar:
-        for batch in batches:
-            for images in batch[:left].split(CHUNK):
-                if generator is None:
-                    generator = torch.Generator(device=images.device).manual_seed(seed)
-                images = images.clone().requires_grad_(True)
-                maps = [part.float() for part in outputs(images)]
-                if not all(bool(torch.isfinite(part).all()) for part in maps):
-                    raise UserError("the detections of a calibration image are NaN or infinite: check the checkpoint")
-                torch.autograd.grad(maps, images, random_directions(maps, generator), allow_unused=True)
-                for group in probes:
-                    group.forget()
-                left -= len(images)
-                bar.update(len(images))
-            if left <= 0:
-                return
+        for batch, lengths in RANKS.rounds(batches):
+            for rank, length in enumerate(lengths):
+                taken = min(length, IMAGES - len(order))
+                order += [rank] * taken
+                if rank != RANKS.rank or batch is None:
+                    directions.skip(taken)
+                    continue
+                for images in batch[:taken].split(CHUNK) if taken else ():
+                    images = images.clone().requires_grad_(True)
+                    maps = finite([part.float() for part in outputs(images)])
+                    torch.autograd.grad(maps, images, directions.draw(maps), allow_unused=True)
+                    for group in probes:
+                        group.forget()
+            bar.update(len(order) - bar.n)
+            if len(order) >= IMAGES:
+                break
+    return order
+
+
+class Directions:
+    """Random directions for each pass, the same whoever makes the passes before it.
+
+    Args:
+        seed: of the random numbers.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+        self._skipped: list[int] = []  # images in each pass of other processes since this one's last
+
+    def skip(self, images: int) -> None:
+        """Another process takes the next images, in passes of ``CHUNK``."""
+        self._skipped += [min(CHUNK, images - first) for first in range(0, images, CHUNK)]
+
+    def draw(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Directions for these output maps."""
+        if self._generator is None:
+            self._generator = torch.Generator(device=maps[0].device).manual_seed(self._seed)
+        for images in self._skipped:
+            for part in maps:  # the numbers that ``random_directions`` takes for a pass
+                torch.randn((images, *part.shape[1:]), generator=self._generator, device=part.device)
+        self._skipped = []
+        return random_directions(maps, self._generator)
+
+
+def finite(maps: list[Tensor]) -> list[Tensor]:
+    """Output maps as they are.
+
+    Raises:
+        UserError: one holds NaN or infinity.
+    """
+    if not all(bool(torch.isfinite(part).all()) for part in maps):
+        raise UserError("the detections of a calibration image are NaN or infinite: check the checkpoint")
+    return maps
 
 
 def best_amax(histograms: Sequence[GradientHistogram]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Collection, Mapping, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from quantization.calibration.histograms import (
     HistogramCalibrator,
     Observation,
     compute_amax_all,
-    largest_magnitudes,
     make_calibrator,
     observe,
 )
@@ -58,32 +57,39 @@ class GroupCalibrator:
         if index is None:
             index = len(self._seen)
             self._seen.add(x, index)
-            if index == len(self.tensors):
-                self.tensors.append(make_calibrator(self.method, self.bits))
-                self.readers.append([])
+            self.tensor(index)
             self._observed.append((index, observe(x)))
         if place not in self.readers[index]:
             self.readers[index].append(place)
 
-    def take_observed(self) -> list[tuple[Calibrator, Observation]]:
-        """What this forward pass showed, with the calibrator that is to count it; the next pass starts afresh."""
-        observed = [(self.tensors[index], observation) for index, observation in self._observed]
+    def tensor(self, index: int) -> Calibrator:
+        """The calibrator of a tensor; a new one, of one that another process saw first."""
+        while index >= len(self.tensors):
+            self.tensors.append(make_calibrator(self.method, self.bits))
+            self.readers.append([])
+        return self.tensors[index]
+
+    def take_observed(self) -> list[tuple[int, Observation]]:
+        """What this forward pass showed, by the index of the tensor; the next pass starts afresh."""
+        observed, self._observed = self._observed, []
         self._seen.clear()
-        self._observed = []
         return observed
 
+    def join(self, others: Sequence[GroupCalibrator]) -> None:
+        """Add what calibrators of the same group, and in the same ranges, have counted in other processes."""
+        for other in others:
+            for index, (theirs, readers) in enumerate(zip(other.tensors, other.readers)):
+                mine = self.tensor(index)
+                self.readers[index] += [place for place in readers if place not in self.readers[index]]
+                if isinstance(mine, HistogramCalibrator) and isinstance(theirs, HistogramCalibrator):
+                    for weight, counts in theirs.by_weight.items():
+                        mine.add(weight, counts)
 
-def end_batch(calibrators: Collection[GroupCalibrator]) -> None:
-    """Count what one forward pass showed to all these calibrators, with one wait for the GPU.
-
-    Raises:
-        ValueError: a tensor held NaN or infinity.
-    """
-    observed = [entry for calibrator in calibrators for entry in calibrator.take_observed()]
-    if observed:
-        largest = largest_magnitudes([observation for _, observation in observed])
-        for (calibrator, observation), value in zip(observed, largest):
-            calibrator.count(observation, value)
+    def move(self, device: torch.device) -> None:
+        """Move the counts to a device."""
+        for tensor in self.tensors:
+            if isinstance(tensor, HistogramCalibrator):
+                tensor.by_weight = {weight: counts.to(device) for weight, counts in tensor.by_weight.items()}
 
 
 class Collector(nn.Module):
@@ -223,9 +229,10 @@ def scale_by_detections(
 
 def filled_counts(histogram: HistogramCalibrator) -> Tensor:
     """A histogram's counts (num_bins,), of one that has seen values other than zero."""
-    if histogram.counts is None:
+    counts = histogram.counts
+    if counts is None:
         raise ValueError("the histogram is empty")
-    return histogram.counts
+    return counts
 
 
 def error_at(histogram: HistogramCalibrator, amax: float) -> float:
@@ -254,9 +261,10 @@ def joint_histogram(histograms: Sequence[HistogramCalibrator]) -> HistogramCalib
     first = histograms[0]
     result = HistogramCalibrator(first.method, first.percentile, first.num_bins, first.bits)
     result.seen, result.range = True, max(histogram.range for histogram in histograms)
-    result.counts = torch.zeros_like(filled_counts(first))
-    centres = torch.arange(result.num_bins, device=result.counts.device) + 0.5
+    total = torch.zeros_like(filled_counts(first))
+    centres = torch.arange(result.num_bins, device=total.device) + 0.5
     for histogram in histograms:
         bins = (centres * (histogram.range / result.range)).long()
-        result.counts.scatter_add_(0, bins, filled_counts(histogram))
+        total.scatter_add_(0, bins, filled_counts(histogram))
+    result.add(1.0, total)
     return result

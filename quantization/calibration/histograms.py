@@ -76,16 +76,16 @@ class Calibrator(abc.ABC):
     """Collects tensors, then gives an amax."""
 
     @abc.abstractmethod
-    def count(self, observation: Observation, largest: float) -> None:
-        """Count what was observed of a tensor.
-
-        Args:
-            observation: of the tensor.
-            largest: its largest absolute value, on the host.
+    def reach(self, largest: float) -> None:
+        """Take in the largest absolute value of a tensor, on the host.
 
         Raises:
             ValueError: the tensor holds NaN or infinity.
         """
+
+    @abc.abstractmethod
+    def count(self, observation: Observation) -> None:
+        """Count what was observed of the tensor whose largest value ``reach`` has just taken in."""
 
     @abc.abstractmethod
     def compute_amax(self) -> float | None:
@@ -98,7 +98,8 @@ class Calibrator(abc.ABC):
             ValueError: it holds NaN or infinity.
         """
         observation = observe(x)
-        self.count(observation, *largest_magnitudes([observation]))
+        self.reach(*largest_magnitudes([observation]))
+        self.count(observation)
 
 
 class MaxCalibrator(Calibrator):
@@ -107,10 +108,13 @@ class MaxCalibrator(Calibrator):
     def __init__(self) -> None:
         self.largest: float | None = None
 
-    def count(self, observation: Observation, largest: float) -> None:
-        """See ``Calibrator.count``."""
+    def reach(self, largest: float) -> None:
+        """See ``Calibrator.reach``."""
         refuse_damaged(largest)
         self.largest = max(largest, self.largest or 0.0)
+
+    def count(self, observation: Observation) -> None:
+        """Nothing is left to count."""
 
     def compute_amax(self) -> float | None:
         """See ``Calibrator.compute_amax``."""
@@ -120,7 +124,8 @@ class MaxCalibrator(Calibrator):
 class HistogramCalibrator(Calibrator):
     """A histogram of absolute values with a fixed number of bins, whose range doubles when a larger value comes.
 
-    Doubling merges pairs of bins exactly, so the order of the tensors does not matter once the range is the same.
+    Doubling merges pairs of bins exactly, and values are counted as whole numbers, apart by weight: the sums do not depend
+    on the order of the tensors, nor on who counted them (``distributed``), once each tensor's range is the same.
 
     Args:
         method: "mse", "entropy" or "percentile".
@@ -129,8 +134,8 @@ class HistogramCalibrator(Calibrator):
         bits: width of the integers that the range is for.
 
     Attributes:
-        range: the largest magnitude that the histogram reaches.
-        counts: (num_bins,) float64, exact up to 2**53 values; None while every value was zero.
+        range: the largest magnitude that the histogram reaches; 0 while every value was zero.
+        by_weight: how many values were counted, (num_bins,) float64, exact up to 2**53, by what each stands for.
     """
 
     def __init__(
@@ -143,23 +148,36 @@ class HistogramCalibrator(Calibrator):
         self.method, self.percentile, self.num_bins, self.bits = method, percentile, num_bins, bits
         self.seen = False
         self.range = 0.0
-        self.counts: Tensor | None = None
+        self.by_weight: dict[float, Tensor] = {}
 
-    def count(self, observation: Observation, largest: float) -> None:
-        """See ``Calibrator.count``."""
+    @property
+    def counts(self) -> Tensor | None:
+        """(num_bins,) float64, by weight; None while every value was zero."""
+        if not self.by_weight:
+            return None
+        return torch.stack([weight * self.by_weight[weight] for weight in sorted(self.by_weight)]).sum(0)
+
+    def reach(self, largest: float) -> None:
+        """See ``Calibrator.reach``."""
         refuse_damaged(largest)
         self.seen = True
-        if self.counts is None:
-            if largest < LEAST_AMAX:
-                return  # nothing but zeros: no range to set yet
-            self.range = largest
-            self.counts = torch.zeros(self.num_bins, dtype=torch.float64, device=observation.values.device)
-        while largest > self.range:
-            pairs = self.counts.view(-1, 2).sum(1)
-            self.counts = torch.cat((pairs, torch.zeros_like(pairs)))
+        if not self.range:
+            self.range = largest if largest >= LEAST_AMAX else 0.0  # nothing but zeros: no range to set yet
+        while largest > self.range > 0:
+            for weight, counts in self.by_weight.items():
+                pairs = counts.view(-1, 2).sum(1)
+                self.by_weight[weight] = torch.cat((pairs, torch.zeros_like(pairs)))
             self.range *= 2
-        counts = torch.histc(observation.values, self.num_bins, 0.0, self.range)
-        self.counts.add_(counts, alpha=observation.weight)
+
+    def count(self, observation: Observation) -> None:
+        """See ``Calibrator.count``."""
+        if self.range:
+            self.add(observation.weight, torch.histc(observation.values, self.num_bins, 0.0, self.range).double())
+
+    def add(self, weight: float, counts: Tensor) -> None:
+        """Add numbers of values, (num_bins,) float64 in the present range, each of which stands for ``weight`` values."""
+        before = self.by_weight.get(weight)
+        self.by_weight[weight] = counts if before is None else before + counts
 
     def at_index(self, index: float) -> float:
         """The amax that a search's index stands for: a bin's centre (mse) or right edge (entropy, percentile)."""
@@ -187,13 +205,15 @@ def compute_amax_all(calibrators: Mapping[str, Calibrator]) -> dict[str, float |
     for name, calibrator in calibrators.items():
         if not isinstance(calibrator, HistogramCalibrator):
             result[name] = calibrator.compute_amax()
-        elif calibrator.counts is None:
+            continue
+        counted = calibrator.counts
+        if counted is None:
             result[name] = 0.0 if calibrator.seen else None
         elif calibrator.method == "percentile":
-            result[name] = calibrator.at_index(percentile_index(calibrator.counts, calibrator.percentile))
+            result[name] = calibrator.at_index(percentile_index(counted, calibrator.percentile))
         else:
             key = (calibrator.method, calibrator.num_bins, calibrator.bits)
-            batches.setdefault(key, []).append((name, calibrator, calibrator.counts))
+            batches.setdefault(key, []).append((name, calibrator, counted))
     for (method, _, bits), entries in batches.items():
         counts = torch.stack([entry[2] for entry in entries])  # (H, B)
         indices = (mse_index if method == "mse" else entropy_index)(counts, bits).tolist()

@@ -12,6 +12,7 @@ from quantization.cli.preparation import calibrate, prepare, sample_tensors, ver
 from quantization.cli.quantization import Quantization
 from quantization.cli.resume import is_done, own_files
 from quantization.data.tensors import SQNR_IMAGES, pick_device
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import make_evaluator, open_checked
@@ -37,7 +38,7 @@ LOG = logging.getLogger("quantization")
 def quantize_command(name: str, options: QuantizeCommand) -> int:
     """PTQ, and QAT when ``--qat`` is given."""
     with own_files(options):
-        if not is_done(options):
+        if not RANKS.main_only(lambda: is_done(options)):
             Quantization(name, options).run()
     return 0
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Sequence
 
 from quantization import __version__
 from quantization.cli.options import COMMANDS
+from quantization.distributed import RANKS
 from quantization.errors import UserError, log_to_stdout
 from quantization.memory import named_stage
 from quantization.option_fields import Options, flag_of, key_of, make, walk
@@ -165,7 +166,7 @@ def _words(file: str, entry: dataclasses.Field[Any], value: Any) -> list[str]:
 
 
 def run(name: str, arguments: Sequence[str] | None = None) -> int:
-    """Parse and carry out.
+    """Parse and carry out, as one of the processes of ``torchrun`` if it was started so.
 
     Args:
         name: "yolov5" or "yolov7".
@@ -174,16 +175,23 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    return RANKS.run(lambda: _run(name, arguments))
+
+
+def _run(name: str, arguments: Sequence[str] | None) -> int:
     command, values = parse_values(name, arguments)
     options: Options = make(COMMANDS[command], values)
+    if RANKS.many and command != "quantize":
+        raise UserError(f"{command} is for one process: start it without torchrun")
     log_to_stdout()
     from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(name, Path(__file__).resolve().parents[2])
     from quantization.cli import commands, resume
 
+    RANKS.start()
     if values.get("resume"):
-        options = resume.resumed_options(values)
+        options = RANKS.main_only(lambda: resume.resumed_options(values))
     images = getattr(options, "images", None)
     with named_stage(command, None if images is None else images.batch_size):
         return commands.TABLE[command](name, options)

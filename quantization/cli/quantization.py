@@ -16,6 +16,7 @@ from quantization.cli.resume import begin, inputs_of, own_checkpoints, plain_rec
 from quantization.data.images import Loader
 from quantization.data.substitutes import Substitutes
 from quantization.data.tensors import LabelledImages, pick_device
+from quantization.distributed import RANKS
 from quantization.errors import NotWritten, UserError
 from quantization.evaluation.coco import Metrics
 from quantization.evaluation.network import make_evaluator, open_checked
@@ -52,7 +53,10 @@ class Quantization:
 
     def __init__(self, name: str, options: QuantizeCommand) -> None:
         self.name, self.options = name, options
+        if RANKS.many and options.max_drop is not None:
+            raise UserError("--max-drop is for one process: start without torchrun")
         self.device = pick_device(options.run.device)
+        RANKS.use(self.device)
         self.model, _ = checkpoint.load(options.weight, self.device, name, options.run.trust_weights)
         if have_quantizers(self.model):
             raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
@@ -65,9 +69,11 @@ class Quantization:
         self.placement = choose_placement(self.model, options.placement)
         self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None
         facts = {**versions(), "quantizer backend": initialize(options.run.backend)}
-        self.state = begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
+        self.state = RANKS.main_only(
+            lambda: begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
+        )
         self.run_id = self.state.facts["run"]
-        self.kept = own_checkpoints(options, self.state, name)
+        self.kept = own_checkpoints(options, self.state, name) if RANKS.main else None
         self.summary = Summary(
             options.summary, plain_record(options), versions(), self.run_id, self.state.facts.get("summary")
         )
@@ -134,6 +140,8 @@ class Quantization:
 
     def _finish(self) -> None:
         """The summary says that the run is finished; its state goes."""
+        if not RANKS.main:
+            return
         gone = [file for file in (self.options.ptq, self.options.qat) if file is not None and not Path(file).is_file()]
         if gone:
             raise NotWritten(f"the run is done, but {gone[0]} is gone")
@@ -161,7 +169,8 @@ class Quantization:
             },
             run=self.run_id,
         )
-        checkpoint.save(options.ptq, model, written.content())
+        if RANKS.main:
+            checkpoint.save(options.ptq, model, written.content())
         LOG.info("PTQ checkpoint: %s", options.ptq)
         self.summary.add(**report.content(), backend=written.backend, placement=written.placement, stage="ptq")
         self.state.keep(
@@ -179,7 +188,7 @@ class Quantization:
         teacher = copy.deepcopy(self.model) if options.qat else None
         insert_quantizers(self.model, self.placement, options.placement.exporter)
         set_amax_tensors(self.model, state.tensors["amax"])
-        if not Path(options.ptq).exists():
+        if RANKS.main and not Path(options.ptq).exists():
             checkpoint.save(options.ptq, self.model, written.content())
             LOG.info("PTQ checkpoint: %s was gone, and is written again", options.ptq)
         restore_generators(state.tensors["random"])
@@ -206,6 +215,7 @@ class Quantization:
             images.workers,
             shuffle_seed=images.seed,
             read_image=substitutes.read,
+            part=(RANKS.rank, RANKS.size),
         )
         loader.passes, loader.skip = run.progress.data_position(options.training.iters, len(loader))
         batches = LabelledImages(loader, self.device, None if self.task is None else class_count(self.model))

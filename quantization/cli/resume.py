@@ -15,6 +15,7 @@ import torch
 
 from quantization.cli.options import QuantizeCommand
 from quantization.data.dataset import Dataset
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.files import check_writable, refuse_overwriting, sweep
 from quantization.locks import OutputLocks
@@ -42,6 +43,9 @@ def own_files(options: QuantizeCommand) -> Iterator[None]:
     Raises:
         UserError: an output cannot be written, is another output or the input, or another process writes it.
     """
+    if not RANKS.main:  # rank 0 writes
+        yield
+        return
     state = state_file(options.summary)
     picture = picture_file(options.summary) if options.qat else None
     refuse_overwriting(options.weight, options.ptq, options.qat, options.summary, picture, state)

@@ -126,6 +126,8 @@ class Loader:
         workers: threads that read images.
         rect_stride: not None: evaluate in rectangles of multiples of this stride, as upstream does; None: in ``size``.
         shuffle_seed: not None: a new order in every pass and random left-right flips, from this seed on.
+        turn: (r, n): only batches r, r + n, r + 2 n, ..., for process r of n.
+        part: (r, n): of each batch only images r, r + n, ..., for process r of n; may be none.
         passes: how many passes have begun; the order of a pass follows from ``shuffle_seed`` and this number.
         skip: batches to leave out of the next pass, which a run that was interrupted has had.
         read_image: reads an image, or another in its place; None: ``read``.
@@ -140,12 +142,19 @@ class Loader:
     passes: int = 0
     skip: int = 0
     read_image: Callable[..., Part] | None = None
+    turn: tuple[int, int] = (0, 1)
+    part: tuple[int, int] = (0, 1)
 
-    def __len__(self) -> int:
+    @property
+    def batches(self) -> int:
+        """Number of batches in a pass, also those of other processes."""
         return -(-len(self.files) // self.batch_size)
 
+    def __len__(self) -> int:
+        return len(range(self.turn[0], self.batches, self.turn[1]))
+
     def __iter__(self) -> Iterator[Batch]:
-        files, sizes, flips = list(self.files), [self.size] * len(self), [False] * len(self.files)
+        files, sizes, flips = list(self.files), [self.size] * self.batches, [False] * len(self.files)
         read_image = self.read_image or read
         long_side = max(self.size) if self.rect_stride is not None else None
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
@@ -166,25 +175,25 @@ class Loader:
                 flips[first * self.batch_size :],
                 sizes[first:],
             )
-            starts = range(0, len(files), self.batch_size)
             pending: list[Any] = []
-            for number, start in enumerate(starts):
-                part = slice(start, start + self.batch_size)
-                pending.append(
-                    [
-                        pool.submit(read_image, file, sizes[number], long_side, flip)
-                        for file, flip in zip(files[part], flips[part])
-                    ]
-                )
+            for number in range(self.turn[0], len(sizes), self.turn[1]):
+                end = min(len(files), (number + 1) * self.batch_size)
+                mine = range(number * self.batch_size + self.part[0], end, self.part[1])
+                futures = [
+                    pool.submit(read_image, files[index], sizes[number], long_side, flips[index]) for index in mine
+                ]
+                pending.append((sizes[number], futures))
                 if len(pending) > 2:  # read two batches ahead
-                    yield gather(pending.pop(0))
-            for futures in pending:
-                yield gather(futures)
+                    yield gather(*pending.pop(0))
+            for entry in pending:
+                yield gather(*entry)
 
 
-def gather(futures: list[Any]) -> Batch:
-    """Make a batch of its images."""
+def gather(size: tuple[int, int], futures: list[Any]) -> Batch:
+    """Make a batch of its images, which have this height and width."""
     parts = [future.result() for future in futures]
+    if not parts:
+        return Batch(np.zeros((0, 3, *size), np.uint8), [])
     images = np.ascontiguousarray(np.stack([part[0] for part in parts])[..., ::-1].transpose(0, 3, 1, 2))
     return Batch(
         images,

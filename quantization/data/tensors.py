@@ -11,6 +11,7 @@ from torch import Tensor
 from quantization.data.dataset import Dataset
 from quantization.data.images import Batch, Loader
 from quantization.data.labels import batch_targets
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.options import DataOptions
 
@@ -38,19 +39,22 @@ class TensorLoader:
 
 
 def training_sample(dataset: Dataset, options: DataOptions, count: int = SQNR_IMAGES) -> Loader:
-    """``count`` training images at random, letterboxed as in evaluation."""
+    """``count`` training images at random, letterboxed as in evaluation; with many processes this one's batches of them."""
     files = random.Random(options.seed).sample(dataset.train, min(len(dataset.train), count))
-    return Loader(files, (options.imgsz, options.imgsz), options.batch_size, options.workers)
+    size = (options.imgsz, options.imgsz)
+    return Loader(files, size, options.batch_size, options.workers, turn=(RANKS.rank, RANKS.size))
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device that ``--device`` names; None: the first GPU, or the CPU.
+    """The device that ``--device`` names; None: the first GPU, or the CPU; with many processes each its own GPU.
 
     Raises:
         UserError: torch does not know it, or has no such GPU.
     """
-    if name is None:
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if RANKS.many and name not in (None, "cpu", "cuda"):
+        raise UserError(f"--device {name} is for one process: leave it out, torchrun gives each process its own GPU")
+    if name is None or (RANKS.many and name == "cuda"):
+        name = f"cuda:{RANKS.local}" if torch.cuda.is_available() or name else "cpu"
     try:
         device = torch.device(f"cuda:{name}" if name.isdigit() else name)
     except RuntimeError as error:

@@ -12,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from quantization.data.dataset import Dataset
-from quantization.data.images import Loader
+from quantization.data.images import Batch, Loader
+from quantization.distributed import RANKS, in_order
 from quantization.errors import UserError
 from quantization.evaluation.detections import detections, to_image
 from quantization.evaluation.ground_truth import GroundTruth
@@ -87,11 +88,11 @@ class Found:
 def detect(
     predict: Predictor, loader: Loader, truth: GroundTruth, thresholds: Thresholds, description: str = "Evaluate"
 ) -> Found:
-    """The detections of a predictor, those of one image best first.
+    """The detections of a predictor, those of one image best first; with many processes rank 0 gets those of all.
 
     Args:
         predict: the network.
-        loader: the validation images; repeated ones are looked at once.
+        loader: the validation images, with many processes this one's batches; repeated ones are looked at once.
         truth: their annotations.
         thresholds: which boxes count.
         description: for the progress bar.
@@ -99,28 +100,38 @@ def detect(
     Raises:
         UserError: the output's shape does not fit the number of classes.
     """
-    rows = [np.zeros((0, 7))]  # image, x1, y1, x2, y2, score, class
-    done: set[int] = set()
-    numbers = 5 + len(truth.names)
-    for batch in tqdm(loader, desc=description, unit="batch", leave=False):
-        output = predict(batch.images.astype(np.float32) / 255)
-        if output.ndim != 3 or output.shape[2] != numbers:
-            raise UserError(
-                f"the network's output has the shape {tuple(output.shape)}; (B, boxes, {numbers}) is expected for "
-                f"{len(truth.names)} classes"
-            )
-        for place, file in enumerate(batch.files):
-            image = truth.image_index(file)
-            if image in done:
-                continue
-            done.add(image)
-            boxes = detections(
-                output[place], thresholds.confidence, thresholds.iou, objectness_only=thresholds.objectness_only
-            )
-            boxes = to_image(boxes, batch.gains[place], batch.pads[place], batch.shapes[place])
-            rows.append(np.insert(boxes, 0, image, axis=1))
-    table = np.concatenate(rows)
+    batches = [
+        _detect_batch(predict, batch, truth, thresholds)
+        for batch in tqdm(loader, desc=description, unit="batch", leave=False)
+    ]
+    rows: dict[int, np.ndarray] = {}
+    for batch in in_order(RANKS.to_main(batches)):
+        for image, boxes in batch:
+            rows.setdefault(image, boxes)  # a repeated image counts once
+    table = np.concatenate([np.zeros((0, 7)), *rows.values()])
     return Found(table[:, 0].astype(np.int64), table[:, 1:5], table[:, 5], table[:, 6].astype(np.int64))
+
+
+def _detect_batch(
+    predict: Predictor, batch: Batch, truth: GroundTruth, thresholds: Thresholds
+) -> list[tuple[int, np.ndarray]]:
+    """The images of a batch with their detections (N, 7): image, x1, y1, x2, y2, score, class."""
+    output = predict(batch.images.astype(np.float32) / 255)
+    numbers = 5 + len(truth.names)
+    if output.ndim != 3 or output.shape[2] != numbers:
+        raise UserError(
+            f"the network's output has the shape {tuple(output.shape)}; (B, boxes, {numbers}) is expected for "
+            f"{len(truth.names)} classes"
+        )
+    result = []
+    for place, file in enumerate(batch.files):
+        image = truth.image_index(file)
+        boxes = detections(
+            output[place], thresholds.confidence, thresholds.iou, objectness_only=thresholds.objectness_only
+        )
+        boxes = to_image(boxes, batch.gains[place], batch.pads[place], batch.shapes[place])
+        result.append((image, np.insert(boxes, 0, image, axis=1)))
+    return result
 
 
 def evaluate(
@@ -132,7 +143,7 @@ def evaluate(
 ) -> tuple[Metrics, Found]:
     """COCO mAP of a predictor, and the detections that it comes from; see ``detect``."""
     found = detect(predict, loader, truth, thresholds, description)
-    return coco_metrics(truth, found), found
+    return RANKS.main_only(lambda: coco_metrics(truth, found)), found
 
 
 def coco_metrics(truth: GroundTruth, found: Found) -> Metrics:

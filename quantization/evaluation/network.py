@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from quantization.data.checks import CheckedDataset, Needs, check_dataset
 from quantization.data.dataset import Dataset, open_dataset
 from quantization.data.images import Loader
+from quantization.distributed import RANKS
 from quantization.evaluation.categories import is_single_class
 from quantization.evaluation.coco import Evaluator, Thresholds
 from quantization.evaluation.ground_truth import GroundTruth
@@ -75,7 +76,8 @@ def make_evaluator(options: DataOptions, network: Network, dataset: Dataset) -> 
         UserError: the annotations do not fit.
     """
     stride = None if options.square else network.stride
-    loader = Loader(dataset.val, network.size, options.batch_size, options.workers, stride)
+    turn = (RANKS.rank, RANKS.size)
+    loader = Loader(dataset.val, network.size, options.batch_size, options.workers, stride, turn=turn)
     iou = network.iou if options.nmsthres is None else options.nmsthres
     thresholds = Thresholds(options.confidence, iou, network.objectness_only)
     return Evaluator(dataset, network.classes, loader, thresholds, network.names)

@@ -6,6 +6,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
+from quantization.distributed import RANKS
 from quantization.errors import NotWritten, UserError
 from quantization.evaluation.coco import Metrics
 from quantization.files import write_json
@@ -76,6 +77,8 @@ class Summary:
             raise NotWritten(f"the run is done, but {self._problem}") from self._problem
 
     def _write(self) -> None:
+        if not RANKS.main:
+            return
         try:
             write_json(self.file, self.content)
             self._problem = None

@@ -7,12 +7,14 @@ which is freed then. What stays for the backward pass is their difference, in th
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from quantization.upstream.outputs import flatten
+
+Whole = Callable[[List[Tensor], Tensor], Tuple[List[Tensor], Tensor]]
 
 
 class SquaredDistance(torch.autograd.Function):
@@ -34,8 +36,8 @@ class SquaredDistance(torch.autograd.Function):
         return ctx.saved_tensors[0] * (2 * gradient), None
 
 
-def distance(student: Tensor, teacher: Tensor, loss: str) -> Tensor:
-    """One term of the loss, shape () in float32.
+def terms_of(student: Tensor, teacher: Tensor, loss: str) -> tuple[Tensor, Tensor]:
+    """One term of the loss, as the squared distance and what divides it, shape () in float32 each.
 
     Args:
         student: output of the quantized model.
@@ -45,9 +47,14 @@ def distance(student: Tensor, teacher: Tensor, loss: str) -> Tensor:
     """
     squared = SquaredDistance.apply(student, teacher)
     if loss == "mse":
-        return squared / teacher.numel()
-    energy = torch.linalg.vector_norm(teacher, dtype=torch.float32).square()
-    return squared / energy.clamp(min=torch.finfo(torch.float32).tiny)
+        return squared, squared.new_full((), float(teacher.numel()))
+    return squared, torch.linalg.vector_norm(teacher, dtype=torch.float32).square()
+
+
+def distance(student: Tensor, teacher: Tensor, loss: str) -> Tensor:
+    """One term of the loss, shape () in float32; see ``terms_of``."""
+    squared, divisor = terms_of(student, teacher, loss)
+    return squared / divisor.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def supervised_layers(layers: nn.Sequential, stride: int) -> list[int]:
@@ -80,7 +87,7 @@ class Distillation:
         if head_weight:
             self._weights[len(student) - 1] = head_weight
         self._expected: dict[int, list[Tensor]] = {}
-        self._terms: list[Tensor] = []
+        self._terms: list[tuple[float, Tensor, Tensor]] = []  # weight, squared distance, divisor
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -105,14 +112,22 @@ class Distillation:
     def _compare(self, index: int) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             for student, teacher in zip(flatten(output), self._expected.pop(index)):
-                self._terms.append(self._weights[index] * distance(student, teacher, self._loss))
+                self._terms.append((self._weights[index], *terms_of(student, teacher, self._loss)))
 
         return hook
 
-    def take(self) -> Tensor:
-        """The sum of the terms since the last call, shape ()."""
+    def take(self, divide: Callable[[Tensor], Tensor] = lambda divisors: divisors, factor: float = 1.0) -> Tensor:
+        """The sum of the terms since the last call, shape ().
+
+        Args:
+            divide: from the divisors (terms,) of these images to those of the whole batch.
+            factor: of the images; 0: they only fill a place.
+        """
         terms, self._terms = self._terms, []
-        return torch.stack(terms).sum()
+        divisors = divide(torch.stack([divisor for _, _, divisor in terms]))
+        divisors = divisors.clamp(min=torch.finfo(torch.float32).tiny)
+        found = [factor * weight * squared / divisor for (weight, squared, _), divisor in zip(terms, divisors)]
+        return torch.stack(found).sum()
 
 
 class TaskLoss:
@@ -141,7 +156,12 @@ class TaskLoss:
         finally:
             handle.remove()
 
-    def take(self, targets: Tensor) -> Tensor:
-        """The loss of the last forward pass, shape ()."""
+    def take(self, targets: Tensor, whole: Whole = lambda maps, targets: (maps, targets)) -> Tensor:
+        """The loss of the last forward pass, shape ().
+
+        Args:
+            targets: of its images.
+            whole: from maps and targets of these images to those of the whole batch.
+        """
         maps, self._maps = self._maps, []
-        return self._weight * self._loss(maps, targets)
+        return self._weight * self._loss(*whole(maps, targets))

@@ -12,6 +12,7 @@ from torch import nn
 
 from quantization.data.labels import label_file
 from quantization.data.tensors import Labelled
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.evaluation.coco import Metrics
 from quantization.evaluation.summary import Summary
@@ -140,7 +141,7 @@ class QatRun:
             lambda important: self._keep(trainer, important),
         )
         self._write_best(last=True)
-        if self.best is not None and not Path(picture_file(self.summary.file)).exists():
+        if RANKS.main and self.best is not None and not Path(picture_file(self.summary.file)).exists():
             self.summary.record("qat", self.best, epochs=self.history)  # what failed after the last epoch
             self._draw()
         LOG.info(
@@ -156,7 +157,8 @@ class QatRun:
         if self.best is None or metrics.map > self.best.map:
             self.best = metrics
             record = self.record.with_(amax=amax_table(model), epoch=epoch + 1, history=list(self.history))
-            self.kept, self._saved = (copy.deepcopy(model).cpu(), record), False
+            if RANKS.main:
+                self.kept, self._saved = (copy.deepcopy(model).cpu(), record), False
         self._write_best()
         self.summary.record("qat", self.best, epochs=self.history)
         self._draw()
@@ -186,6 +188,8 @@ class QatRun:
         self.state.keep({"stage": "qat", "qat": qat, "summary": self.summary.content}, {"trainer": trainer.state()})
 
     def _draw(self) -> None:
+        if not RANKS.main:
+            return
         picture = picture_file(self.summary.file)
         try:
             draw_curve(self.summary.file, picture)

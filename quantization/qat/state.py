@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.signals import SIGNALS
 from quantization.upstream.checkpoint import write_pt
@@ -66,6 +67,8 @@ class RunState:
         self.facts.update(facts)
         self.tensors.update(tensors or {})
         self._written = time.monotonic()
+        if not RANKS.main:
+            return
         content = {
             "format": FORMAT,
             "facts": json.dumps(self.facts),
@@ -81,7 +84,8 @@ class RunState:
 
     def remove(self) -> None:
         """The run is finished: its files stand for it."""
-        Path(self.file).unlink(missing_ok=True)
+        if RANKS.main:
+            Path(self.file).unlink(missing_ok=True)
 
 
 def read_state(file: str, minutes: float = 10.0) -> RunState | None:

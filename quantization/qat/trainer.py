@@ -16,8 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from quantization.data.tensors import Labelled
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.options import QatOptions
+from quantization.qat.batch_parts import BatchParts
 from quantization.qat.losses import Distillation, TaskLoss
 from quantization.qat.progress import Progress
 from quantization.qat.quantizers import QatQuantizers
@@ -87,6 +89,7 @@ class Trainer:
             model.model, teacher.model, options.loss, options.supervision_stride, options.head_weight
         )
         self.task = task
+        self.parts = BatchParts()
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -114,31 +117,46 @@ class Trainer:
         """Train on one batch.
 
         Args:
-            images: (B, 3, H, W), floats in 0..1 on the model's device.
+            images: (B, 3, H, W), floats in 0..1 on the model's device; with many processes this one's of the batch.
             lr: learning rate.
             targets: what the task's loss wants, on the same device.
 
         Returns:
-            The loss before the step, shape (), on the device.
+            The loss of the whole batch before the step, shape (), on the device.
         """
+        self.parts.begin(len(images), 0 if targets is None else len(targets))
+        if not len(images):
+            images = images.new_zeros(1, *images.shape[1:])  # counts nothing, but all processes take the same way
         with torch.autocast(self.device.type, dtype=self.amp or torch.bfloat16, enabled=self.amp is not None):
             with torch.no_grad():
                 self.teacher(images)
             self.model(images)
-            loss = self.loss.take()
+            loss = own = self.loss.take(self.parts.divisors, float(self.parts.images > 0))
+            task = torch.zeros_like(own)
             if self.task is not None:
                 assert targets is not None  # where there is a task, batches have labels
-                loss = loss + self.task.take(targets)
+                task = self.task.take(targets, self.parts.whole)
+                loss = own + task
         self.quantizers.forget()
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["rate"]
         self.scaler.scale(loss).backward()
+        total = self.parts.join(self._trained(), own.detach()) + task.detach()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
-        return loss.detach()
+        return total
+
+    def agree(self) -> None:
+        """Give all processes rank 0's weights and scales: nothing that a GPU rounds in its own way adds up."""
+        if RANKS.many:
+            average = [] if self.average is None else self.average.state()["average"]
+            tensors = [*self._trained(), *self.model.buffers(), *average]
+            RANKS.exchange()
+            with torch.no_grad():
+                RANKS.same(tensor for tensor in tensors if tensor.is_floating_point())
 
     def state(self) -> dict[str, Any]:
         """What training has changed, for ``restore``: tensors in lists and dictionaries, not copied."""
@@ -228,6 +246,7 @@ def _train_epoch(
         desc=f"QAT {epoch + 1}/{options.epochs}",
     )
     with SIGNALS.deferred(), trainer.training():
+        trainer.agree()
         for images, targets in steps:
             lr = _rate(options, epoch, progress.step)
             loss = trainer.step(images, lr, targets)
@@ -237,7 +256,8 @@ def _train_epoch(
                 progress.watch.check(float(loss), epoch, progress.step - 1)
                 steps.set_postfix(loss=f"{float(loss):.4g}", lr=f"{lr:.1e}")
             safe_point(progress.step == options.iters)
-            SIGNALS.check()
+            if trainer.parts.stopping:
+                SIGNALS.check()
 
 
 def take(batches: Iterable[Labelled], count: int) -> Iterator[Labelled]:

@@ -9,7 +9,8 @@ from torch import nn
 
 from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.gradient_ranges import GradientHistogram, GroupProbe, best_amax, fill
-from quantization.calibration.group_ranges import GroupCalibrator, end_batch, group_scales
+from quantization.calibration.group_ranges import GroupCalibrator, group_scales
+from quantization.calibration.joining import end_batch
 from quantization.errors import UserError
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d

@@ -11,12 +11,12 @@ from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.group_ranges import (
     Collector,
     GroupCalibrator,
-    end_batch,
     group_scales,
     joint_histogram,
     least_error_amax,
 )
 from quantization.calibration.histograms import HistogramCalibrator
+from quantization.calibration.joining import end_batch
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
 
