@@ -225,13 +225,16 @@ class Quantization:
         finally:
             if substitutes.failed:
                 self.summary.add(images_that_failed=sorted(substitutes.failed))
-        if options.max_drop is None:
-            return
-        best, content = checkpoint.load(options.qat, self.device, self.name)
-        found = read_record(content, options.qat)
+        if options.max_drop is not None:
+            self.hold_qat_budget(options.qat)
+
+    def hold_qat_budget(self, file: str) -> None:
+        """What ``--max-drop`` asks for of the best epoch."""
+        best, content = checkpoint.load(file, self.device, self.name)
+        found = read_record(content, file)
         assert found is not None  # QatRun wrote it
         if found.max_drop is None:
-            self.hold_budget(best, options.qat, "qat", found)
+            self.hold_budget(best, file, "qat", found)
         else:  # written before the run was interrupted
             metrics = self.measure(best, "QAT")
             self.summary.record("qat", metrics, max_drop=found.max_drop, epochs=found.history)
