@@ -5,11 +5,11 @@
 
 A, B have one value per channel: A = 2 stride for x and y, 1 for scores; B = 4 anchor for width and height; 0 elsewhere.
 X and Y hold (grid - 0.5) * stride for the channels x and y. It is the same function and the same output. Upstream's form
-takes 28 % of yolov5s' INT8 engine: it splits, concatenates and transposes the whole output.
+takes a third of yolov5s' INT8 engine: it splits, concatenates and transposes the whole output.
 
 A and B are repeated along the width. With one value per channel TensorRT 8.6 makes a Scale layer of each multiplication and
 addition, which nothing fuses with; like this, sigmoid and formula are one pointwise layer. yolov5s, batch 16, 640 px, H100,
-images per second against upstream's decode: 1.078 with the repetition, 1.012 without it (benchmarks/results/engines/decode).
+images per second against upstream's decode: 1.078 with the repetition, 1.012 without it (docs/placement.md).
 """
 
 from __future__ import annotations
