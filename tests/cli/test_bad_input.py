@@ -73,7 +73,7 @@ CASES = {
     "weight is quantized": ("quantize done.pt --cocodir {shapes}", "done.pt is quantized already"),
     "weight is NaN": ("quantize nan.pt --cocodir {shapes} --device cpu", "NaN"),
     "no data": ("quantize {good}", "--cocodir DIR or --data"),
-    "cocodir missing": ("test {good} --cocodir none", "--cocodir none is no folder"),
+    "cocodir missing": ("test {good} --cocodir none", "--cocodir none is not a folder"),
     "yaml missing": ("test {good} --data none.yaml", "--data none.yaml does not exist"),
     "class count": ("test eighty.pt --cocodir {shapes}", "has 3 classes, the model has 80"),
     "labels out of range": ("test {good} --data {wrong}/data.yaml --imgsz 64", "class 7 is out of range"),
