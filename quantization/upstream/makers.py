@@ -64,6 +64,11 @@ STORAGES = {
 DTYPE = re.compile(r"[<>=|]?([biufc]\d{1,2}|[SUO?]\d{0,6}|[mM]8)\Z")
 
 
+def item_size(dtype: torch.dtype) -> int:
+    """Bytes per value; ``dtype.itemsize`` came with torch 2.1."""
+    return torch.empty((), dtype=dtype).element_size()
+
+
 @dataclass
 class Storage:
     """The values behind tensors.
@@ -101,7 +106,7 @@ class TensorSizes:
         """As torch._utils._rebuild_tensor_v2; hooks are dropped."""
         if not isinstance(storage, Storage) or not all(type(part) is int and part >= 0 for part in (*size, *stride)):
             raise UnpicklingError("a tensor has no values or no shape")
-        self._left -= math.prod(size) * storage.dtype.itemsize
+        self._left -= math.prod(size) * item_size(storage.dtype)
         if self._left < 0:
             raise UnpicklingError("its tensors are far larger than the file")
         values = storage.data.view(storage.dtype).as_strided(tuple(size), tuple(stride), offset).data  # checks bounds

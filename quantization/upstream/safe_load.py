@@ -21,7 +21,7 @@ from typing import Any, Callable
 import torch
 
 from quantization.errors import UserError
-from quantization.upstream.makers import Storage, TensorSizes, build, resolve, storage_type
+from quantization.upstream.makers import Storage, TensorSizes, build, item_size, resolve, storage_type
 from quantization.upstream.unpickle import Machine
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # files from before torch 1.6 begin with it
@@ -66,10 +66,10 @@ def _load_archive(file: Path) -> Any:
             dtype, key, count = _parts(pid)
             if key not in storages:
                 name = f"{folder}data/{key}"
-                if name not in entries or count * dtype.itemsize > entries[name]:
+                if name not in entries or count * item_size(dtype) > entries[name]:
                     raise UnpicklingError(f"the values of a tensor are missing ({name[:80]})")
                 with archive.open(name) as stream:
-                    storages[key] = _read(stream, count * dtype.itemsize, dtype)
+                    storages[key] = _read(stream, count * item_size(dtype), dtype)
             return storages[key].viewed(dtype)
 
         return _machine(file, storage).load(io.BytesIO(archive.read(pickles[0])))
@@ -109,10 +109,10 @@ def _load_stream(file: Path) -> Any:
             raise UnpicklingError("it is of torch before 0.4: load and save it with a newer torch")
         dtype, key, count = _parts(pid)
         if key not in storages:
-            left[0] -= count * dtype.itemsize
+            left[0] -= count * item_size(dtype)
             if left[0] < 0:
                 raise UnpicklingError("its tensors are larger than the file")
-            storages[key] = Storage(torch.empty(count * dtype.itemsize, dtype=torch.uint8), dtype)
+            storages[key] = Storage(torch.empty(count * item_size(dtype), dtype=torch.uint8), dtype)
         return storages[key].viewed(dtype)
 
     machine = _machine(file, storage)
@@ -123,7 +123,7 @@ def _load_stream(file: Path) -> Any:
     for key in pickles[-1]:
         (count,) = struct.unpack("<q", stream.read(8))
         wanted = storages[key]
-        size = count * wanted.dtype.itemsize
+        size = count * item_size(wanted.dtype)
         if size != wanted.data.numel():
             raise UnpicklingError("the values of a tensor are missing")
         wanted.fill(stream)

@@ -70,7 +70,7 @@ def odd_folder(root: Path) -> Path:
     labels.mkdir(parents=True)
     for name, text in LABELS.items():
         write_picture(images / f"label-{name}.png")
-        (labels / f"label-{name}.txt").write_text(text, newline="")
+        (labels / f"label-{name}.txt").write_bytes(text.encode())
     write_picture(images / "unlabelled.png")
     latin = write_picture(images / "latin.png")
     (labels / "latin.txt").write_bytes("0 0.5 0.5 0.2 0.2 # größer\n".encode("latin-1"))

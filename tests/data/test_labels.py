@@ -187,6 +187,6 @@ def test_any_rows_are_read_as_yolov5_reads_them(tmp_path: Path, rows: list[str],
         np.testing.assert_allclose(label.rows[np.lexsort(label.rows.T[::-1])], expected, atol=1e-6)
         places = text.splitlines()
         for number, row in zip(label.lines, label.rows):
-            assert float(places[number - 1].split()[0]) == row[0]
+            assert np.float32(float(places[number - 1].split()[0])) == row[0]
     strict = parse_labels(file, "yolov7")  # which leaves out more, and changes nothing else
     assert strict.corrupt or np.array_equal(strict.rows, label.rows)

@@ -127,6 +127,7 @@ def test_the_file_is_the_graph_and_gives_what_torch_gives(
     assert not net.head.export and not net.training
 
 
+@pytest.mark.skipif(len(EXPORTERS) < 2, reason="the dynamo exporter needs torch 2.8")
 def test_both_exporters_quantize_the_same(net: Net, batches: list[Tensor]) -> None:
     calibrate_model(net, batches, "max")
     one, other = (scales(export.quantized_graph(net, ExportOptions(SIZE, exporter=name))) for name in EXPORTERS)

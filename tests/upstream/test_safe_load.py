@@ -213,9 +213,14 @@ def test_nested_tuples_are_no_keys(tmp_path: Path) -> None:
     assert len(load_checkpoint(deep)) == 1
 
 
+def typed_storage(tensor: torch.Tensor) -> Any:
+    """A tensor's storage as it is pickled, by any torch."""
+    return tensor._typed_storage() if hasattr(tensor, "_typed_storage") else tensor.storage()
+
+
 @pytest.mark.parametrize("size, stride", [((2**40,), (0,)), ((2**33,), (1,)), ((4,), (2**40,)), ((-1,), (1,))])
 def test_a_tensor_larger_than_its_values_is_refused(tmp_path: Path, size: Any, stride: Any) -> None:
-    storage = torch.rand(4)._typed_storage()
+    storage = typed_storage(torch.rand(4))
     call = Call(torch._utils._rebuild_tensor_v2, storage, 0, size, stride, False, OrderedDict())
     with pytest.raises(pickle.UnpicklingError):
         load_checkpoint(saved(tmp_path, {"model": call}))
