@@ -87,7 +87,7 @@ class Quantization:
 
     def measure(self, model: nn.Module, label: str, quiet: bool = False) -> Metrics:
         """MAP of a model as it is."""
-        assert self.evaluator is not None  # _evaluator makes one for every option that measures
+        assert self.evaluator is not None  # made for every option that measures
         with named_stage(f"evaluation ({label})", self.options.images.batch_size):
             return self.evaluator(torch_predictor(model), label, quiet)
 
