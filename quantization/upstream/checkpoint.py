@@ -67,7 +67,7 @@ def _content(path: Path, name: str, trust: bool) -> Any:
         raise UserError(f"weight file {file} does not exist")
     try:
         return load_checkpoint(path, trust)
-    except (ModuleNotFoundError, AttributeError) as error:
+    except (ImportError, AttributeError) as error:
         if "pytorch_quantization" in str(error):
             return _load_again(path, error, trust)
         raise UserError(

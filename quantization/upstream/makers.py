@@ -217,7 +217,7 @@ def resolve(name: Name, file: str, sizes: TensorSizes) -> Any:
 
     Raises:
         UserError: it is not allowed.
-        ModuleNotFoundError, AttributeError: it is a layer that does not exist here.
+        ImportError: it is a layer that does not exist here.
     """
     full = str(name)
     if full in MAKERS:
@@ -252,7 +252,10 @@ def _layer(name: Name) -> Any:
     inside = any(name.module.startswith(part) if part[-1] == "." else name.module == part for part in LAYERS)
     if (not inside and place not in DESCRIPTORS) or name.name.lower() in NO_LAYERS or not name.name.isidentifier():
         return None
-    value = getattr(importlib.import_module(name.module), name.name)
+    try:
+        value = getattr(importlib.import_module(name.module), name.name)
+    except AttributeError as error:  # an AttributeError would read as damage
+        raise ImportError(str(error)) from error
     if not isinstance(value, type) or value.__new__ is not object.__new__:
         return None
     return value if issubclass(value, nn.Module) or place in DESCRIPTORS else None

@@ -38,7 +38,7 @@ def load_checkpoint(file: Path, trust: bool = False) -> Any:
 
     Raises:
         UserError: it unpacks to far more than its size, or holds something that is not allowed.
-        ModuleNotFoundError, AttributeError: it holds a layer that this upstream does not have.
+        ImportError, AttributeError: it holds a layer that this upstream does not have.
         UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError: it is no checkpoint.
     """
     if trust:
