@@ -64,7 +64,8 @@ def compare(name: str, weight: Path, ptq: Path, options: EvaluationCommand) -> N
             model, _ = checkpoint.load(str(file), device, name)
         nets.append(model)
     network = torch_network(name, nets[0], str(weight), images)
-    evaluator = make_evaluator(images, network, open_checked(images, network).dataset)
+    checked = open_checked(images, network)
+    evaluator = make_evaluator(images, network, checked.dataset, checked.truth)
     whole = None
     for title, columns in MIXTURES.items():
         metrics = evaluator(mixture(torch_predictor(nets[0]), torch_predictor(nets[1]), columns), title, quiet=True)

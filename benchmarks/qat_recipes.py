@@ -75,8 +75,9 @@ class Comparison:
         self.name, self.options, self.device = name, options, pick_device(options.run.device)
         self.teacher, _ = checkpoint.load(options.weight, self.device, name)
         self.network = torch_network(name, self.teacher, options.weight, options.images)
-        self.dataset = open_checked(options.images, self.network, train=True, train_labels=True).dataset
-        self.evaluator = make_evaluator(options.images, self.network, self.dataset)
+        checked = open_checked(options.images, self.network, train=True, train_labels=True)
+        self.dataset = checked.dataset
+        self.evaluator = make_evaluator(options.images, self.network, self.dataset, checked.truth)
         placement = choose_placement(self.teacher, options.placement)
         prepare(self.teacher, self.dataset, options.images, options.calibration)
         self.ptq = copy.deepcopy(self.teacher)

@@ -11,12 +11,14 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.errors import UserError, log_to_stdout, run_main
-from quantization.evaluation.coco import Predictor
-from quantization.evaluation.network import Network, make_evaluator, open_checked
-from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.files import atomic_write, check_writable
-from quantization.options import DataOptions
+from quantization.errors import UserError, log_to_stdout, one_line_ending, run_main
+
+with one_line_ending():
+    from quantization.evaluation.coco import Predictor
+    from quantization.evaluation.network import Network, make_evaluator, open_checked
+    from quantization.evaluation.onnx_predictor import OnnxPredictor
+    from quantization.files import atomic_write, check_writable
+    from quantization.options import DataOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         confidence=options.confidence,
         nmsthres=options.nmsthres,
     )
-    evaluator = make_evaluator(images, network, open_checked(images, network).dataset)
+    checked = open_checked(images, network)
+    evaluator = make_evaluator(images, network, checked.dataset, checked.truth)
     metrics = evaluator(predict, options.engine)
     for name, value in metrics.per_class.items():
         print(f"  {name:20s} {value:.4f}")

@@ -11,11 +11,12 @@ from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeC
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.quantization import Quantization
 from quantization.cli.resume import is_done, own_files
+from quantization.data.dataset import open_dataset
 from quantization.data.tensors import SQNR_IMAGES, pick_device
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.evaluation.coco import Predictor
-from quantization.evaluation.network import make_evaluator, open_checked
+from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
@@ -54,7 +55,7 @@ def export_command(name: str, options: ExportCommand) -> int:
     quantized = have_quantizers(model)
     if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
-    check_writable(file, "--save")
+    check_writable(file, "--save", make_folder=False)
     exported = export_onnx(model, file, options.graph)
     LOG.info("ONNX: %s", file)
     if not quantized:
@@ -70,15 +71,17 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     """Rank layers by the mAP with each in float in turn, or units by their error in the detections."""
     picture = picture_file(options.summary)
     refuse_overwriting(options.weight, options.summary, picture)
+    check_writable(options.summary, "--summary", make_folder=False)
+    named = open_dataset(options.images.cocodir, options.images.data)
     device = pick_device(options.run.device)
     model, _ = checkpoint.load(options.weight, device, name, options.run.trust_weights)
     network = torch_network(name, model, options.weight, options.images)
-    dataset = open_checked(options.images, network, train=True, val=options.metric == "map").dataset
-    check_writable(options.summary, "--summary")
+    checked = fit_dataset(named, network, train=True, val=options.metric == "map")
+    dataset = checked.dataset
     evaluator = None
     if options.metric == "map":
         part = dataset.with_val(dataset.val[: options.num_image])
-        evaluator = make_evaluator(options.images, network, part)
+        evaluator = make_evaluator(options.images, network, part, checked.truth if part == dataset else None)
     if have_quantizers(model):
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:
@@ -101,7 +104,8 @@ def test_command(name: str, options: EvaluationCommand) -> int:
     """COCO mAP of a checkpoint or an ONNX."""
     if options.save_json is not None:
         refuse_overwriting(options.weight, options.save_json)
-        check_writable(options.save_json, "--save-json")
+        check_writable(options.save_json, "--save-json", make_folder=False)
+    named = open_dataset(options.images.cocodir, options.images.data)
     predict: Predictor
     if options.weight.endswith(".onnx"):
         predict = runtime = OnnxPredictor(options.weight)
@@ -113,8 +117,8 @@ def test_command(name: str, options: EvaluationCommand) -> int:
         if missing:
             raise UserError(f"{options.weight} was never calibrated ({missing[0]} has no scale): run quantize first")
         predict, label = torch_predictor(model), "quantized" if have_quantizers(model) else "float"
-    dataset = open_checked(options.images, network).dataset
-    evaluator = make_evaluator(options.images, network, dataset)
+    checked = fit_dataset(named, network)
+    evaluator = make_evaluator(options.images, network, checked.dataset, checked.truth)
     metrics, found = evaluator.measure(predict, f"{options.weight} ({label})")
     content = {**asdict(metrics), "options": record(options), "versions": versions()}
     if options.upstream_ap:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from quantization.cli.options import QuantizeCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.resume import begin, inputs_of, own_checkpoints, plain_record, resume_hint
+from quantization.data.dataset import open_dataset
 from quantization.data.images import Loader
 from quantization.data.substitutes import Substitutes
 from quantization.data.tensors import LabelledImages, pick_device
 from quantization.distributed import RANKS
 from quantization.errors import NotWritten, UserError
 from quantization.evaluation.coco import Metrics
-from quantization.evaluation.network import make_evaluator, open_checked
+from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.summary import Summary
 from quantization.memory import OutOfMemory, named_stage
 from quantization.placement.policy import choose_placement
@@ -55,6 +56,7 @@ class Quantization:
         self.name, self.options = name, options
         if RANKS.many and options.max_drop is not None:
             raise UserError("--max-drop is for one process: start without torchrun")
+        named = open_dataset(options.images.cocodir, options.images.data)  # before the checkpoint, which takes longer
         self.device = pick_device(options.run.device)
         RANKS.use(self.device)
         self.model, _ = checkpoint.load(options.weight, self.device, name, options.run.trust_weights)
@@ -63,10 +65,12 @@ class Quantization:
         self.network = torch_network(name, self.model, options.weight, options.images)
         measures = bool(options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None)
         labels = options.qat is not None and options.training.task_weight != 0
-        checked = open_checked(options.images, self.network, train=True, train_labels=labels, val=measures)
-        self.dataset = checked.dataset
-        self.evaluator = make_evaluator(options.images, self.network, self.dataset) if measures else None
         self.placement = choose_placement(self.model, options.placement)
+        checked = fit_dataset(named, self.network, train=True, train_labels=labels, val=measures)
+        self.dataset, evaluator = checked.dataset, None
+        if measures:
+            evaluator = make_evaluator(options.images, self.network, self.dataset, checked.truth)
+        self.evaluator = evaluator
         self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None
         facts = {**versions(), "quantizer backend": initialize(options.run.backend)}
         self.state = RANKS.main_only(
@@ -198,16 +202,16 @@ class Quantization:
         """Train, save the best epoch."""
         options, images = self.options, self.options.images
         assert options.qat is not None
+        substitutes = Substitutes(self.dataset.train)
         run = QatRun(
             options.training,
             options.qat,
             written,
             self.summary,
-            lambda label: self.measure(self.model, label),
+            lambda label: self._measure_epoch(label, substitutes),
             self.state,
             self.kept,
         )
-        substitutes = Substitutes(self.dataset.train)
         loader = Loader(
             self.dataset.train,
             (images.imgsz, images.imgsz),
@@ -223,10 +227,21 @@ class Quantization:
             with named_stage("QAT", images.batch_size, training=True):
                 run.train(self.model, teacher, batches, self.task)
         finally:
-            if substitutes.failed:
-                self.summary.add(images_that_failed=sorted(substitutes.failed))
+            self._list_failed(substitutes)
         if options.max_drop is not None:
             self.hold_qat_budget(options.qat)
+
+    def _measure_epoch(self, label: str, substitutes: Substitutes) -> Metrics:
+        substitutes.share()
+        self._list_failed(substitutes)
+        return self.measure(self.model, label)
+
+    def _list_failed(self, substitutes: Substitutes) -> None:
+        """The summary lists the training images that could not be read, also in an earlier part of this run."""
+        before = self.summary.content.get("images_that_failed", [])
+        found = sorted({*before, *substitutes.failed})
+        if found != before:
+            self.summary.add(images_that_failed=found)
 
     def hold_qat_budget(self, file: str) -> None:
         """What ``--max-drop`` asks for of the best epoch."""

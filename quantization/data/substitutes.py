@@ -7,6 +7,7 @@ import threading
 from typing import Any, Sequence
 
 from quantization.data.images import read
+from quantization.distributed import RANKS
 from quantization.errors import UserError
 
 LOG = logging.getLogger("quantization")
@@ -22,7 +23,7 @@ class Substitutes:
         files: the training images.
 
     Attributes:
-        failed: each image that could not be read, and why.
+        failed: each image that could not be read, and why; those of other processes after ``share``.
     """
 
     def __init__(self, files: Sequence[str]) -> None:
@@ -45,6 +46,18 @@ class Substitutes:
             except UserError as error:
                 self._note(other, str(error))
         raise UserError(f"no training image can be read any more: {self._first()}")
+
+    def share(self) -> None:
+        """Add what failed in the other processes. All call it at the same place.
+
+        Raises:
+            UserError: more images failed in all of them together than may.
+        """
+        with self._lock:
+            own = dict(self.failed)
+        for found in RANKS.exchange(own):
+            for file, reason in found.items():
+                self._note(file, reason)
 
     def _note(self, file: str, reason: str) -> None:
         with self._lock:

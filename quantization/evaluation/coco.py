@@ -6,12 +6,11 @@ import contextlib
 import io
 import logging
 from dataclasses import dataclass
-from typing import Protocol, Sequence
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from quantization.data.dataset import Dataset
 from quantization.data.images import Batch, Loader
 from quantization.distributed import RANKS, in_order
 from quantization.errors import UserError
@@ -171,29 +170,13 @@ class Evaluator:
     """mAP of predictors over one data set.
 
     Args:
-        dataset: its validation images are used.
-        classes: number of classes of the model.
+        truth: the annotations.
         loader: of the validation images, in the size of the network's input.
         thresholds: which boxes count as detections.
-        class_names: the model's names of its classes, where it knows them.
-
-    Attributes:
-        truth: the annotations.
-
-    Raises:
-        UserError: the annotations are damaged, or do not fit the images or the model.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        classes: int,
-        loader: Loader,
-        thresholds: Thresholds,
-        class_names: Sequence[str] | None = None,
-    ) -> None:
-        self.truth = GroundTruth(dataset, classes, class_names)
-        self._loader, self._thresholds = loader, thresholds
+    def __init__(self, truth: GroundTruth, loader: Loader, thresholds: Thresholds) -> None:
+        self.truth, self._loader, self._thresholds = truth, loader, thresholds
 
     def __call__(self, predict: Predictor, label: str, quiet: bool = False) -> Metrics:
         """The mAP, logged as well unless ``quiet``."""

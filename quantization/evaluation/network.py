@@ -37,13 +37,31 @@ class Network:
     stride: int | None = None
 
 
+@dataclass(frozen=True)
+class FittingDataset(CheckedDataset):
+    """A checked data set whose annotations fit a network.
+
+    Attributes:
+        truth: the annotations of its validation images, if they had to be read already.
+    """
+
+    truth: GroundTruth | None = None
+
+
 def open_checked(
     options: DataOptions, network: Network, train: bool = False, train_labels: bool = False, val: bool = True
-) -> CheckedDataset:
-    """The data set, without what upstream leaves out, and with annotations that fit the network.
+) -> FittingDataset:
+    """The data set of the options, see ``fit_dataset``."""
+    return fit_dataset(open_dataset(options.cocodir, options.data), network, train, train_labels, val)
+
+
+def fit_dataset(
+    dataset: Dataset, network: Network, train: bool = False, train_labels: bool = False, val: bool = True
+) -> FittingDataset:
+    """A data set without what upstream leaves out, and with annotations that fit the network.
 
     Args:
-        options: which data set.
+        dataset: of ``open_dataset``.
         network: that will be calibrated, trained or evaluated on it.
         train: whether training images are read.
         train_labels: whether their labels are.
@@ -55,22 +73,28 @@ def open_checked(
     single_cls = is_single_class(network.classes, network.names)
     needs = Needs(network.upstream, network.classes, single_cls, train, train_labels, val)
     # first the images: those that upstream leaves out must not make an annotation JSON unfit
-    checked = check_dataset(open_dataset(options.cocodir, options.data), needs)
+    checked = check_dataset(dataset, needs)
     dataset = checked.dataset
-    if not val or dataset.annotations is None or not GroundTruth(dataset, network.classes, network.names).uses_labels:
-        return checked
+    if not val or dataset.annotations is None:
+        return FittingDataset(dataset, checked.train, checked.val)
+    truth = GroundTruth(dataset, network.classes, network.names)
+    if not truth.uses_labels:
+        return FittingDataset(dataset, checked.train, checked.val, truth)
     # it has said why the JSON does not fit; the labels then decide which images stay
     labelled = check_dataset(replace(dataset, annotations=None), replace(needs, train=False))
-    return replace(checked, dataset=labelled.dataset, val=labelled.val)
+    return FittingDataset(labelled.dataset, checked.train, labelled.val)
 
 
-def make_evaluator(options: DataOptions, network: Network, dataset: Dataset) -> Evaluator:
+def make_evaluator(
+    options: DataOptions, network: Network, dataset: Dataset, truth: GroundTruth | None = None
+) -> Evaluator:
     """An evaluator of the validation images.
 
     Args:
         options: batches and thresholds.
         network: torch models are evaluated in rectangles, unless the options ask for squares.
         dataset: checked.
+        truth: the annotations of its validation images; None: they are read.
 
     Raises:
         UserError: the annotations do not fit.
@@ -80,4 +104,4 @@ def make_evaluator(options: DataOptions, network: Network, dataset: Dataset) -> 
     loader = Loader(dataset.val, network.size, options.batch_size, options.workers, stride, turn=turn)
     iou = network.iou if options.nmsthres is None else options.nmsthres
     thresholds = Thresholds(options.confidence, iou, network.objectness_only)
-    return Evaluator(dataset, network.classes, loader, thresholds, network.names)
+    return Evaluator(truth or GroundTruth(dataset, network.classes, network.names), loader, thresholds)

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantization.errors import UserError
-from quantization.placement.policy import Placement, choose_placement, quantizable
-from quantization.quantizers.modules import QuantConv2d, QuantInputConv2d, ShortcutBlock
+from quantization.placement.policy import SUM, Placement, choose_placement, quantized_types
+from quantization.quantizers.modules import ShortcutBlock
 
 
 def replace_to_quantization_module(model: nn.Module, placement: Placement | None = None) -> list[str]:
@@ -23,23 +22,15 @@ def replace_to_quantization_module(model: nn.Module, placement: Placement | None
         Paths of the modules that now hold quantizers.
 
     Raises:
-        UserError: see ``choose_placement``; or nothing is left to quantize.
+        UserError: see ``choose_placement``.
     """
     placement = placement or choose_placement(model)
     quantized: list[str] = []
-    for path, target in quantizable(model).items():
+    for path, target in quantized_types(model, placement).items():
         module: Any = model.get_submodule(path)
-        if path in placement.float_layers or not (placement.extras or hasattr(module, "weight")):
-            continue
-        if path in placement.float_weights:
-            if target is not QuantConv2d:
-                continue
-            target = QuantInputConv2d
         device = next(module.parameters(), torch.empty(0)).device
         module.__class__ = target
         module.add_quantizers()
         module.to(device)
-        quantized.append(path + ".addop" if issubclass(target, ShortcutBlock) else path)
-    if not quantized:
-        raise UserError("--ignore-policy leaves nothing to quantize: every layer would stay in float")
+        quantized.append(f"{path}.{SUM}" if issubclass(target, ShortcutBlock) else path)
     return quantized

@@ -59,7 +59,7 @@ def choose_placement(model: nn.Module, options: PlacementOptions | None = None) 
             INT8 too, where float costs the most time.
 
     Raises:
-        UserError: see ``matching_modules``.
+        UserError: see ``matching_modules``; or nothing is left to quantize.
     """
     options = options or PlacementOptions()
     left = matching_modules(model, options.ignore_policy)
@@ -75,11 +75,36 @@ def choose_placement(model: nn.Module, options: PlacementOptions | None = None) 
         left |= head - inputs
     left |= attention_layers(model)
     candidates = quantizable(model)
-    return Placement(
+    placement = Placement(
         tuple(path for path in candidates if path in left),
         tuple(path for path in candidates if path in inputs - left),
         options.rules,
     )
+    quantized_types(model, placement)  # refuses an empty one before any work
+    return placement
+
+
+def quantized_types(model: nn.Module, placement: Placement) -> dict[str, type[nn.Module]]:
+    """Path of each module of a float model that gets quantizers, and the class that it becomes.
+
+    Args:
+        model: in float.
+        placement: where quantizers go.
+
+    Raises:
+        UserError: there is none.
+    """
+    found: dict[str, type[nn.Module]] = {}
+    for path, target in quantizable(model).items():
+        if path in placement.float_layers or not (placement.extras or hasattr(model.get_submodule(path), "weight")):
+            continue
+        if path not in placement.float_weights:
+            found[path] = target
+        elif target is QuantConv2d:
+            found[path] = QuantInputConv2d
+    if not found:
+        raise UserError("--ignore-policy leaves nothing to quantize: every layer would stay in float")
+    return found
 
 
 def placement_of(model: nn.Module) -> Placement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -59,6 +60,27 @@ class TestFailures:
     def test_a_killed_process_ends_the_others(self, cases: dict[str, Any]) -> None:
         codes, errors = cases["failures"]["killed"]
         assert codes == [1, -9, 1] and errors[0].startswith("error: another process has gone") and errors[2] == ""
+
+
+class TestImagesThatGo:
+    def test_all_know_what_each_could_not_read(self, cases: dict[str, Any]) -> None:
+        found = cases["images"]
+        expected = [str(Path(found["folder"], f"{number:02}.png")) for number in (0, 5, 10)]
+        for text in found["failed"]:
+            failed = json.loads(text)
+            assert sorted(failed) == expected
+            assert all(file in reason and "does not exist any more" in reason for file, reason in failed.items())
+        first = found["log"][0].splitlines()[:3]
+        assert sorted(line.split(": ")[0] for line in first) == ["QAT goes on without an image"] * 3
+        assert all(any(file in line for line in first) for file in expected)
+
+    def test_the_limit_is_that_of_all_together(self, cases: dict[str, Any]) -> None:
+        codes, errors = cases["images"]["end"]
+        assert codes == [2, 2, 2]
+        lines = [[line for line in text.splitlines() if "WARN" not in line] for text in errors]  # but OpenCV's own
+        assert lines[1:] == [[], []]
+        (line,) = lines[0]
+        assert line.startswith("error: 11 training images cannot be read any more, the first: ")
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -125,7 +125,7 @@ def test_images_that_the_loader_repeats_are_looked_at_once(shapes: Path) -> None
 def test_an_output_of_another_shape_is_refused(shapes: Path) -> None:
     dataset = open_dataset(str(shapes))
     loader = Loader(dataset.val, (128, 128), batch_size=5)
-    evaluator = Evaluator(dataset, 4, loader, Thresholds())
+    evaluator = Evaluator(GroundTruth(dataset, 4), loader, Thresholds())
     with pytest.raises(UserError, match=r"has the shape \(5, 3, 10\); \(B, boxes, 9\) is expected"):
         evaluator(lambda images: np.zeros((len(images), 3, 10), np.float32), "x")
     for thresholds in ({"confidence": -0.1}, {"iou": 7}, {"iou": float("nan")}):

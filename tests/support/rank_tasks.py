@@ -6,6 +6,7 @@ Prints a JSON object on the last line. One process has imported torch and forks 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,13 +17,16 @@ from typing import Any, Callable, Iterator
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
+import cv2
+import numpy as np
 import torch
 from torch import nn
 
 from quantization.calibration import gradient_ranges
 from quantization.calibration.calibrate import calibrate_model
+from quantization.data.substitutes import Substitutes
 from quantization.distributed import RANKS
-from quantization.errors import UserError, run_main
+from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.options import QatOptions
 from quantization.qat.losses import TaskLoss
 from quantization.qat.trainer import Trainer, finetune
@@ -124,6 +128,23 @@ def fails(kind: str) -> int:
     return 0
 
 
+def shares(folder: str) -> int:
+    """Each process meets an image that has gone, then four more; rank 0 writes what all know after the first."""
+    RANKS.start()
+    log_to_stdout()
+    logging.getLogger("quantization").handlers = [logging.FileHandler(Path(folder, f"log{RANKS.rank}"))]
+    there = str(Path(folder, "there.png"))
+    gone = [str(Path(folder, f"{number:02}.png")) for number in range(15)]
+    substitutes = Substitutes([file for pair in zip(gone, [there] * len(gone)) for file in pair])
+    for number in range(5):
+        substitutes.read(gone[5 * RANKS.rank + number], (8, 8))
+        if number == 0:
+            substitutes.share()
+            Path(folder, f"failed{RANKS.rank}").write_text(json.dumps(substitutes.failed))
+    substitutes.share()
+    return 0
+
+
 def forked(count: int, action: Callable[[str], int], argument: str) -> list[Any]:
     """Run an action in so many processes, as torchrun would; their exit codes, and what they wrote to stderr."""
     with socket.socket() as free:
@@ -171,7 +192,11 @@ def main() -> None:
             ends[str(count)] = forked(count, work, str(file))
             results[count] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         failures = {kind: forked(3, fails, kind) for kind in ("error", "signal", "killed")}
-    print(json.dumps({"results": results, "ends": ends, "failures": failures}))
+        cv2.imwrite(str(Path(folder, "there.png")), np.zeros((8, 8, 3), np.uint8))
+        images_gone = {"folder": folder, "end": forked(3, shares, folder)}
+        for name in ("failed", "log"):
+            images_gone[name] = [Path(folder, f"{name}{rank}").read_text() for rank in range(3)]
+    print(json.dumps({"results": results, "ends": ends, "failures": failures, "images": images_gone}))
 
 
 if __name__ == "__main__":
