@@ -30,6 +30,7 @@ checkout.install_shims = lambda scripts=False: None  # once, for all processes t
 import torch
 from random_net import random_net
 
+torch.set_num_threads(1)  # a forked process has no other threads: OpenMP would wait for them for ever
 OUTPUTS = {"ptq.pt", "qat.pt", "summary.json", "summary.png"}
 Hook = Callable[[], None]
 

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+PER_RUN = 10  # kills; a run then goes on to its end, however slow the machine is
 SIGNALS = {"SIGKILL": (9, -9), "SIGTERM": (15, 143), "SIGINT": (2, 130)}  # number, exit code
 
 
@@ -36,12 +37,12 @@ def worker(data: Path, folder: Path, kills: int, minutes: float) -> None:
     most, number, sent = 0, 0, 0
     while sent < kills and time.monotonic() - begun < 60 * minutes:
         number += 1
-        run, more = f"run{number}", ["--resume"]
+        run, more, last = f"run{number}", ["--resume"], min(sent + PER_RUN, kills)
         while True:
             log = folder / f"{run}.log"
             before = log.stat().st_size if log.exists() else 0
             child = lab.start(run, more)
-            code = wait(child, chance.uniform(0, length)) if sent < kills else wait(child, 600)
+            code = wait(child, chance.uniform(0, length)) if sent < last else wait(child, 600)
             if code is None:
                 name = list(SIGNALS)[sent % len(SIGNALS)]
                 code = lab.kill(child, SIGNALS[name][0])
@@ -51,8 +52,8 @@ def worker(data: Path, folder: Path, kills: int, minutes: float) -> None:
                 counts[name] += 1
                 counts["unexpected exit codes"] += code not in (SIGNALS[name][1], 0)
                 counts["ended by themselves meanwhile"] += code == 0
-                if code not in (SIGNALS[name][1], 0):
-                    print(f"{name}: exit code {code}: {text[-800:]}", file=sys.stderr)
+                if code not in (SIGNALS[name][1], 0) or "Traceback" in text:
+                    print(f"{name}: exit code {code}: {text[-4000:]}", file=sys.stderr)
                 counts["caught signals without a line that names it"] += code > 0 and "stopped by " + name not in text
                 counts["tracebacks"] += "Traceback" in text
                 if code:

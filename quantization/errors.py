@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import sys
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 from quantization.signals import SIGNALS, Stopped
+from quantization.streams import outlive_readers
 
 
 class UserError(Exception):
@@ -22,19 +23,18 @@ class NotWritten(UserError):
     code = 1
 
 
-def run_main(main: Callable[[Sequence[str] | None], int]) -> None:
-    """Run a script's ``main`` and exit, with one line on stderr where it does not end well.
+@contextlib.contextmanager
+def one_line_ending() -> Iterator[None]:
+    """Context in which what stops a script ends the process, with one line on stderr.
 
     Exit codes: 2 for a ``UserError``, 1 for ``NotWritten``, 143 for SIGTERM, 130 for Ctrl-C. Scripts import what takes
-    long inside ``main``, so that a signal during the import ends in one line too.
-
-    Args:
-        main: takes an argument list (None: ``sys.argv[1:]``) and returns the exit code.
+    long inside it, so that a signal meanwhile ends in one line too. A reader of the output that goes ends nothing.
     """
     SIGNALS.install()
+    outlive_readers()
     try:
-        code = main(None)
-        SIGNALS.finish()
+        yield
+        return
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.code
@@ -44,10 +44,18 @@ def run_main(main: Callable[[Sequence[str] | None], int]) -> None:
     except KeyboardInterrupt:  # handlers are not ours outside the main thread
         print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
-        # the reader (`| head`) has gone; keep the interpreter from complaining about it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    sys.exit(code)
+
+
+def run_main(main: Callable[[Sequence[str] | None], int]) -> None:
+    """Run a script's ``main`` in ``one_line_ending`` and exit.
+
+    Args:
+        main: takes an argument list (None: ``sys.argv[1:]``) and returns the exit code.
+    """
+    with one_line_ending():
+        code = main(None)
+        SIGNALS.finish()
     sys.exit(code)
 
 

@@ -10,13 +10,15 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.dot import render
-from quantization.errors import UserError, run_main
-from quantization.files import atomic_write, check_writable
-from quantization.onnx_graph.load import load_onnx
-from quantization.onnx_graph.module_path import path_matcher
-from quantization.preflight.drawing import to_dot
-from quantization.preflight.report import preflight, report_text
+from quantization.errors import UserError, one_line_ending, run_main
+
+with one_line_ending():
+    from quantization.dot import render
+    from quantization.files import atomic_write, check_writable
+    from quantization.onnx_graph.load import load_onnx
+    from quantization.onnx_graph.module_path import path_matcher
+    from quantization.preflight.drawing import to_dot
+    from quantization.preflight.report import preflight, report_text
 
 PICTURES = (".svg", ".png")
 
@@ -48,14 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_writable(file, flag)
     model = load_onnx(options.onnx)
     report = preflight(model, is_float)
-    print(report_text(report))
-    if options.json is not None:
-        with atomic_write(options.json) as temporary:
-            Path(temporary).write_text(json.dumps(report.to_dict(), indent=2), encoding="utf-8")
-    if options.draw is not None:
-        picture = render(to_dot(model), options.draw.suffix[1:].lower())
-        with atomic_write(options.draw) as temporary:
-            Path(temporary).write_bytes(picture)
+    try:
+        if options.json is not None:
+            with atomic_write(options.json) as temporary:
+                Path(temporary).write_text(json.dumps(report.to_dict(), indent=2), encoding="utf-8")
+        if options.draw is not None:
+            picture = render(to_dot(model), options.draw.suffix[1:].lower())
+            with atomic_write(options.draw) as temporary:
+                Path(temporary).write_bytes(picture)
+    finally:
+        print(report_text(report))  # it is of use where there is no Graphviz too
     return 1 if report.failed else 0
 
 

@@ -9,17 +9,19 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.dot import render
-from quantization.errors import UserError, run_main
-from quantization.files import atomic_write
-from quantization.inspector.compare import compare_engines
-from quantization.inspector.drawing import engine_dot
-from quantization.inspector.layers import load_layers
-from quantization.inspector.page import engine_page
-from quantization.inspector.report import EngineReport, report_comparison, report_engine
-from quantization.inspector.text import engine_text
-from quantization.inspector.times import add_profile
-from quantization.inspector.topology import EngineGraph
+from quantization.errors import UserError, one_line_ending, run_main
+
+with one_line_ending():
+    from quantization.dot import render
+    from quantization.files import atomic_write
+    from quantization.inspector.compare import compare_engines
+    from quantization.inspector.drawing import engine_dot
+    from quantization.inspector.layers import load_layers
+    from quantization.inspector.page import engine_page
+    from quantization.inspector.report import EngineReport, report_comparison, report_engine
+    from quantization.inspector.text import engine_text
+    from quantization.inspector.times import add_profile
+    from quantization.inspector.topology import EngineGraph
 
 FORMATS = ("svg", "png", "html")
 
@@ -93,14 +95,16 @@ def draw(report: EngineReport, file_format: str) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report and write the picture or the page."""
+    """Write the picture or the page, then print the report."""
     options = parse_arguments(arguments)
     check_arguments(options)
     report = make_report(options)
-    print(engine_text(report))
-    picture = draw(report, options.format)
-    with atomic_write(options.output) as temporary:
-        Path(temporary).write_bytes(picture)
+    try:
+        picture = draw(report, options.format)
+        with atomic_write(options.output) as temporary:
+            Path(temporary).write_bytes(picture)
+    finally:
+        print(engine_text(report))  # it is of use where there is no Graphviz too
     print(f"\nwrote {options.output}")
     return 0
 

@@ -52,17 +52,27 @@ def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_while_modules_are_imported(tmp_path: Path, number: int, code: int) -> None:
-    """A torch whose import never ends stands for one that takes long."""
-    (tmp_path / "torch.py").write_text("import sys, time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+@pytest.mark.parametrize(
+    "script, module, number, code",
+    [
+        ("qat-yolov5", "torch", signal.SIGTERM, 143),
+        ("qat-yolov5", "torch", signal.SIGINT, 130),
+        ("check-onnx", "onnx", signal.SIGINT, 130),
+        ("eval-engine", "numpy", signal.SIGTERM, 143),
+        ("bench-engine", "numpy", signal.SIGTERM, 143),
+        ("draw-engine", "html", signal.SIGINT, 130),
+    ],
+)
+def test_while_modules_are_imported(tmp_path: Path, script: str, module: str, number: int, code: int) -> None:
+    """A module whose import never ends stands for one that takes long."""
+    (tmp_path / f"{module}.py").write_text("import sys, time\nprint('importing', flush=True)\ntime.sleep(600)\n")
     for marker in ("models/yolo.py", "utils/dataloaders.py", "val.py"):
         (tmp_path / marker).parent.mkdir(exist_ok=True)
         (tmp_path / marker).write_text("")
     for name in ("quantization", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "scripts" / "qat-yolov5.py"), "export", "x.pt"],
+        [sys.executable, str(tmp_path / "scripts" / f"{script}.py"), "export", "x.pt"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -56,6 +56,18 @@ def test_script(tmp_path: Path) -> None:
         assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_a_reader_that_goes_costs_no_file(tmp_path: Path) -> None:
+    onnx.save(pyramid("torchscript", (0.1, 0.2)), str(tmp_path / "bad.onnx"))
+    script = [sys.executable, str(ROOT / "scripts" / "check-onnx.py"), str(tmp_path / "bad.onnx")]
+    process = subprocess.Popen(
+        [*script, "--json", str(tmp_path / "bad.json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 1)
+    assert json.loads((tmp_path / "bad.json").read_text(encoding="utf-8"))["passed"] is False
+
+
 def test_picture(tmp_path: Path) -> None:
     dot = to_dot(pyramid("torchscript", (0.1, 0.2)))
     assert dot.count("shape=diamond") == 4  # as many as conversions, each on the way of one read

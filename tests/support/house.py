@@ -40,7 +40,7 @@ ORDER = (
     ("locks", "pictures", "distributed"),
     ("option_fields", "files", "text", "dot", "argument_types", "memory", "failures"),
     ("errors", "union_find", "processes"),
-    ("signals",),
+    ("signals", "streams"),
 )
 RANK = {name: len(ORDER) - line for line, names in enumerate(ORDER) for name in names}
 
