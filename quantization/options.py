@@ -21,6 +21,12 @@ AMP_TYPES = ("bf16", "fp16", "off")
 LOWEST_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with opset 13
 EXPORTERS = tuple(LOWEST_OPSET)
 DECODES = ("formula", "upstream")
+OUTPUT_FORMATS = ("auto", "rows", "columns", "final", "efficient-nms")
+OUTPUT_FORMAT_HELP = (
+    "what an ONNX or engine puts out: rows (B, boxes, 5 + classes) of YOLOv5 and YOLOv7, columns (B, 4 + classes, boxes) of "
+    "YOLOv8, final (B, K, 6) of networks without suppression, or the four outputs of EfficientNMS; auto: by their names "
+    "and shapes"
+)
 BACKENDS = ("auto", "native", "pytorch-quantization")
 BACKEND_VARIABLE = "QUANT_TOOLS_BACKEND"
 

@@ -11,12 +11,13 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.errors import UserError, log_to_stdout, run_main
+from quantization.errors import log_to_stdout, run_main
 from quantization.evaluation.coco import Predictor
-from quantization.evaluation.network import Network, make_evaluator, open_checked
+from quantization.evaluation.engine_predictor import EnginePredictor
+from quantization.evaluation.network import Network, data_classes, make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.files import atomic_write, check_writable
-from quantization.options import DataOptions
+from quantization.options import OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,27 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--objectness", action="store_true", help="score one-class models by objectness, as YOLOv7 does"
     )
+    parser.add_argument(
+        "--output-format", choices=OUTPUT_FORMATS, default=OUTPUT_FORMATS[0], help=OUTPUT_FORMAT_HELP + shown
+    )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
     return parser
-
-
-def load_engine(file: str) -> tuple[Predictor, int, tuple[int, int]]:
-    """A TensorRT predictor, its number of classes and its input size (H, W).
-
-    Raises:
-        UserError: it is no detection network.
-    """
-    from quantization.engine.cuda import Cuda
-    from quantization.engine.runtime import Engine
-
-    engine = Engine.load(file, Cuda())
-    shape = tuple(engine.context.get_tensor_shape(engine.outputs[0]))
-    if len(engine.opt_shape) != 4 or len(shape) != 3 or shape[2] < 6:
-        raise UserError(
-            f"{file} does not take (B, 3, H, W) and give (B, boxes, 5 + classes), but {engine.opt_shape} "
-            f"and {shape}: build it from the export command's ONNX"
-        )
-    return engine, shape[2] - 5, (engine.opt_shape[2], engine.opt_shape[3])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,14 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_writable(options.save_json, "--save-json")
     names: Sequence[str] = ()
     if options.engine.endswith(".onnx"):
-        runtime = OnnxPredictor(options.engine)
+        runtime = OnnxPredictor(options.engine, options.output_format)
         predict: Predictor = runtime
         classes, size = runtime.classes, runtime.image_size((options.imgsz, options.imgsz))
         names = runtime.class_names or ()
     else:
-        predict, classes, size = load_engine(options.engine)
-    upstream = "yolov7" if options.objectness else "yolov5"
-    network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
+        predict = engine = EnginePredictor(options.engine, options.output_format)
+        classes, size = engine.classes, engine.size
     images = DataOptions(
         cocodir=options.cocodir,
         data=options.data,
@@ -87,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         confidence=options.confidence,
         nmsthres=options.nmsthres,
     )
+    upstream = "yolov7" if options.objectness else "yolov5"
+    classes = classes or data_classes(images, options.engine)
+    network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
     evaluator = make_evaluator(images, network, open_checked(images, network).dataset)
     metrics = evaluator(predict, options.engine)
     for name, value in metrics.per_class.items():

@@ -104,8 +104,8 @@ def test_command(name: str, options: EvaluationCommand) -> int:
         check_writable(options.save_json, "--save-json")
     predict: Predictor
     if options.weight.endswith(".onnx"):
-        predict = runtime = OnnxPredictor(options.weight)
-        network, label = onnx_network(name, runtime, options.images), "ONNX Runtime"
+        predict = runtime = OnnxPredictor(options.weight, options.output_format)
+        network, label = onnx_network(name, runtime, options.weight, options.images), "ONNX Runtime"
     else:
         model, _ = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
         network = torch_network(name, model, options.weight, options.images)
