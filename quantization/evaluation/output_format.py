@@ -90,7 +90,7 @@ def output_format(
     Raises:
         UserError: they are unknown or could be of several formats, or are not what the user says.
     """
-    found = [*_efficient_nms(outputs, asked), *_single(outputs, classes, asked)]
+    found = _efficient_nms(outputs, asked) or _single(outputs, classes, asked)
     if len(found) == 1:
         return found[0]
     shown = f"{source} gives {', '.join(map(str, outputs))}"

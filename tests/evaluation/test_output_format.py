@@ -71,6 +71,7 @@ def outputs(*entries: Any) -> list[Output]:
         ([(1, 100, 6)], 1, "rows", ("rows", (0,), 1)),
         ([(1, 100, 6)], None, "final", ("final", (0,), None)),
         (NAMED, None, "auto", ("efficient-nms", (0, 1, 2, 3), None)),
+        (NAMED, 96, "auto", ("efficient-nms", (0, 1, 2, 3), None)),  # (1, 100, 4) is not columns
         (NAMED[::-1], 80, "auto", ("efficient-nms", (3, 2, 1, 0), None)),
         (BATCHED_NMS, None, "auto", ("efficient-nms", (0, 1, 2, 3), None)),
         (UNNAMED, None, "efficient-nms", ("efficient-nms", (0, 1, 2, 3), None)),
