@@ -21,6 +21,8 @@ AMP_TYPES = ("bf16", "fp16", "off")
 LOWEST_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with opset 13
 EXPORTERS = tuple(LOWEST_OPSET)
 DECODES = ("formula", "upstream")
+END2END_FORMS = ("trt", "onnx")
+MOST_DETECTIONS = 3840  # TensorRT's limit of a TopK
 OUTPUT_FORMATS = ("auto", "rows", "columns", "final", "efficient-nms")
 OUTPUT_FORMAT_HELP = (
     "what an ONNX or engine puts out: rows (B, boxes, 5 + classes) of YOLOv5 and YOLOv7, columns (B, 4 + classes, boxes) of "
@@ -191,6 +193,17 @@ class ExportOptions(Options):
         "output is the same",
         choices=DECODES,
     )
+    end2end: str | None = option(
+        None,
+        "put non-maximum suppression into the graph, with the outputs num_dets, det_boxes, det_scores and det_classes: trt: "
+        "the plugin EfficientNMS_TRT, which TensorRT alone runs; onnx: operators of the standard",
+        choices=END2END_FORMS,
+    )
+    topk_all: int = option(
+        100, "with --end2end: detections of an image at most", bounds=Bounds(least=1, most=MOST_DETECTIONS)
+    )
+    iou_thres: float = option(0.65, "with --end2end: IoU threshold of the suppression", bounds=Bounds(least=0, most=1))
+    conf_thres: float = option(0.35, "with --end2end: minimum detection score", bounds=Bounds(least=0, most=1))
     simplify: bool = option(False, "run onnxsim over the graph; Q/DQ stay")
     fp16_remainder: bool = option(
         False, "FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)"

@@ -55,7 +55,7 @@ def export_command(name: str, options: ExportCommand) -> int:
     if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save")
-    exported = export_onnx(model, file, options.graph)
+    exported = export_onnx(model, file, options.graph, objectness_only=name == "yolov7")
     LOG.info("ONNX: %s", file)
     if not quantized:
         return 0

@@ -13,6 +13,8 @@ from quantization.evaluation.detections import Boxes
 from quantization.evaluation.output_format import Output, output_format
 from quantization.options import OUTPUT_FORMATS
 
+PLUGIN = "EfficientNMS_TRT"
+
 
 class OnnxPredictor:
     """A predictor on ONNX Runtime, on the GPU where its package can; batches are padded for a graph with a fixed one.
@@ -46,6 +48,11 @@ class OnnxPredictor:
                 providers=[name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available],
             )
         except Exception as error:  # onnxruntime has no public base class for its own errors
+            if PLUGIN in str(error):
+                raise UserError(
+                    f"{file} has {PLUGIN}, a plugin of TensorRT that ONNX Runtime cannot run: build an engine and give it "
+                    "to eval-engine.py, or export with --end2end onnx"
+                ) from error
             raise UserError(f"{file} is no model for ONNX Runtime: {str(error).splitlines()[0]}") from error
         entry = self._session.get_inputs()[0]
         if len(entry.shape) != 4:

@@ -14,6 +14,7 @@ from quantization.errors import UserError
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export import fp16
 from quantization.export.cleanup import clean, respell_float_silu
+from quantization.export.end2end import Suppression, append_suppression
 from quantization.export.graph import ExportOutputs, export_graph, export_mode
 from quantization.export.quantizer import ExportQuantizer
 from quantization.files import atomic_write
@@ -21,6 +22,7 @@ from quantization.options import LOWEST_OPSET, ExportOptions
 from quantization.quantizers.backend import bits, is_enabled, is_quantizing, named_quantizers, swapped
 from quantization.quantizers.levels import BITS
 from quantization.quantizers.switches import uncalibrated
+from quantization.upstream.model import class_count, class_names
 
 LOG = logging.getLogger("quantization")
 
@@ -53,13 +55,16 @@ class Exported:
     difference: Difference
 
 
-def export_onnx(model: nn.Module, file: str, options: ExportOptions = ExportOptions()) -> Exported:
+def export_onnx(
+    model: nn.Module, file: str, options: ExportOptions = ExportOptions(), objectness_only: bool = False
+) -> Exported:
     """Write a Q/DQ ONNX, check it, and compare it with torch by ONNX Runtime.
 
     Args:
         model: a float or a calibrated quantized model.
         file: written once; appears only when every check has passed.
         options: how.
+        objectness_only: for ``--end2end``: with one class, the objectness is the score.
 
     Returns:
         The graph as written, and how far it is from torch.
@@ -80,6 +85,8 @@ def export_onnx(model: nn.Module, file: str, options: ExportOptions = ExportOpti
     with atomic_write(file) as temporary:
         onnx.save(graph, temporary)
         difference = compare(model, temporary, options)
+        if options.end2end is not None:
+            add_suppression(graph, temporary, model, options, objectness_only)
     LOG.info(
         "%s: opset %d, %d nodes, %d QuantizeLinear; ONNX Runtime differs from torch by %.3g at most (mean %.3g, "
         "output up to %.3g)",
@@ -92,6 +99,34 @@ def export_onnx(model: nn.Module, file: str, options: ExportOptions = ExportOpti
         difference.scale,
     )
     return Exported(graph, difference)
+
+
+def add_suppression(
+    graph: onnx.ModelProto, file: str, model: nn.Module, options: ExportOptions, objectness_only: bool
+) -> None:
+    """Append what ``--end2end`` asks for, check it and write the file.
+
+    Args:
+        graph: of the rows; changed in place.
+        file: written again.
+        model: that the graph is of.
+        options: how.
+        objectness_only: with one class, the objectness is the score.
+
+    Raises:
+        UserError: see ``append_suppression``, or ONNX Runtime does not run it.
+    """
+    names = class_names(model)
+    if len(names) != class_count(model):
+        names = [str(number) for number in range(class_count(model))]
+    suppression = Suppression(
+        str(options.end2end), options.topk_all, options.iou_thres, options.conf_thres, tuple(names), objectness_only
+    )
+    append_suppression(graph, suppression)
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, file)
+    if options.end2end == "onnx":
+        OnnxPredictor(file)(random_images(options))
 
 
 def check_quantizers(model: nn.Module) -> None:
@@ -150,6 +185,11 @@ def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     return simplified
 
 
+def random_images(options: ExportOptions) -> np.ndarray:
+    """Seeded images of the exported shape, (B, 3, H, W) in 0..1."""
+    return np.random.default_rng(0).random((options.batch, 3, *options.shape), dtype=np.float32)
+
+
 def compare(model: nn.Module, file: str, options: ExportOptions) -> Difference:
     """Run the same random images through torch and ONNX Runtime.
 
@@ -161,7 +201,7 @@ def compare(model: nn.Module, file: str, options: ExportOptions) -> Difference:
     Raises:
         UserError: shapes differ, or an output is not finite.
     """
-    images = np.random.default_rng(0).random((options.batch, 3, *options.shape), dtype=np.float32)
+    images = random_images(options)
     device = next(model.parameters()).device
     with export_mode(model), torch.no_grad():
         expected = [
