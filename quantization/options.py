@@ -208,11 +208,20 @@ class ExportOptions(Options):
     fp16_remainder: bool = option(
         False, "FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)"
     )
+    fp32_remainder: bool = option(False, "leave in FP32 what is not quantized, also with --target-tensorrt 11.x")
+    target_tensorrt: str | None = option(
+        None,
+        "version that will build the engine, e.g. 8.6, 10.x or 11.x: decides how SiLU is spelled, whether "
+        "--fp16-remainder is on (11), and which opsets are refused; default: as for 8.6",
+        metavar="VERSION",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.size) > 2:
             raise UserError(f"--size takes N or H W, got {len(self.size)} numbers")
+        if self.fp16_remainder and self.fp32_remainder:
+            raise UserError("--fp16-remainder and --fp32-remainder contradict each other: give one of them")
         lowest = LOWEST_OPSET[self.exporter]
         if self.opset is not None and self.opset < lowest:
             raise UserError(f"--opset {self.opset} cannot hold per-channel Q/DQ: use {lowest} or newer")

@@ -66,6 +66,11 @@ class ExportCommand(Options):
 
     weight: str = argument("quantized (or float) .pt")
     save: str | None = option(None, "ONNX to write; default: WEIGHT with .onnx", metavar="FILE")
+    compare_images: str | None = option(
+        None,
+        "images on which ONNX Runtime is compared with torch: a folder, a .txt list or a data.yaml; default: drawn ones",
+        metavar="DIR|LIST",
+    )
     run: LoadOptions = group(LoadOptions, "run")
     graph: ExportOptions = group(ExportOptions, "graph")
 

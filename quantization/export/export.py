@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import torch
 from torch import nn
 
 from quantization.errors import UserError
@@ -15,31 +14,18 @@ from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export import fp16
 from quantization.export.cleanup import clean, respell_float_silu
 from quantization.export.end2end import Suppression, append_suppression
-from quantization.export.graph import ExportOutputs, export_graph, export_mode
+from quantization.export.graph import export_graph
 from quantization.export.quantizer import ExportQuantizer
+from quantization.export.target import for_target, has_tanh_silu
+from quantization.export.verification import Difference, compare, report_difference
 from quantization.files import atomic_write
-from quantization.options import LOWEST_OPSET, ExportOptions
+from quantization.options import ExportOptions
 from quantization.quantizers.backend import bits, is_enabled, is_quantizing, named_quantizers, swapped
 from quantization.quantizers.levels import BITS
 from quantization.quantizers.switches import uncalibrated
 from quantization.upstream.model import class_count, class_names
 
 LOG = logging.getLogger("quantization")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """ONNX Runtime against torch on the same random images.
-
-    Attributes:
-        largest: largest absolute difference of the outputs, in their units (pixels, probabilities).
-        mean: mean absolute difference.
-        scale: largest absolute value of torch's output.
-    """
-
-    largest: float
-    mean: float
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -56,7 +42,11 @@ class Exported:
 
 
 def export_onnx(
-    model: nn.Module, file: str, options: ExportOptions = ExportOptions(), objectness_only: bool = False
+    model: nn.Module,
+    file: str,
+    options: ExportOptions = ExportOptions(),
+    source: str | None = None,
+    objectness_only: bool = False,
 ) -> Exported:
     """Write a Q/DQ ONNX, check it, and compare it with torch by ONNX Runtime.
 
@@ -64,6 +54,7 @@ def export_onnx(
         model: a float or a calibrated quantized model.
         file: written once; appears only when every check has passed.
         options: how.
+        source: images to compare on, see ``comparison_images``.
         objectness_only: for ``--end2end``: with one class, the objectness is the score.
 
     Returns:
@@ -84,20 +75,12 @@ def export_onnx(
     onnx.checker.check_model(graph, full_check=True)
     with atomic_write(file) as temporary:
         onnx.save(graph, temporary)
-        difference = compare(model, temporary, options)
+        difference = compare(model, temporary, options, source)
         if options.end2end is not None:
             add_suppression(graph, temporary, model, options, objectness_only)
-    LOG.info(
-        "%s: opset %d, %d nodes, %d QuantizeLinear; ONNX Runtime differs from torch by %.3g at most (mean %.3g, "
-        "output up to %.3g)",
-        file,
-        graph.opset_import[0].version,
-        len(graph.graph.node),
-        found,
-        difference.largest,
-        difference.mean,
-        difference.scale,
-    )
+    version, nodes = graph.opset_import[0].version, len(graph.graph.node)
+    LOG.info("%s: opset %d, %d nodes, %d QuantizeLinear", file, version, nodes, found)
+    report_difference(difference, file, source)
     return Exported(graph, difference)
 
 
@@ -126,7 +109,7 @@ def add_suppression(
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, file)
     if options.end2end == "onnx":
-        OnnxPredictor(file)(random_images(options))
+        OnnxPredictor(file)(np.zeros((options.batch, 3, *options.shape), np.float32))
 
 
 def check_quantizers(model: nn.Module) -> None:
@@ -152,15 +135,18 @@ def quantized_graph(model: nn.Module, options: ExportOptions) -> onnx.ModelProto
     Args:
         model: a float or a calibrated quantized model.
         options: how.
+
+    Raises:
+        UserError: see ``for_target``.
     """
-    if options.fp16_remainder and options.opset is None:
-        options = replace(options, opset=max(fp16.MIN_OPSET, LOWEST_OPSET[options.exporter]))
+    options = for_target(options)
     with swapped(model, lambda path, name, quantizer: ExportQuantizer(quantizer, options.exporter == "dynamo")):
         graph = export_graph(model, options)
     clean(graph)
     if options.simplify:
         graph = simplify_graph(graph)
-    respell_float_silu(graph)
+    if has_tanh_silu(options):
+        respell_float_silu(graph)
     return fp16.convert_remainder(graph) if options.fp16_remainder else graph
 
 
@@ -183,37 +169,3 @@ def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     if not passed:
         raise UserError("--simplify: onnxsim's check failed; export without it")
     return simplified
-
-
-def random_images(options: ExportOptions) -> np.ndarray:
-    """Seeded images of the exported shape, (B, 3, H, W) in 0..1."""
-    return np.random.default_rng(0).random((options.batch, 3, *options.shape), dtype=np.float32)
-
-
-def compare(model: nn.Module, file: str, options: ExportOptions) -> Difference:
-    """Run the same random images through torch and ONNX Runtime.
-
-    Args:
-        model: that was exported.
-        file: the ONNX.
-        options: its ``shape`` and ``batch``.
-
-    Raises:
-        UserError: shapes differ, or an output is not finite.
-    """
-    images = random_images(options)
-    device = next(model.parameters()).device
-    with export_mode(model), torch.no_grad():
-        expected = [
-            output.float().cpu().numpy() for output in ExportOutputs(model)(torch.from_numpy(images).to(device))
-        ]
-    actual = OnnxPredictor(file).run(images)
-    if [output.shape for output in actual] != [output.shape for output in expected]:
-        raise UserError(
-            f"ONNX Runtime gives the shapes {[output.shape for output in actual]}, torch "
-            f"{[output.shape for output in expected]}"
-        )
-    if not all(np.isfinite(output).all() for output in actual):
-        raise UserError("ONNX Runtime gives NaN or infinite outputs: the checkpoint is damaged")
-    errors = np.concatenate([np.abs(a - b).ravel() for a, b in zip(actual, expected)])
-    return Difference(float(errors.max()), float(errors.mean()), max(float(np.abs(part).max()) for part in expected))
