@@ -65,13 +65,7 @@ def export_onnx(
     """
     check_quantizers(model)
     graph = quantized_graph(model, options)
-    found = sum(node.op_type == "QuantizeLinear" for node in graph.graph.node)
-    expected = count_quantize_nodes(model)
-    if bool(found) != bool(expected):
-        raise UserError(
-            f"the export has {found} QuantizeLinear nodes where the model has {expected} quantizers: "
-            "report this with your torch and onnx versions"
-        )
+    found = check_quantize_nodes(graph, model)
     onnx.checker.check_model(graph, full_check=True)
     with atomic_write(file) as temporary:
         onnx.save(graph, temporary)
@@ -150,9 +144,20 @@ def quantized_graph(model: nn.Module, options: ExportOptions) -> onnx.ModelProto
     return fp16.convert_remainder(graph) if options.fp16_remainder else graph
 
 
-def count_quantize_nodes(model: nn.Module) -> int:
-    """Number of quantizers that work."""
-    return sum(is_enabled(quantizer) for _, _, _, quantizer in named_quantizers(model))
+def check_quantize_nodes(graph: onnx.ModelProto, model: nn.Module) -> int:
+    """Number of QuantizeLinear nodes.
+
+    Raises:
+        UserError: there are none though quantizers work, or the other way round.
+    """
+    found = sum(node.op_type == "QuantizeLinear" for node in graph.graph.node)
+    expected = sum(is_enabled(quantizer) for _, _, _, quantizer in named_quantizers(model))
+    if bool(found) != bool(expected):
+        raise UserError(
+            f"the export has {found} QuantizeLinear nodes where the model has {expected} quantizers: "
+            "report this with your torch and onnx versions"
+        )
+    return found
 
 
 def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
