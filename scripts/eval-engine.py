@@ -11,8 +11,10 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quantization.errors import log_to_stdout, run_main
+from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.evaluation.coco import Predictor
+from quantization.evaluation.comparison import found_differences, some_images
+from quantization.evaluation.engine_check import one_by_one
 from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.network import Network, data_classes, make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
@@ -43,8 +45,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output-format", choices=OUTPUT_FORMATS, default=OUTPUT_FORMATS[0], help=OUTPUT_FORMAT_HELP + shown
     )
+    parser.add_argument(
+        "--onnx",
+        metavar="FILE",
+        default=None,
+        help="what the engine was built from: compare the boxes on some of the images with ONNX Runtime's; exit code 1 if "
+        "they are far off",
+    )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
     return parser
+
+
+def compare_boxes(engine: EnginePredictor, reference: OnnxPredictor, files: Sequence[str]) -> bool:
+    """Print how far the engine's boxes are from ONNX Runtime's on some of the images; whether it is too far."""
+    images = some_images(files, engine.size)
+    found = found_differences(one_by_one(reference, images), one_by_one(engine, images))
+    print(f"against ONNX Runtime: {found}")
+    return found.is_suspicious
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,15 +71,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.save_json is not None:
         check_writable(options.save_json, "--save-json")
     names: Sequence[str] = ()
+    reference = None
     if options.engine.endswith(".onnx"):
+        if options.onnx is not None:
+            raise UserError(f"--onnx compares an engine with its ONNX, and {options.engine} is none: leave it out")
         runtime = OnnxPredictor(options.engine, options.output_format)
         predict: Predictor = runtime
         classes, size = runtime.classes, runtime.image_size((options.imgsz, options.imgsz))
         names = runtime.class_names or ()
     else:
-        predict = engine = EnginePredictor(options.engine, options.output_format)
+        reference = OnnxPredictor(options.onnx) if options.onnx is not None else None
+        predict = engine = EnginePredictor.load(options.engine, options.output_format)
         classes, size = engine.classes, engine.size
-    images = DataOptions(
+    images = data_options(options)
+    upstream = "yolov7" if options.objectness else "yolov5"
+    classes = classes or data_classes(images, options.engine)
+    network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
+    dataset = open_checked(images, network).dataset
+    metrics = make_evaluator(images, network, dataset)(predict, options.engine)
+    for name, value in metrics.per_class.items():
+        print(f"  {name:20s} {value:.4f}")
+    if options.save_json is not None:
+        with atomic_write(options.save_json) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            json.dump({**asdict(metrics), "options": vars(options)}, file, indent=2)
+    return int(reference is not None and compare_boxes(engine, reference, dataset.val))
+
+
+def data_options(options: argparse.Namespace) -> DataOptions:
+    """Which images, and how they are read and evaluated."""
+    return DataOptions(
         cocodir=options.cocodir,
         data=options.data,
         imgsz=options.imgsz,
@@ -71,17 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         confidence=options.confidence,
         nmsthres=options.nmsthres,
     )
-    upstream = "yolov7" if options.objectness else "yolov5"
-    classes = classes or data_classes(images, options.engine)
-    network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
-    evaluator = make_evaluator(images, network, open_checked(images, network).dataset)
-    metrics = evaluator(predict, options.engine)
-    for name, value in metrics.per_class.items():
-        print(f"  {name:20s} {value:.4f}")
-    if options.save_json is not None:
-        with atomic_write(options.save_json) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**asdict(metrics), "options": vars(options)}, file, indent=2)
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import cv2
 import numpy as np
 
@@ -30,9 +32,15 @@ def comparison_images(source: str | None, size: tuple[int, int], count: int = IM
     Raises:
         UserError: there are no images, or one cannot be read.
     """
-    if source is None:
-        return smooth_images(size, count)
-    files = image_files(source)
+    return smooth_images(size, count) if source is None else some_images(image_files(source), size, count)
+
+
+def some_images(files: Sequence[str], size: tuple[int, int], count: int = IMAGES) -> np.ndarray:
+    """Images from all over a list, (B, 3, H, W) float32 in 0..1.
+
+    Raises:
+        UserError: one cannot be read.
+    """
     chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))]
     return np.concatenate(list(load_batches(chosen, size, len(chosen))))
 

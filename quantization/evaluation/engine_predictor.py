@@ -16,7 +16,7 @@ class EnginePredictor:
     """A predictor on TensorRT.
 
     Args:
-        file: the plan.
+        engine: loaded.
         asked: what it puts out, one of ``OUTPUT_FORMATS``.
 
     Attributes:
@@ -25,18 +25,29 @@ class EnginePredictor:
         size: height and width of the input.
 
     Raises:
-        UserError: the plan cannot be loaded, or it is no detection network.
+        UserError: it is no detection network.
     """
 
-    def __init__(self, file: str, asked: str = OUTPUT_FORMATS[0]) -> None:
-        self._engine = Engine.load(file, Cuda())
-        shape = self._engine.opt_shape
+    def __init__(self, engine: Engine, asked: str = OUTPUT_FORMATS[0]) -> None:
+        self._engine = engine
+        shape = engine.opt_shape
         if len(shape) != 4:
-            raise UserError(f"{file} takes {shape}, not images (B, 3, H, W): build it from the export command's ONNX")
-        outputs = [Output(name, tuple(self._engine.context.get_tensor_shape(name))) for name in self._engine.outputs]
-        self.format = output_format(outputs, None, asked, file)
+            raise UserError(
+                f"{engine.name} takes {shape}, not images (B, 3, H, W): build it from the export command's ONNX"
+            )
+        outputs = [Output(name, tuple(engine.context.get_tensor_shape(name))) for name in engine.outputs]
+        self.format = output_format(outputs, None, asked, engine.name)
         self.classes = self.format.classes
         self.size: tuple[int, int] = (shape[2], shape[3])
+
+    @classmethod
+    def load(cls, file: str, asked: str = OUTPUT_FORMATS[0]) -> EnginePredictor:
+        """From a plan file.
+
+        Raises:
+            UserError: the plan cannot be loaded, or it is no detection network.
+        """
+        return cls(Engine.load(file, Cuda()), asked)
 
     def __call__(self, images: np.ndarray) -> Boxes:
         """Boxes of images (B, 3, H, W), any B."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from quantization.cli.commands import test_command as run_test
@@ -27,8 +25,9 @@ from quantization.evaluation.output_format import Output, OutputFormat, output_f
 from quantization.options import DataOptions
 from support.drawn_data import NAMES, SIDE, Drawn
 from support.perfect_detector import other_form, perfect_detector
+from support.stand_in_engine import StandIn
+from support.workflow import load_script
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 KINDS = ("rows", "columns", "final", "efficient-nms")
 NAMED = [("num_dets", (1, 1)), ("det_boxes", (1, 100, 4)), ("det_scores", (1, 100)), ("det_classes", (1, 100))]
 BATCHED_NMS = [
@@ -167,12 +166,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def eval_engine() -> ModuleType:
-    """scripts/eval-engine.py."""
-    spec = importlib.util.spec_from_file_location("eval_engine", SCRIPTS / "eval-engine.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("eval-engine")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -185,29 +179,6 @@ def test_the_command_test_takes_every_format(
     assert run_test("yolov5", EvaluationCommand(files[kind], str(figures), images=images)) == 0
     content = json.loads(figures.read_text())
     assert content["map"] == pytest.approx(1, abs=1e-9) and content["images"] == 8
-
-
-class StandIn:
-    """A TensorRT engine whose work ONNX Runtime does."""
-
-    opt_shape = (4, 3, SIDE, SIDE)
-
-    def __init__(self, file: str) -> None:
-        self._session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        self.context = self
-        self.outputs = [output.name for output in self._session.get_outputs()]
-
-    @classmethod
-    def load(cls, file: str, cuda: object) -> StandIn:
-        return cls(file)
-
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        images = np.zeros(self.opt_shape, np.float32)
-        (output,) = self._session.run([name], {"images": images})
-        return output.shape
-
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(self.outputs, self._session.run(None, {"images": images})))
 
 
 @pytest.mark.parametrize("kind", KINDS)
