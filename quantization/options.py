@@ -21,6 +21,14 @@ AMP_TYPES = ("bf16", "fp16", "off")
 LOWEST_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with opset 13
 EXPORTERS = tuple(LOWEST_OPSET)
 DECODES = ("formula", "upstream")
+END2END_FORMS = ("trt", "onnx")
+MOST_DETECTIONS = 3840  # TensorRT's limit of a TopK
+OUTPUT_FORMATS = ("auto", "rows", "columns", "final", "efficient-nms")
+OUTPUT_FORMAT_HELP = (
+    "what an ONNX or engine puts out: rows (B, boxes, 5 + classes) of YOLOv5 and YOLOv7, columns (B, 4 + classes, boxes) of "
+    "YOLOv8, final (B, K, 6) of networks without suppression, or the four outputs of EfficientNMS; auto: by their names "
+    "and shapes"
+)
 BACKENDS = ("auto", "native", "pytorch-quantization")
 BACKEND_VARIABLE = "QUANT_TOOLS_BACKEND"
 
@@ -185,15 +193,35 @@ class ExportOptions(Options):
         "output is the same",
         choices=DECODES,
     )
+    end2end: str | None = option(
+        None,
+        "put non-maximum suppression into the graph, with the outputs num_dets, det_boxes, det_scores and det_classes: trt: "
+        "the plugin EfficientNMS_TRT, which TensorRT alone runs; onnx: operators of the standard",
+        choices=END2END_FORMS,
+    )
+    topk_all: int = option(
+        100, "with --end2end: detections of an image at most", bounds=Bounds(least=1, most=MOST_DETECTIONS)
+    )
+    iou_thres: float = option(0.65, "with --end2end: IoU threshold of the suppression", bounds=Bounds(least=0, most=1))
+    conf_thres: float = option(0.35, "with --end2end: minimum detection score", bounds=Bounds(least=0, most=1))
     simplify: bool = option(False, "run onnxsim over the graph; Q/DQ stay")
     fp16_remainder: bool = option(
         False, "FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)"
+    )
+    fp32_remainder: bool = option(False, "leave in FP32 what is not quantized, also with --target-tensorrt 11.x")
+    target_tensorrt: str | None = option(
+        None,
+        "version that will build the engine, e.g. 8.6, 10.x or 11.x: decides how SiLU is spelled, whether "
+        "--fp16-remainder is on (11), and which opsets are refused; default: as for 8.6",
+        metavar="VERSION",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.size) > 2:
             raise UserError(f"--size takes N or H W, got {len(self.size)} numbers")
+        if self.fp16_remainder and self.fp32_remainder:
+            raise UserError("--fp16-remainder and --fp32-remainder contradict each other: give one of them")
         lowest = LOWEST_OPSET[self.exporter]
         if self.opset is not None and self.opset < lowest:
             raise UserError(f"--opset {self.opset} cannot hold per-channel Q/DQ: use {lowest} or newer")

@@ -5,18 +5,33 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from quantization.errors import run_main
+
+if TYPE_CHECKING:
+    from quantization.engine.bench import Check
+
+
+def make_check(source: str | None) -> Check:
+    """What compares boxes; imported here because it needs OpenCV, which a machine that only builds and times may lack."""
+    from quantization.engine.bench import EngineBoxes
+
+    try:
+        from quantization.evaluation.engine_check import EngineCheck
+    except ImportError as error:
+        text = f"boxes are not compared with ONNX Runtime's ({error})"
+        return lambda engine, onnx: EngineBoxes(text, False)
+    return EngineCheck(source)
 
 
 def main(arguments: Sequence[str] | None) -> int:
     """Parse and carry out; imported here because it takes a while, in which a signal may come."""
     from quantization.engine.cli import main as command
 
-    return command(arguments)
+    return command(arguments, make_check=make_check)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ from quantization.errors import UserError, log_to_stdout, one_line_ending, run_m
 
 with one_line_ending():
     from quantization.evaluation.coco import Predictor
-    from quantization.evaluation.network import Network, make_evaluator, open_checked
+    from quantization.evaluation.comparison import found_differences, some_images
+    from quantization.evaluation.engine_check import one_by_one
+    from quantization.evaluation.engine_predictor import EnginePredictor
+    from quantization.evaluation.network import Network, data_classes, make_evaluator, open_checked
     from quantization.evaluation.onnx_predictor import OnnxPredictor
     from quantization.files import atomic_write, check_writable
-    from quantization.options import DataOptions
+    from quantization.options import OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,27 +44,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--objectness", action="store_true", help="score one-class models by objectness, as YOLOv7 does"
     )
+    parser.add_argument(
+        "--output-format", choices=OUTPUT_FORMATS, default=OUTPUT_FORMATS[0], help=OUTPUT_FORMAT_HELP + shown
+    )
+    parser.add_argument(
+        "--onnx",
+        metavar="FILE",
+        default=None,
+        help="what the engine was built from: compare the boxes on some of the images with ONNX Runtime's; exit code 1 if "
+        "they are far off",
+    )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
     return parser
 
 
-def load_engine(file: str) -> tuple[Predictor, int, tuple[int, int]]:
-    """A TensorRT predictor, its number of classes and its input size (H, W).
-
-    Raises:
-        UserError: it is no detection network.
-    """
-    from quantization.engine.cuda import Cuda
-    from quantization.engine.runtime import Engine
-
-    engine = Engine.load(file, Cuda())
-    shape = tuple(engine.context.get_tensor_shape(engine.outputs[0]))
-    if len(engine.opt_shape) != 4 or len(shape) != 3 or shape[2] < 6:
-        raise UserError(
-            f"{file} does not take (B, 3, H, W) and give (B, boxes, 5 + classes), but {engine.opt_shape} "
-            f"and {shape}: build it from the export command's ONNX"
-        )
-    return engine, shape[2] - 5, (engine.opt_shape[2], engine.opt_shape[3])
+def compare_boxes(engine: EnginePredictor, reference: OnnxPredictor, files: Sequence[str]) -> bool:
+    """Print how far the engine's boxes are from ONNX Runtime's on some of the images; whether it is too far."""
+    images = some_images(files, engine.size)
+    found = found_differences(one_by_one(reference, images), one_by_one(engine, images))
+    print(f"against ONNX Runtime: {found}")
+    return found.is_suspicious
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,16 +73,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.save_json is not None:
         check_writable(options.save_json, "--save-json")
     names: Sequence[str] = ()
+    reference = None
     if options.engine.endswith(".onnx"):
-        runtime = OnnxPredictor(options.engine)
+        if options.onnx is not None:
+            raise UserError(f"--onnx compares an engine with its ONNX, and {options.engine} is none: leave it out")
+        runtime = OnnxPredictor(options.engine, options.output_format)
         predict: Predictor = runtime
         classes, size = runtime.classes, runtime.image_size((options.imgsz, options.imgsz))
         names = runtime.class_names or ()
     else:
-        predict, classes, size = load_engine(options.engine)
+        reference = OnnxPredictor(options.onnx) if options.onnx is not None else None
+        predict = engine = EnginePredictor.load(options.engine, options.output_format)
+        classes, size = engine.classes, engine.size
+    images = data_options(options)
     upstream = "yolov7" if options.objectness else "yolov5"
+    classes = classes or data_classes(images, options.engine)
     network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
-    images = DataOptions(
+    checked = open_checked(images, network)
+    metrics = make_evaluator(images, network, checked.dataset, checked.truth)(predict, options.engine)
+    for name, value in metrics.per_class.items():
+        print(f"  {name:20s} {value:.4f}")
+    if options.save_json is not None:
+        with atomic_write(options.save_json) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            json.dump({**asdict(metrics), "options": vars(options)}, file, indent=2)
+    return int(reference is not None and compare_boxes(engine, reference, checked.dataset.val))
+
+
+def data_options(options: argparse.Namespace) -> DataOptions:
+    """Which images, and how they are read and evaluated."""
+    return DataOptions(
         cocodir=options.cocodir,
         data=options.data,
         imgsz=options.imgsz,
@@ -89,15 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         confidence=options.confidence,
         nmsthres=options.nmsthres,
     )
-    checked = open_checked(images, network)
-    evaluator = make_evaluator(images, network, checked.dataset, checked.truth)
-    metrics = evaluator(predict, options.engine)
-    for name, value in metrics.per_class.items():
-        print(f"  {name:20s} {value:.4f}")
-    if options.save_json is not None:
-        with atomic_write(options.save_json) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**asdict(metrics), "options": vars(options)}, file, indent=2)
-    return 0
 
 
 if __name__ == "__main__":

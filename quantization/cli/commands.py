@@ -11,7 +11,7 @@ from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeC
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.quantization import Quantization
 from quantization.cli.resume import is_done, own_files
-from quantization.data.dataset import open_dataset
+from quantization.data.dataset import image_files, open_dataset
 from quantization.data.tensors import SQNR_IMAGES, pick_device
 from quantization.distributed import RANKS
 from quantization.errors import UserError
@@ -19,6 +19,7 @@ from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export.export import export_onnx
+from quantization.export.target import for_target, target_warnings
 from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.option_fields import record
 from quantization.placement.policy import Placement, choose_placement, placement_of
@@ -48,6 +49,11 @@ def export_command(name: str, options: ExportCommand) -> int:
     """Checkpoint to Q/DQ ONNX."""
     file = options.save or str(Path(options.weight).with_suffix(".onnx"))
     refuse_overwriting(options.weight, file)
+    for_target(options.graph)  # refuses what does not fit, before any work
+    if options.compare_images is not None:
+        image_files(options.compare_images)
+    for warning in target_warnings(options.graph):
+        LOG.warning("WARNING: %s", warning)
     model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
     written = read_record(content, options.weight)
     for side in options.graph.size:
@@ -56,7 +62,7 @@ def export_command(name: str, options: ExportCommand) -> int:
     if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save", make_folder=False)
-    exported = export_onnx(model, file, options.graph)
+    exported = export_onnx(model, file, options.graph, options.compare_images, objectness_only=name == "yolov7")
     LOG.info("ONNX: %s", file)
     if not quantized:
         return 0
@@ -108,8 +114,8 @@ def test_command(name: str, options: EvaluationCommand) -> int:
     named = open_dataset(options.images.cocodir, options.images.data)
     predict: Predictor
     if options.weight.endswith(".onnx"):
-        predict = runtime = OnnxPredictor(options.weight)
-        network, label = onnx_network(name, runtime, options.images), "ONNX Runtime"
+        predict = runtime = OnnxPredictor(options.weight, options.output_format)
+        network, label = onnx_network(name, runtime, options.weight, options.images), "ONNX Runtime"
     else:
         model, _ = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
         network = torch_network(name, model, options.weight, options.images)

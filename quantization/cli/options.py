@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from quantization.errors import UserError
 from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Options, argument, group, option
 from quantization.options import (
+    OUTPUT_FORMAT_HELP,
+    OUTPUT_FORMATS,
     CalibrationOptions,
     DataOptions,
     ExportOptions,
@@ -64,6 +66,11 @@ class ExportCommand(Options):
 
     weight: str = argument("quantized (or float) .pt")
     save: str | None = option(None, "ONNX to write; default: WEIGHT with .onnx", metavar="FILE")
+    compare_images: str | None = option(
+        None,
+        "images on which ONNX Runtime is compared with torch: a folder, a .txt list or a data.yaml; default: drawn ones",
+        metavar="DIR|LIST",
+    )
     run: LoadOptions = group(LoadOptions, "run")
     graph: ExportOptions = group(ExportOptions, "graph")
 
@@ -101,8 +108,14 @@ class EvaluationCommand(Options):
     upstream_ap: bool = option(
         False, "print upstream's own AP of the same detections too: its formula gives 0.9 to 1.6 points more on COCO"
     )
+    output_format: str = option(OUTPUT_FORMATS[0], OUTPUT_FORMAT_HELP, choices=OUTPUT_FORMATS)
     images: DataOptions = group(DataOptions, "data")
     run: RunOptions = group(RunOptions, "run")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output_format != OUTPUT_FORMATS[0] and not self.weight.endswith(".onnx"):
+            raise UserError(f"--output-format is for an .onnx; {self.weight} is a checkpoint: leave the option out")
 
 
 COMMANDS = {

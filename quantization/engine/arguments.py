@@ -78,6 +78,12 @@ def _add_timing(group: Any) -> None:  # argparse keeps the class of groups priva
 def _add_output(group: Any) -> None:  # argparse keeps the class of groups private
     group.add_argument("--export-layer-info", metavar="FILE", help="layer JSON for draw-engine.py; {name}: engine")
     group.add_argument("--export-profile", metavar="FILE", help="profile JSON for draw-engine.py; {name}: engine")
+    group.add_argument(
+        "--check-images",
+        metavar="DIR|LIST",
+        help="images on which the boxes of each engine that is built are compared with ONNX Runtime's: folder, .txt or "
+        "data.yaml; exit code 1 if they are far off (default: drawn images, exit code 0)",
+    )
     group.add_argument("--json", metavar="FILE", help="write the report")
     group.add_argument("--dry-run", action="store_true", help="print the trtexec lines and stop; needs no TensorRT")
     group.add_argument("--trt-version", metavar="X.Y", help="version for --dry-run (default: the installed one)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping, NamedTuple
 
 import numpy as np
 
@@ -19,13 +19,31 @@ from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import import_tensorrt
 
 
-def run_bench(asked: BenchReport, calibration: Calibration | None, timings: TimingCache) -> dict[str, Any]:
+class EngineBoxes(NamedTuple):
+    """What a comparison of an engine's boxes with its ONNX's found.
+
+    Attributes:
+        text: for the user.
+        are_wrong: far from what the ONNX gives.
+    """
+
+    text: str
+    are_wrong: bool
+
+
+Check = Callable[[Engine, str], EngineBoxes]  # of an engine and the ONNX that it was built from
+
+
+def run_bench(
+    asked: BenchReport, calibration: Calibration | None, timings: TimingCache, check: Check | None = None
+) -> dict[str, Any]:
     """Build and time.
 
     Args:
         asked: the engines, and how to time them.
         calibration: images for mode ptq.
         timings: timing cache shared by all builds.
+        check: compares each engine that has an ONNX with it.
 
     Returns:
         The report that ``--json`` writes: GPU, versions, settings and one record for each engine.
@@ -50,6 +68,9 @@ def run_bench(asked: BenchReport, calibration: Calibration | None, timings: Timi
             report["batch"] = same_batch({name: engine.shape[0] for name, engine in engines.items()})
             results, report["cuda_graph_used"] = timing.time_engines(engines, cuda, asked.timed)
             _export_layers(asked, engines, cuda)  # after all timing: profiling makes the GPU run differently
+            for spec in asked.specs:
+                if check is not None and spec.onnx is not None:
+                    info[spec.name]["boxes"] = check(engines[spec.name], spec.onnx)._asdict()
     return finish(report, asked, info, results)
 
 

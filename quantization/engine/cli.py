@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from quantization.engine import bench, trtexec, trtexec_bench, versions
 from quantization.engine.arguments import parser
@@ -19,12 +19,20 @@ from quantization.errors import UserError
 from quantization.files import atomic_write, check_writable
 
 
-def main(argv: Sequence[str] | None = None, timings: TimingCache | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    timings: TimingCache | None = None,
+    make_check: Callable[[str | None], bench.Check] | None = None,
+) -> int:
     """Run the command line.
 
     Args:
         argv: None: the process's own.
         timings: shared by several calls in one process; None: --timing-cache's, or an empty one.
+        make_check: makes what compares engines with their ONNX, from --check-images; None: they are not compared.
+
+    Returns:
+        The exit code: 1 if an engine's boxes are wrong.
     """
     args = parser().parse_args(argv)
     specs = make_specs(args)
@@ -50,13 +58,18 @@ def main(argv: Sequence[str] | None = None, timings: TimingCache | None = None) 
         versions.logger().verbose = args.verbose
         calibration = calibration_images(args.calib_images, args.calib_count)
         asked = BenchReport(specs, timed, reference, version, args.build_only)
-        report = bench.run_bench(asked, calibration, timings or TimingCache(args.timing_cache))
+        check = None if make_check is None else make_check(args.check_images)
+        report = bench.run_bench(asked, calibration, timings or TimingCache(args.timing_cache), check)
     _tell(report, args.json)
-    return 0
+    return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))
 
 
 def _check_combinations(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other."""
+    if args.check_images and (args.use_trtexec or args.build_only):
+        raise UserError(
+            "--check-images runs the engines with TensorRT's Python package: drop it, or the option beside it"
+        )
     if args.build_only and not args.save_engine:
         raise UserError("--build-only without --save-engine would throw the engines away: add --save-engine DIR")
     if args.trt_version and not args.dry_run:
@@ -80,6 +93,9 @@ def _tell(report: Mapping[str, Any], file: str | None) -> None:
     """Print the report, and write it as JSON if a file is named."""
     print(f"\n{report.get('gpu', '')}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
     print(table(report))
+    for engine in report["engines"]:
+        if "boxes" in engine:
+            print(f"{engine['name']}: {engine['boxes']['text']}")
     if file:
         with atomic_write(file) as temporary, open(temporary, "w", encoding="utf-8") as stream:
             json.dump(report, stream, indent=1)

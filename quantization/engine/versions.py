@@ -18,15 +18,19 @@ Version = Tuple[int, int, int]
 OLDEST: Version = (8, 5, 0)
 
 
-def parse_version(text: str) -> Version:
+def parse_version(text: str, flag: str = "--trt-version") -> Version:
     """Read a version such as ``8.6``, ``8.6.0`` or ``10.16.1.11``.
+
+    Args:
+        text: the version.
+        flag: for the message, the option that it comes from.
 
     Raises:
         UserError: the text is no version, or one older than 8.5.
     """
     match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     if match is None:
-        raise UserError(f"TensorRT version {text!r} is not of the form 8.6 or 10.16.1: correct --trt-version")
+        raise UserError(f"TensorRT version {text!r} is not of the form 8.6 or 10.16.1: correct {flag}")
     version = (int(match.group(1)), int(match.group(2)), int(match.group(3) or 0))
     if version < OLDEST:
         raise UserError(f"TensorRT {text} is too old: these tools need the tensor-name API of 8.5 or newer")
@@ -57,6 +61,22 @@ def has_implicit_ptq(version: Version) -> bool:
 def has_opt_level(version: Version) -> bool:
     """builder_optimization_level came with 8.6."""
     return version >= (8, 6, 0)
+
+
+def gains_by_tanh_silu(version: Version) -> bool:
+    """Whether SiLU spelled with tanh is faster in front of a Q: measured on 8.6; of 11 others report no gain."""
+    return version < (10, 0, 0)
+
+
+def has_deprecated_nms_plugin(version: Version) -> bool:
+    """EfficientNMS_TRT was deprecated in 10.12."""
+    return version >= (10, 12, 0)
+
+
+def highest_opset(version: Version) -> int:
+    """The newest ONNX opset that the parser's documentation names, for the first release of each major version."""
+    newest_first = (((11, 0, 0), 25), ((10, 0, 0), 20), ((9, 0, 0), 19))
+    return next((opset for since, opset in newest_first if version >= since), 17)
 
 
 def build_only_flag(version: Version) -> str:

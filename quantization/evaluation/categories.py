@@ -63,7 +63,8 @@ def class_map(
             return by_name
     if classes == 1 and len(categories) > 1 and all(is_single_class(1, names) for names in class_names[:1]):
         return {category.key: 0 for category in categories}
-    fitting = _without_parent(categories, used) if len(categories) == classes + 1 else list(categories)
+    parent = grouping_category(categories, used) if len(categories) == classes + 1 else None
+    fitting = [category for category in categories if category is not parent]
     if len(fitting) != classes:
         raise UserError(
             f"{source} has {len(categories)} classes, the model has {classes}: "
@@ -88,13 +89,18 @@ def _by_name(categories: Sequence[Category], used: set[str], class_names: Sequen
     return found if whole or not all(name.isdigit() for name in numbers) else None
 
 
-def _without_parent(categories: Sequence[Category], used: set[str]) -> list[Category]:
-    """Without the one category that only groups the others, as Roboflow writes it: unused, and first or their parent."""
+def grouping_category(categories: Sequence[Category], used: set[str]) -> Category | None:
+    """The one category that may only group the others, as Roboflow writes it: unused, and first or their parent.
+
+    Args:
+        categories: in the order of their ids.
+        used: keys of the categories that annotations have.
+    """
     parents = {category.supercategory for category in categories}
     for number, category in enumerate(categories):
         if category.key not in used and (number == 0 or category.name in parents - {category.supercategory}):
-            return [other for other in categories if other is not category]
-    return list(categories)
+            return category
+    return None
 
 
 def _refuse_other_order(categories: Sequence[Category], class_names: Sequence[str], source: str) -> None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from quantization.data.images import Batch, Loader
 from quantization.distributed import RANKS, in_order
 from quantization.errors import UserError
-from quantization.evaluation.detections import detections, to_image
+from quantization.evaluation.detections import Boxes, image_detections, to_image
 from quantization.evaluation.ground_truth import GroundTruth
 
 LOG = logging.getLogger("quantization")
@@ -23,8 +23,8 @@ LOG = logging.getLogger("quantization")
 class Predictor(Protocol):
     """A detection network, whatever runs it."""
 
-    def __call__(self, images: np.ndarray, /) -> np.ndarray:
-        """From images (B, 3, H, W), float32 in 0..1, to boxes (B, boxes, 5 + classes)."""
+    def __call__(self, images: np.ndarray, /) -> Boxes:
+        """From images (B, 3, H, W), float32 in 0..1, to boxes (B, boxes, 5 + classes), or to final detections."""
 
 
 @dataclass(frozen=True)
@@ -116,21 +116,32 @@ def _detect_batch(
 ) -> list[tuple[int, np.ndarray]]:
     """The images of a batch with their detections (N, 7): image, x1, y1, x2, y2, score, class."""
     output = predict(batch.images.astype(np.float32) / 255)
-    numbers = 5 + len(truth.names)
-    if output.ndim != 3 or output.shape[2] != numbers:
-        raise UserError(
-            f"the network's output has the shape {tuple(output.shape)}; (B, boxes, {numbers}) is expected for "
-            f"{len(truth.names)} classes"
-        )
+    _check_classes(output, len(truth.names))
     result = []
     for place, file in enumerate(batch.files):
         image = truth.image_index(file)
-        boxes = detections(
-            output[place], thresholds.confidence, thresholds.iou, objectness_only=thresholds.objectness_only
+        boxes = image_detections(
+            output, place, thresholds.confidence, thresholds.iou, objectness_only=thresholds.objectness_only
         )
         boxes = to_image(boxes, batch.gains[place], batch.pads[place], batch.shapes[place])
         result.append((image, np.insert(boxes, 0, image, axis=1)))
     return result
+
+
+def _check_classes(output: Boxes, classes: int) -> None:
+    """Raises a UserError if the output is not that of a network with so many classes."""
+    if isinstance(output, list):
+        highest = max((int(rows[:, 5].max(initial=-1)) for rows in output), default=-1)
+        if highest >= classes:
+            raise UserError(
+                f"the network finds an object of class {highest}, counted from 0, but the data has {classes} classes: "
+                "use the data that the model was trained on"
+            )
+    elif output.ndim != 3 or output.shape[2] != 5 + classes:
+        raise UserError(
+            f"the network's output has the shape {tuple(output.shape)}; (B, boxes, {5 + classes}) is expected for "
+            f"{classes} classes"
+        )
 
 
 def evaluate(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import List, Union
+
 import numpy as np
 
 from quantization.evaluation.nms import nms
 
 MAX_CANDIDATES = 30_000  # as both upstreams: the best boxes by score go into suppression
 MAX_BOX = 7680.0  # offset between classes, larger than any image side
+
+# of a batch: rows (B, N, 5 + C) for non-maximum suppression, or each image's final detections (M, 6), best first
+Boxes = Union[np.ndarray, List[np.ndarray]]
 
 
 def detections(
@@ -41,6 +46,26 @@ def detections(
     boxes = np.concatenate((output[row, :2] - half, output[row, :2] + half), 1)  # (K, 4)
     kept = nms(boxes + label[:, None] * MAX_BOX, score, iou_threshold, max_detections)
     return np.concatenate((boxes[kept], score[kept, None], label[kept, None]), 1)
+
+
+def image_detections(
+    boxes: Boxes, place: int, confidence: float, iou_threshold: float, objectness_only: bool = False
+) -> np.ndarray:
+    """The detections of one image of a batch; final ones are not suppressed again.
+
+    Args:
+        boxes: of the batch.
+        place: of the image in it.
+        confidence: minimum score, see ``detections``.
+        iou_threshold: see ``detections``; final ones take no notice of it.
+        objectness_only: likewise.
+
+    Returns:
+        (M, 6) float64: x1, y1, x2, y2 in pixels of the network's input, score, class; best first.
+    """
+    if isinstance(boxes, list):
+        return boxes[place][boxes[place][:, 4] > confidence]
+    return detections(boxes[place], confidence, iou_threshold, objectness_only=objectness_only)
 
 
 def to_image(boxes: np.ndarray, gain: float, pad: tuple[float, float], shape: tuple[int, int]) -> np.ndarray:

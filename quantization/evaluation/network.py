@@ -8,8 +8,10 @@ from quantization.data.checks import CheckedDataset, Needs, check_dataset
 from quantization.data.dataset import Dataset, open_dataset
 from quantization.data.images import Loader
 from quantization.distributed import RANKS
-from quantization.evaluation.categories import is_single_class
+from quantization.errors import UserError
+from quantization.evaluation.categories import grouping_category, is_single_class
 from quantization.evaluation.coco import Evaluator, Thresholds
+from quantization.evaluation.coco_json import read_coco
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.options import DataOptions
 
@@ -46,6 +48,31 @@ class FittingDataset(CheckedDataset):
     """
 
     truth: GroundTruth | None = None
+
+
+def data_classes(options: DataOptions, source: str) -> int:
+    """Number of classes of the data set, for a network whose file does not tell its own.
+
+    Args:
+        options: which data set.
+        source: the network's file, for messages.
+
+    Raises:
+        UserError: the data set does not tell it either.
+    """
+    dataset = open_dataset(options.cocodir, options.data)
+    count = dataset.class_count or len(dataset.names)
+    if not count and dataset.annotations is not None:
+        content = read_coco(dataset.annotations)
+        used = {box.category for image in content.images for box in content.boxes(image.key)}
+        # whether the network has a class for a category that only groups the others, nothing tells
+        count = 0 if grouping_category(content.categories, used) else len(content.categories)
+    if not count:
+        raise UserError(
+            f"{source} does not tell its number of classes, nor does {dataset.source}: name the data set by a data.yaml "
+            "with the network's classes (--data)"
+        )
+    return count
 
 
 def open_checked(

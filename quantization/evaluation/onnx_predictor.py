@@ -9,6 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from quantization.errors import UserError
+from quantization.evaluation.detections import Boxes
+from quantization.evaluation.output_format import Output, output_format
+from quantization.options import OUTPUT_FORMATS
+
+PLUGIN = "EfficientNMS_TRT"
 
 
 class OnnxPredictor:
@@ -16,16 +21,18 @@ class OnnxPredictor:
 
     Args:
         file: the ONNX.
+        asked: what it puts out, one of ``OUTPUT_FORMATS``.
 
     Attributes:
-        classes: number of classes, from the output's last dimension.
+        format: how its outputs are read.
+        classes: number of classes; None where neither the outputs nor the names tell.
         class_names: what the ONNX calls them; None if it does not say. Upstream's export.py writes them.
 
     Raises:
         UserError: the file is missing, ONNX Runtime refuses it, or it is no detection network.
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, asked: str = OUTPUT_FORMATS[0]) -> None:
         import onnxruntime
 
         if not Path(file).is_file():
@@ -41,28 +48,34 @@ class OnnxPredictor:
                 providers=[name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available],
             )
         except Exception as error:  # onnxruntime has no public base class for its own errors
+            if PLUGIN in str(error):
+                raise UserError(
+                    f"{file} has {PLUGIN}, a plugin of TensorRT that ONNX Runtime cannot run: build an engine and give it "
+                    "to eval-engine.py, or export with --end2end onnx"
+                ) from error
             raise UserError(f"{file} is no model for ONNX Runtime: {str(error).splitlines()[0]}") from error
         entry = self._session.get_inputs()[0]
-        numbers, *protos = [
-            (output.shape or [None])[-1 if not index else 1] for index, output in enumerate(self._session.get_outputs())
-        ]
-        if len(entry.shape) != 4 or not isinstance(numbers, int) or numbers < 6:
-            raise UserError(
-                f"{file} does not take (B, 3, H, W) and give (B, boxes, 5 + classes): export it with the export command"
-            )
+        if len(entry.shape) != 4:
+            raise UserError(f"{file} does not take images (B, 3, H, W): export it with the export command")
         self._name = entry.name
         self._batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
         self._size = tuple(entry.shape[2:])
-        self.classes = numbers - 5 - (protos[0] if protos else 0)  # a segmentation network's boxes end in coefficients
-        self.class_names = _class_names(self._session.get_modelmeta().custom_metadata_map.get("names"), self.classes)
+        names = _class_names(self._session.get_modelmeta().custom_metadata_map.get("names"))
+        outputs = [
+            Output(output.name, tuple(side if isinstance(side, int) else None for side in output.shape or ()))
+            for output in self._session.get_outputs()
+        ]
+        self.format = output_format(outputs, len(names) if names else None, asked, file)
+        self.classes = self.format.classes if self.format.classes is not None else len(names or ()) or None
+        self.class_names = names if names and len(names) == self.classes else None
 
     def image_size(self, default: tuple[int, int]) -> tuple[int, int]:
         """H and W of the input; ``default`` where the graph leaves them open."""
         return self._size if all(isinstance(side, int) for side in self._size) else default
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Boxes (B, boxes, 5 + classes) of images (B, 3, H, W), any B."""
-        return self.run(images)[0][..., : 5 + self.classes]
+    def __call__(self, images: np.ndarray) -> Boxes:
+        """Boxes of images (B, 3, H, W), any B."""
+        return self.format.boxes(self.run(images))
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """All outputs of images (B, 3, H, W), any B."""
@@ -75,14 +88,14 @@ class OnnxPredictor:
         return [np.concatenate(output)[: len(images)] for output in zip(*parts)]
 
 
-def _class_names(text: str | None, classes: int) -> list[str] | None:
-    """The names in an ONNX's metadata, which is a dictionary or list in Python's spelling."""
+def _class_names(text: str | None) -> list[str] | None:
+    """The names in an ONNX's metadata, which is a dictionary or list in Python's spelling; None: there are none."""
     try:
         names = ast.literal_eval(text or "")
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None  # from another exporter
     if isinstance(names, dict):
         names = [names.get(number) for number in range(len(names))]
-    if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return None
     return names

@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import torch
 from torch import nn
 
 from quantization.errors import UserError
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export import fp16
 from quantization.export.cleanup import clean, respell_float_silu
-from quantization.export.graph import ExportOutputs, export_graph, export_mode
+from quantization.export.end2end import Suppression, append_suppression
+from quantization.export.graph import export_graph
 from quantization.export.quantizer import ExportQuantizer
+from quantization.export.target import for_target, has_tanh_silu
+from quantization.export.verification import Difference, compare, report_difference
 from quantization.files import atomic_write
-from quantization.options import LOWEST_OPSET, ExportOptions
+from quantization.options import ExportOptions
 from quantization.quantizers.backend import bits, is_enabled, is_quantizing, named_quantizers, swapped
 from quantization.quantizers.levels import BITS
 from quantization.quantizers.switches import uncalibrated
+from quantization.upstream.model import class_count, class_names
 
 LOG = logging.getLogger("quantization")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """ONNX Runtime against torch on the same random images.
-
-    Attributes:
-        largest: largest absolute difference of the outputs, in their units (pixels, probabilities).
-        mean: mean absolute difference.
-        scale: largest absolute value of torch's output.
-    """
-
-    largest: float
-    mean: float
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -53,13 +41,21 @@ class Exported:
     difference: Difference
 
 
-def export_onnx(model: nn.Module, file: str, options: ExportOptions = ExportOptions()) -> Exported:
+def export_onnx(
+    model: nn.Module,
+    file: str,
+    options: ExportOptions = ExportOptions(),
+    source: str | None = None,
+    objectness_only: bool = False,
+) -> Exported:
     """Write a Q/DQ ONNX, check it, and compare it with torch by ONNX Runtime.
 
     Args:
         model: a float or a calibrated quantized model.
         file: written once; appears only when every check has passed.
         options: how.
+        source: images to compare on, see ``comparison_images``.
+        objectness_only: for ``--end2end``: with one class, the objectness is the score.
 
     Returns:
         The graph as written, and how far it is from torch.
@@ -69,29 +65,45 @@ def export_onnx(model: nn.Module, file: str, options: ExportOptions = ExportOpti
     """
     check_quantizers(model)
     graph = quantized_graph(model, options)
-    found = sum(node.op_type == "QuantizeLinear" for node in graph.graph.node)
-    expected = count_quantize_nodes(model)
-    if bool(found) != bool(expected):
-        raise UserError(
-            f"the export has {found} QuantizeLinear nodes where the model has {expected} quantizers: "
-            "report this with your torch and onnx versions"
-        )
+    found = check_quantize_nodes(graph, model)
     onnx.checker.check_model(graph, full_check=True)
     with atomic_write(file) as temporary:
         onnx.save(graph, temporary)
-        difference = compare(model, temporary, options)
-    LOG.info(
-        "%s: opset %d, %d nodes, %d QuantizeLinear; ONNX Runtime differs from torch by %.3g at most (mean %.3g, "
-        "output up to %.3g)",
-        file,
-        graph.opset_import[0].version,
-        len(graph.graph.node),
-        found,
-        difference.largest,
-        difference.mean,
-        difference.scale,
-    )
+        difference = compare(model, temporary, options, source)
+        if options.end2end is not None:
+            add_suppression(graph, temporary, model, options, objectness_only)
+    version, nodes = graph.opset_import[0].version, len(graph.graph.node)
+    LOG.info("%s: opset %d, %d nodes, %d QuantizeLinear", file, version, nodes, found)
+    report_difference(difference, file, source)
     return Exported(graph, difference)
+
+
+def add_suppression(
+    graph: onnx.ModelProto, file: str, model: nn.Module, options: ExportOptions, objectness_only: bool
+) -> None:
+    """Append what ``--end2end`` asks for, check it and write the file.
+
+    Args:
+        graph: of the rows; changed in place.
+        file: written again.
+        model: that the graph is of.
+        options: how.
+        objectness_only: with one class, the objectness is the score.
+
+    Raises:
+        UserError: see ``append_suppression``, or ONNX Runtime does not run it.
+    """
+    names = class_names(model)
+    if len(names) != class_count(model):
+        names = [str(number) for number in range(class_count(model))]
+    suppression = Suppression(
+        str(options.end2end), options.topk_all, options.iou_thres, options.conf_thres, tuple(names), objectness_only
+    )
+    append_suppression(graph, suppression)
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, file)
+    if options.end2end == "onnx":
+        OnnxPredictor(file)(np.zeros((options.batch, 3, *options.shape), np.float32))
 
 
 def check_quantizers(model: nn.Module) -> None:
@@ -117,21 +129,35 @@ def quantized_graph(model: nn.Module, options: ExportOptions) -> onnx.ModelProto
     Args:
         model: a float or a calibrated quantized model.
         options: how.
+
+    Raises:
+        UserError: see ``for_target``.
     """
-    if options.fp16_remainder and options.opset is None:
-        options = replace(options, opset=max(fp16.MIN_OPSET, LOWEST_OPSET[options.exporter]))
+    options = for_target(options)
     with swapped(model, lambda path, name, quantizer: ExportQuantizer(quantizer, options.exporter == "dynamo")):
         graph = export_graph(model, options)
     clean(graph)
     if options.simplify:
         graph = simplify_graph(graph)
-    respell_float_silu(graph)
+    if has_tanh_silu(options):
+        respell_float_silu(graph)
     return fp16.convert_remainder(graph) if options.fp16_remainder else graph
 
 
-def count_quantize_nodes(model: nn.Module) -> int:
-    """Number of quantizers that work."""
-    return sum(is_enabled(quantizer) for _, _, _, quantizer in named_quantizers(model))
+def check_quantize_nodes(graph: onnx.ModelProto, model: nn.Module) -> int:
+    """Number of QuantizeLinear nodes.
+
+    Raises:
+        UserError: there are none though quantizers work, or the other way round.
+    """
+    found = sum(node.op_type == "QuantizeLinear" for node in graph.graph.node)
+    expected = sum(is_enabled(quantizer) for _, _, _, quantizer in named_quantizers(model))
+    if bool(found) != bool(expected):
+        raise UserError(
+            f"the export has {found} QuantizeLinear nodes where the model has {expected} quantizers: "
+            "report this with your torch and onnx versions"
+        )
+    return found
 
 
 def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -148,32 +174,3 @@ def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     if not passed:
         raise UserError("--simplify: onnxsim's check failed; export without it")
     return simplified
-
-
-def compare(model: nn.Module, file: str, options: ExportOptions) -> Difference:
-    """Run the same random images through torch and ONNX Runtime.
-
-    Args:
-        model: that was exported.
-        file: the ONNX.
-        options: its ``shape`` and ``batch``.
-
-    Raises:
-        UserError: shapes differ, or an output is not finite.
-    """
-    images = np.random.default_rng(0).random((options.batch, 3, *options.shape), dtype=np.float32)
-    device = next(model.parameters()).device
-    with export_mode(model), torch.no_grad():
-        expected = [
-            output.float().cpu().numpy() for output in ExportOutputs(model)(torch.from_numpy(images).to(device))
-        ]
-    actual = OnnxPredictor(file).run(images)
-    if [output.shape for output in actual] != [output.shape for output in expected]:
-        raise UserError(
-            f"ONNX Runtime gives the shapes {[output.shape for output in actual]}, torch "
-            f"{[output.shape for output in expected]}"
-        )
-    if not all(np.isfinite(output).all() for output in actual):
-        raise UserError("ONNX Runtime gives NaN or infinite outputs: the checkpoint is damaged")
-    errors = np.concatenate([np.abs(a - b).ravel() for a, b in zip(actual, expected)])
-    return Difference(float(errors.max()), float(errors.mean()), max(float(np.abs(part).max()) for part in expected))

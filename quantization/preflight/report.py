@@ -21,6 +21,7 @@ from quantization.preflight.groups import ScaleGroups
 from quantization.preflight.layer_checks import check_activations, check_float_layers, check_stem
 from quantization.preflight.qdq_graph import QdqGraph
 from quantization.preflight.scale_checks import check_scales
+from quantization.preflight.strided_sums import check_strided_sums
 from quantization.preflight.subject import Subject, nothing
 
 CHECKS = (
@@ -31,6 +32,7 @@ CHECKS = (
     check_activations,
     check_duplicates,
     check_outputs,
+    check_strided_sums,
 )
 KNOWN_Q = ("mixed-readers", "float-producer")  # known findings whose kernels are Qs
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from quantization.data.checks import check_channels
 from quantization.errors import UserError
-from quantization.evaluation.network import Network
+from quantization.evaluation.network import Network, data_classes
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.options import DataOptions
 from quantization.upstream.checkout import UPSTREAMS
@@ -34,11 +34,22 @@ def torch_network(name: str, model: nn.Module, file: str, options: DataOptions) 
     )
 
 
-def onnx_network(name: str, network: OnnxPredictor, options: DataOptions) -> Network:
-    """Facts of an ONNX; ``name`` is the upstream that it comes from."""
+def onnx_network(name: str, network: OnnxPredictor, file: str, options: DataOptions) -> Network:
+    """Facts of an ONNX.
+
+    Args:
+        name: the upstream that it comes from.
+        network: the ONNX.
+        file: its name, for messages.
+        options: image size, and the data set, which tells the number of classes where the ONNX does not.
+
+    Raises:
+        UserError: neither tells it.
+    """
     size = network.image_size((options.imgsz, options.imgsz))
     names = tuple(network.class_names or ())
-    return Network(name, network.classes, names, size, UPSTREAMS[name].iou, name == "yolov7")
+    classes = network.classes or data_classes(options, file)
+    return Network(name, classes, names, size, UPSTREAMS[name].iou, name == "yolov7")
 
 
 def image_channels(model: nn.Module) -> int:

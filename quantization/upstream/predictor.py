@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 import torch
 from torch import nn
 
-from quantization.evaluation.coco import Predictor
 from quantization.upstream.model import class_count
 
 
-def torch_predictor(model: nn.Module) -> Predictor:
+def torch_predictor(model: nn.Module) -> Callable[[np.ndarray], np.ndarray]:
     """A predictor on a torch model, which must be in eval mode."""
     device = next(model.parameters()).device
     numbers = 5 + class_count(model)  # behind them a segmentation network's boxes have mask coefficients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 
 from quantization.calibration.calibrate import calibrate_model
 from quantization.errors import UserError
+from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export import export, graph
 from quantization.export.export import export_onnx
+from quantization.onnx_graph.load import load_onnx
 from quantization.options import LOWEST_OPSET, ExportOptions
+from quantization.preflight.report import preflight
 from quantization.quantizers import backend
 from quantization.quantizers.modules import QuantConv2d
 from quantization.upstream import model as upstream
@@ -125,6 +129,33 @@ def test_the_file_is_the_graph_and_gives_what_torch_gives(
     assert exported.difference.largest < 0.02 * exported.difference.scale  # a value may round to the next level
     assert exported.graph.opset_import[0].version == LOWEST_OPSET[exporter]
     assert not net.head.export and not net.training
+
+
+@pytest.mark.parametrize("form", ["trt", "onnx"])
+@pytest.mark.parametrize("dynamic, fp16_remainder", [(False, False), (True, True)])
+def test_suppression_follows_the_rows_in_float32(
+    net: Net, batches: list[Tensor], tmp_path: Path, form: str, dynamic: bool, fp16_remainder: bool
+) -> None:
+    calibrate_model(net, batches, "max")
+    net.head.nc, net.names = 2, {0: "ant", 1: "bee"}
+    options = ExportOptions(SIZE, batch=2, dynamic=dynamic, fp16_remainder=fp16_remainder)
+    rows = export_onnx(net, str(tmp_path / "rows.onnx"), options)
+    whole = export_onnx(net, str(tmp_path / "net.onnx"), replace(options, end2end=form, topk_all=5, conf_thres=0.0))
+    count = len(rows.graph.graph.node)
+    assert (
+        whole.graph.graph.node[:count] == rows.graph.graph.node[:]
+        and whole.difference.largest == rows.difference.largest
+    )
+    assert onnx.load(tmp_path / "net.onnx") == whole.graph
+    types = {value.name: value.type.tensor_type.elem_type for value in whole.graph.graph.value_info}
+    assert types["outputs"] == onnx.TensorProto.FLOAT
+    reports = [preflight(load_onnx(str(tmp_path / name))).to_dict() for name in ("rows.onnx", "net.onnx")]
+    assert reports[0] == reports[1]
+    if form == "onnx":
+        predict = OnnxPredictor(str(tmp_path / "net.onnx"))
+        assert predict.class_names == ["ant", "bee"]
+        number, boxes, *_ = predict.run(np.zeros((3 if dynamic else 2, 3, *SIZE), np.float32))
+        assert number.shape == (len(boxes), 1) and boxes.shape[1:] == (5, 4)
 
 
 @pytest.mark.skipif(len(EXPORTERS) < 2, reason="the dynamo exporter needs torch 2.8")

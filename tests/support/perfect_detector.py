@@ -1,4 +1,7 @@
-"""An ONNX that reads the boxes back from the pixels: objects are rectangles, and their colours tell the class."""
+"""An ONNX that reads the boxes back from the pixels: objects are rectangles, and their colours tell the class.
+
+``other_form`` makes it give its boxes as other detectors do.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-SLOTS = 4  # objects of one class that an image may have
+SLOTS = 7  # objects of one class that an image may have; those of three classes are as many as cells of three levels
 
 
 def colour(label: int, slot: int) -> tuple[int, int, int]:
@@ -73,6 +76,70 @@ def perfect_detector(file: Path, size: tuple[int, int], classes: int, merged: bo
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(file))
+    return file
+
+
+def other_form(file: Path, kind: str, classes: int) -> Path:
+    """Rewrite a perfect detector's ONNX so that it gives its boxes in another of the formats of ``OUTPUT_FORMATS``.
+
+    Args:
+        file: of ``perfect_detector``, not merged.
+        kind: which format.
+        classes: that it knows.
+
+    Returns:
+        The file.
+    """
+    model = onnx.load(str(file))
+    (rows,) = model.graph.output
+    count = classes * SLOTS
+    labels = np.repeat(np.arange(classes), SLOTS).astype(np.float32).reshape(1, count, 1)
+    make = helper.make_node
+    nodes = [
+        make("Concat", ["x_low", "y_low", "x_high", "y_high"], ["corners"], axis=2),
+        make("TopK", ["there", "most"], ["det_scores", "best"], axis=1),
+        make("Unsqueeze", ["best", "axis2"], ["best_row"]),
+        make("Mul", ["objectness", "one"], ["scores_row"]),
+        make("Mul", ["objectness", "labels"], ["labels_row"]),
+        make("Concat", ["corners", "scores_row", "labels_row"], ["found"], axis=2),  # (B, count, 6)
+        make("Expand", ["best_row", "wide"], ["index"]),
+        make("GatherElements", ["found", "index"], ["sorted"], axis=1),
+    ]
+    constants = {"most": [count], "one": np.float32(1), "labels": labels, "wide": [1, 1, 6]}
+    outputs: list[tuple[str, int, list[str | int]]]
+    if kind == "columns":
+        nodes = [
+            make("Concat", ["x_centre", "y_centre", "x_length", "y_length", "classes"], ["narrow"], axis=2),
+            make("Transpose", ["narrow"], ["columns"], perm=[0, 2, 1]),
+        ]
+        outputs = [("columns", TensorProto.FLOAT, ["batch", 4 + classes, count])]
+    elif kind == "final":
+        nodes.append(make("Pad", ["sorted", "fill"], ["final"]))
+        constants["fill"] = [0, 0, 0, 0, 300 - count, 0]
+        outputs = [("final", TensorProto.FLOAT, ["batch", 300, 6])]
+    else:
+        nodes += [
+            make("ReduceSum", ["there", "axis1"], ["number"], keepdims=1),
+            make("Cast", ["number"], ["num_dets"], to=TensorProto.INT32),
+            make("Split", ["sorted", "parts"], ["det_boxes", "unused", "wide_classes"], axis=2),
+            make("Squeeze", ["wide_classes", "axis2"], ["float_classes"]),
+            make("Cast", ["float_classes"], ["det_classes"], to=TensorProto.INT32),
+        ]
+        constants["parts"] = [4, 1, 1]
+        outputs = [
+            ("num_dets", TensorProto.INT32, ["batch", 1]),
+            ("det_boxes", TensorProto.FLOAT, ["batch", count, 4]),
+            ("det_scores", TensorProto.FLOAT, ["batch", count]),
+            ("det_classes", TensorProto.INT32, ["batch", count]),
+        ]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    model.graph.output.remove(rows)
+    model.graph.output.extend(helper.make_tensor_value_info(*output) for output in outputs)
     onnx.checker.check_model(model)
     onnx.save(model, str(file))
     return file

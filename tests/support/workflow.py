@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 SUPPORT = Path(__file__).resolve().parent
+ROOT = SUPPORT.parents[1]
 TASKS = SUPPORT / "checkout_tasks.py"
 IMAGE_SIZE = 128
 CLASSES = 3
@@ -33,3 +36,12 @@ def run_python(folder: Path, *arguments: object, code: int = 0) -> subprocess.Co
 def run_task(checkout: Path, *arguments: object, program: Path = TASKS) -> Any:
     """The result of a task of ``checkout_tasks.py``, or of another program of tasks, run in a checkout."""
     return json.loads(run_python(checkout, program, *arguments).stdout.strip().splitlines()[-1])
+
+
+def load_script(name: str) -> ModuleType:
+    """A script of the bundle as a module of this process, e.g. "eval-engine"."""
+    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), ROOT / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,73 @@
+"""An engine's boxes against those of ONNX Runtime from the ONNX that it was built from, on a few images. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from quantization.data.dataset import image_files
+from quantization.engine.bench import EngineBoxes
+from quantization.engine.runtime import Engine
+from quantization.errors import UserError
+from quantization.evaluation.box_differences import row_differences
+from quantization.evaluation.comparison import comparison_images, found_differences
+from quantization.evaluation.detections import Boxes
+from quantization.evaluation.engine_predictor import EnginePredictor
+from quantization.evaluation.onnx_predictor import OnnxPredictor
+
+DRAWN = 4  # images, where the user names none
+
+
+@dataclass
+class EngineCheck:
+    """Compares engines with their ONNX.
+
+    Attributes:
+        source: images, see ``comparison_images``. On drawn ones nothing is found, so that rows are compared; their
+            differences are told, but are no error, since those of a network with random weights know no bounds.
+
+    Raises:
+        UserError: there are no images in ``source``.
+    """
+
+    source: str | None = None
+    _expected: dict[tuple[str, tuple[int, int]], Boxes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.source is not None:
+            image_files(self.source)
+
+    def __call__(self, engine: Engine, onnx: str) -> EngineBoxes:
+        """Compare one engine; a text says why where it cannot be.
+
+        Args:
+            engine: of a static or dynamic batch.
+            onnx: what it was built from.
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        try:
+            predict = EnginePredictor(engine)
+            reference = OnnxPredictor(onnx)
+        except (UserError, ImportError) as error:  # no detector, a plugin, a machine without ONNX Runtime
+            return EngineBoxes(f"not compared with ONNX Runtime ({error})", False)
+        images = comparison_images(self.source, predict.size, *([DRAWN] if self.source is None else []))
+        key = (onnx, predict.size)
+        if key not in self._expected:
+            self._expected[key] = one_by_one(reference, images)
+        expected, actual = self._expected[key], one_by_one(predict, images)
+        if self.source is None and isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):
+            found = row_differences(expected, actual)
+        else:
+            found = found_differences(expected, actual)
+        where = "drawn images (--check-images names real ones)" if self.source is None else self.source
+        return EngineBoxes(f"against ONNX Runtime on {where}: {found}", self.source is not None and found.is_suspicious)
+
+
+def one_by_one(predict: EnginePredictor | OnnxPredictor, images: np.ndarray) -> Boxes:
+    """Boxes of all images; they are given to the network one after the other, for the memory's sake."""
+    parts = [predict(images[place : place + 1]) for place in range(len(images))]
+    rows = [part for part in parts if isinstance(part, np.ndarray)]
+    return np.concatenate(rows) if rows else [boxes for part in parts for boxes in part]

@@ -1,0 +1,120 @@
+"""Engines against ONNX Runtime: right ones pass, one whose boxes are corrupted is an error, scores right or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quantization.engine import cli as bench_cli
+from quantization.engine.bench import EngineBoxes
+from quantization.errors import UserError
+from quantization.evaluation import engine_predictor
+from quantization.evaluation.engine_check import EngineCheck
+from support.drawn_data import NAMES, SIDE, Drawn
+from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
+from support.perfect_detector import other_form, perfect_detector
+from support.stand_in_engine import StandIn
+from support.workflow import load_script
+
+
+def stretch(outputs: dict[str, np.ndarray]) -> None:
+    """What a wrong kernel makes of the widths; scores stay."""
+    for name, columns in (("outputs", slice(2, 3)), ("det_boxes", slice(2, 3))):
+        if name in outputs:
+            outputs[name][..., columns] *= 1.5
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = Drawn(tmp_path_factory.mktemp("drawn"))
+    data.finish()
+    return data.root
+
+
+@pytest.fixture(params=["rows", "efficient-nms"])
+def onnx_file(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    file = perfect_detector(tmp_path / "net.onnx", (SIDE, SIDE), len(NAMES))
+    return str(file if request.param == "rows" else other_form(file, request.param, len(NAMES)))
+
+
+def check(onnx_file: str, source: Path | None, corrupt: Any = None) -> EngineBoxes:
+    engine: Any = StandIn(onnx_file)
+    engine.corrupt = corrupt
+    return EngineCheck(None if source is None else str(source / "images" / "val2017"))(engine, onnx_file)
+
+
+def test_right_boxes_pass_and_corrupted_ones_are_wrong(onnx_file: str, drawn: Path) -> None:
+    right, wrong = check(onnx_file, drawn), check(onnx_file, drawn, stretch)
+    assert not right.are_wrong and right.text.endswith("quantization noise")
+    assert "boxes differ by 0 pixels" in right.text and "confident detections in 8 images" in right.text
+    assert wrong.are_wrong and "SUSPICIOUS" in wrong.text
+
+
+def test_drawn_images_are_no_reason_for_an_error(onnx_file: str) -> None:
+    assert not check(onnx_file, None).are_wrong
+    wrong = check(onnx_file, None, stretch)
+    assert not wrong.are_wrong and "drawn images (--check-images names real ones)" in wrong.text
+
+
+def test_what_cannot_be_compared_says_why(onnx_file: str, tmp_path: Path) -> None:
+    engine: Any = StandIn(onnx_file)
+    found = EngineCheck()(engine, str(tmp_path / "none.onnx"))
+    assert found == (f"not compared with ONNX Runtime ({tmp_path}/none.onnx does not exist)", False)
+    with pytest.raises(UserError):
+        EngineCheck(str(tmp_path / "no images"))
+
+
+@pytest.mark.parametrize("are_wrong", [False, True])
+def test_bench_checks_what_it_builds(
+    fake_cuda: Any, fake_trt: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], are_wrong: bool
+) -> None:
+    fake_cuda()
+    fake_trt(high=(8, 3, 4, 4))
+    (tmp_path / "net.onnx").write_bytes(b"onnx")
+    (tmp_path / "loaded.plan").write_bytes(b"plan")
+    np.save(tmp_path / "calib.npy", np.zeros((2, 3, 4, 4), np.uint8))
+    asked: list[Any] = []
+
+    def make_check(source: str | None) -> Any:
+        asked.append(source)
+        return lambda engine, onnx: EngineBoxes(f"{engine.name} of {Path(onnx).name}", are_wrong)
+
+    arguments = [tmp_path / "net.onnx", "--modes", "ptq", "--load-engine", tmp_path / "loaded.plan", "--batch", 8]
+    arguments += ["--calib-images", tmp_path / "calib.npy", "--check-images", tmp_path, "--rounds", 1]
+    arguments += ["--duration", 0.02, "--warmup", 0.01]
+    assert bench_cli.main(list(map(str, arguments)), make_check=make_check) == int(are_wrong)
+    assert asked == [str(tmp_path)]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "ptq: ptq of net.onnx"
+
+
+def test_check_images_need_tensorrts_own_package() -> None:
+    for option in ("--use-trtexec", "--build-only"):
+        with pytest.raises(UserError, match="--check-images runs the engines"):
+            bench_cli.main(["a.onnx", option, "--check-images", "x", "--save-engine", "plans"])
+
+
+@pytest.mark.parametrize("corrupted", [False, True])
+def test_eval_engine_compares_with_the_onnx(
+    onnx_file: str,
+    drawn: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    corrupted: bool,
+) -> None:
+    script: ModuleType = load_script("eval-engine")
+    monkeypatch.setattr(engine_predictor, "Engine", StandIn)
+    monkeypatch.setattr(engine_predictor, "Cuda", lambda: None)
+    monkeypatch.setattr(StandIn, "corrupt", staticmethod(stretch) if corrupted else None)
+    plan = tmp_path / "net.plan"
+    plan.write_bytes(Path(onnx_file).read_bytes())
+    assert script.main([str(plan), "--cocodir", str(drawn), "--onnx", onnx_file]) == int(corrupted)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("against ONNX Runtime: ") and ("SUSPICIOUS" in last) == corrupted
+    with pytest.raises(UserError, match="--onnx compares an engine with its ONNX"):
+        script.main([onnx_file, "--cocodir", str(drawn), "--onnx", onnx_file])
