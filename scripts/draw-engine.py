@@ -9,6 +9,7 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from quantization.closing import Closing, closing_text
 from quantization.dot import render
 from quantization.errors import UserError, run_main
 from quantization.files import atomic_write
@@ -101,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     picture = draw(report, options.format)
     with atomic_write(options.output) as temporary:
         Path(temporary).write_bytes(picture)
-    print(f"\nwrote {options.output}")
+    what = "page: open it in a browser" if options.format == "html" else "drawing of the engine"
+    print(closing_text(Closing(written={str(options.output): what})))
     return 0
 
 

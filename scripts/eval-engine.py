@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +10,15 @@ from typing import Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from quantization.closing import Closing, closing_text
 from quantization.errors import UserError, log_to_stdout, run_main
+from quantization.evaluation.class_table import class_text
 from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import Network, make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.files import atomic_write, check_writable
+from quantization.files import check_writable, write_json
 from quantization.options import DataOptions
+from quantization.tables import Row, Table
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,11 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     evaluator = make_evaluator(images, network, open_checked(images, network).dataset)
     metrics = evaluator(predict, options.engine)
-    for name, value in metrics.per_class.items():
-        print(f"  {name:20s} {value:.4f}")
+    print(class_text(metrics.per_class))
+    written = {}
     if options.save_json is not None:
-        with atomic_write(options.save_json) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**asdict(metrics), "options": vars(options)}, file, indent=2)
+        write_json(options.save_json, {**asdict(metrics), "options": vars(options)})
+        written[options.save_json] = "the figures, by class too"
+    row = Row(options.engine, [f"{metrics.map:.4f}", f"{metrics.map50:.4f}"])
+    print(closing_text(Closing(Table(("mAP@0.5:0.95", "mAP@0.5"), [row]), written=written)))
     return 0
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from pathlib import Path
 from typing import Callable
 
+from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test, export_target
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.quantization import Quantization
 from quantization.cli.resume import is_done, own_files
+from quantization.closing import tell
 from quantization.data.tensors import SQNR_IMAGES, pick_device
 from quantization.distributed import RANKS
 from quantization.errors import UserError
+from quantization.evaluation.class_table import class_text
 from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
@@ -21,7 +23,7 @@ from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.option_fields import record
 from quantization.placement.policy import Placement, choose_placement, placement_of
-from quantization.preflight.report import preflight, report_text
+from quantization.preflight.report import Report, preflight, report_text
 from quantization.qat.run import picture_file
 from quantization.quantizers.switches import have_quantizers, uncalibrated
 from quantization.sensitivity.plot import draw_ranking
@@ -40,12 +42,30 @@ def quantize_command(name: str, options: QuantizeCommand) -> int:
     with own_files(options):
         if not RANKS.main_only(lambda: is_done(options)):
             Quantization(name, options).run()
+        if RANKS.main:
+            tell(after_quantize(name, options))
     return 0
 
 
 def export_command(name: str, options: ExportCommand) -> int:
     """Checkpoint to Q/DQ ONNX."""
-    file = options.save or str(Path(options.weight).with_suffix(".onnx"))
+    file = export_target(options)
+    report = checked_export(name, options, file)
+    tell(after_export(file, report))
+    return int(report is not None and report.failed)
+
+
+def checked_export(name: str, options: ExportCommand, file: str) -> Report | None:
+    """Write the ONNX and check it.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        options: of the command export.
+        file: the ONNX.
+
+    Returns:
+        The preflight's report; None for a float checkpoint.
+    """
     refuse_overwriting(options.weight, file)
     model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
     written = read_record(content, options.weight)
@@ -56,14 +76,13 @@ def export_command(name: str, options: ExportCommand) -> int:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save")
     exported = export_onnx(model, file, options.graph)
-    LOG.info("ONNX: %s", file)
     if not quantized:
-        return 0
+        return None
     stored = None if written is None else written.placement
     placement = placement_of(model) if stored is None else Placement(**stored)
     report = preflight(exported.graph, set(placement.unquantized).__contains__)
     LOG.info("%s", report_text(report))
-    return int(report.failed)
+    return report
 
 
 def sensitive_command(name: str, options: SensitiveCommand) -> int:
@@ -88,12 +107,14 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     if evaluator is not None:
         measure = evaluator
         predict = torch_predictor(model)
-        rank_by_map(model, lambda: measure(predict, "layer", quiet=True), options.summary)
+        rank_by_map(
+            model, lambda: measure(predict, "layer", quiet=True), options.placement.ignore_policy, options.summary
+        )
     else:
         images = sample_tensors(dataset, options.images, device, options.num_image or SQNR_IMAGES)
         rank_by_sqnr(model, images, options.images.seed, options.placement.ignore_policy, options.summary)
     draw_ranking(options.summary, picture)
-    LOG.info("Summary: %s, plot: %s", options.summary, picture)
+    tell(after_sensitive(name, options))
     return 0
 
 
@@ -124,10 +145,10 @@ def test_command(name: str, options: EvaluationCommand) -> int:
             content["upstream_map"],
             content["upstream_map50"],
         )
-    for class_name, value in metrics.per_class.items():
-        LOG.info("  %-20s %.4f", class_name, value)
+    LOG.info("%s", class_text(metrics.per_class))
     if options.save_json is not None:
         write_json(options.save_json, content)
+    tell(after_test(options, content))
     return 0
 
 

@@ -114,7 +114,6 @@ class Quantization:
             else:
                 error.args = (f"{error}{SIGNALS.hint}",)
             raise
-        LOG.info("Summary: %s", self.options.summary)
 
     def _stages(self) -> None:
         options, figures = self.options, self.summary.content["figures"]
