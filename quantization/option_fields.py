@@ -58,6 +58,7 @@ class Spec:
         bounds: of a number.
         metavar: stands for the value in ``--help``.
         off: a flag that turns off what is on by default, as ``--no-rules``.
+        advanced: ``--help`` lists it behind all others, since few need it.
     """
 
     help: str
@@ -67,6 +68,7 @@ class Spec:
     bounds: Bounds | None = None
     metavar: str | None = None
     off: bool = False
+    advanced: bool = False
 
 
 def option(default: Any, text: str, **spec: Any) -> Any:

@@ -39,12 +39,13 @@ class QuantizeCommand(Options):
         False,
         "continue the unfinished run of --summary, with the options that it was started with; start it if there is none",
     )
-    restart: bool = option(False, "discard the unfinished run of --summary and start again")
+    restart: bool = option(False, "discard the unfinished run of --summary and start again", advanced=True)
     save_every: float = option(
         10.0,
         "minutes between saves of QAT's state, which is also saved before and after each epoch's evaluation",
         metavar="MINUTES",
         bounds=NOT_NEGATIVE,
+        advanced=True,
     )
     placement: PlacementOptions = group(PlacementOptions, "placement")
     calibration: CalibrationOptions = group(CalibrationOptions, "calibration")
@@ -99,7 +100,9 @@ class EvaluationCommand(Options):
     weight: str = argument("float or quantized .pt, or an .onnx")
     save_json: str | None = option(None, "write the figures to this file", metavar="FILE")
     upstream_ap: bool = option(
-        False, "print upstream's own AP of the same detections too: its formula gives 0.9 to 1.6 points more on COCO"
+        False,
+        "print upstream's own AP of the same detections too: its formula gives 0.9 to 1.6 points more on COCO",
+        advanced=True,
     )
     images: DataOptions = group(DataOptions, "data")
     run: RunOptions = group(RunOptions, "run")
