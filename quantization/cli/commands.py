@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from typing import Callable
+from typing import Any, Callable
 
 from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test, export_target
+from quantization.cli.deploy import deploy_command, resumed_deploy
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
-from quantization.cli.quantization import Quantization
-from quantization.cli.resume import is_done, own_files
+from quantization.cli.resume import resumed_options
+from quantization.cli.stages import run_export, run_quantize
 from quantization.closing import tell
 from quantization.data.tensors import SQNR_IMAGES, pick_device
 from quantization.distributed import RANKS
@@ -19,70 +20,35 @@ from quantization.evaluation.class_table import class_text
 from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
-from quantization.option_fields import record
-from quantization.placement.policy import Placement, choose_placement, placement_of
-from quantization.preflight.report import Report, preflight, report_text
+from quantization.option_fields import Options, record
+from quantization.placement.policy import choose_placement
 from quantization.qat.run import picture_file
 from quantization.quantizers.switches import have_quantizers, uncalibrated
 from quantization.sensitivity.plot import draw_ranking
 from quantization.sensitivity.ranking import rank_by_map, rank_by_sqnr
 from quantization.upstream import checkpoint
 from quantization.upstream.ap import upstream_ap
-from quantization.upstream.network import check_size, onnx_network, torch_network
+from quantization.upstream.network import onnx_network, torch_network
 from quantization.upstream.predictor import torch_predictor
-from quantization.upstream.record import read_record
 
 LOG = logging.getLogger("quantization")
 
 
 def quantize_command(name: str, options: QuantizeCommand) -> int:
     """PTQ, and QAT when ``--qat`` is given."""
-    with own_files(options):
-        if not RANKS.main_only(lambda: is_done(options)):
-            Quantization(name, options).run()
-        if RANKS.main:
-            tell(after_quantize(name, options))
+    run_quantize(name, options)
+    if RANKS.main:
+        tell(after_quantize(name, options))
     return 0
 
 
 def export_command(name: str, options: ExportCommand) -> int:
     """Checkpoint to Q/DQ ONNX."""
     file = export_target(options)
-    report = checked_export(name, options, file)
+    report = run_export(name, options, file)
     tell(after_export(file, report))
     return int(report is not None and report.failed)
-
-
-def checked_export(name: str, options: ExportCommand, file: str) -> Report | None:
-    """Write the ONNX and check it.
-
-    Args:
-        name: "yolov5" or "yolov7".
-        options: of the command export.
-        file: the ONNX.
-
-    Returns:
-        The preflight's report; None for a float checkpoint.
-    """
-    refuse_overwriting(options.weight, file)
-    model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
-    written = read_record(content, options.weight)
-    for side in options.graph.size:
-        check_size(side, model, "--size")
-    quantized = have_quantizers(model)
-    if not quantized:
-        LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
-    check_writable(file, "--save")
-    exported = export_onnx(model, file, options.graph)
-    if not quantized:
-        return None
-    stored = None if written is None else written.placement
-    placement = placement_of(model) if stored is None else Placement(**stored)
-    report = preflight(exported.graph, set(placement.unquantized).__contains__)
-    LOG.info("%s", report_text(report))
-    return report
 
 
 def sensitive_command(name: str, options: SensitiveCommand) -> int:
@@ -153,8 +119,11 @@ def test_command(name: str, options: EvaluationCommand) -> int:
 
 
 TABLE: dict[str, Callable[..., int]] = {
+    "deploy": deploy_command,
     "quantize": quantize_command,
     "export": export_command,
     "sensitive": sensitive_command,
     "test": test_command,
 }
+
+RESUMED: dict[str, Callable[[dict[str, Any]], Options]] = {"deploy": resumed_deploy, "quantize": resumed_options}

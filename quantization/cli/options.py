@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
-from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Options, argument, group, option
+from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Options, argument, group, option, same_option
 from quantization.options import (
     CalibrationOptions,
     DataOptions,
@@ -108,7 +108,32 @@ class EvaluationCommand(Options):
     run: RunOptions = group(RunOptions, "run")
 
 
+@dataclass(frozen=True)
+class DeployCommand(Options):
+    """All of it in one folder: PTQ, QAT with --qat, the better one as ONNX, and its engine where TensorRT is."""
+
+    weight: str = argument("float .pt from train.py")
+    out: str = option("runs/int8", "folder of the run: checkpoints, ONNX, figures, report.html", metavar="DIR")
+    qat: bool = option(False, "train too, and take QAT's checkpoint where its mAP is higher than that of PTQ")
+    max_drop: float | None = same_option(QuantizeCommand, "max_drop")
+    resume: bool = option(False, "go on with the run in --out, with its options; start it if there is none")
+    restart: bool = same_option(QuantizeCommand, "restart")
+    save_every: float = same_option(QuantizeCommand, "save_every")
+    placement: PlacementOptions = group(PlacementOptions, "placement")
+    calibration: CalibrationOptions = group(CalibrationOptions, "calibration")
+    training: QatOptions = group(QatOptions, "QAT")
+    images: DataOptions = group(DataOptions, "data", without=("square",))  # as the engine sees them
+    run: RunOptions = group(RunOptions, "run")
+    graph: ExportOptions = group(ExportOptions, "graph", without=("size", "exporter"))  # --imgsz, and that of placement
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.restart:
+            raise UserError("--resume goes on with a run, --restart discards it: give one of them")
+
+
 COMMANDS = {
+    "deploy": DeployCommand,
     "quantize": QuantizeCommand,
     "export": ExportCommand,
     "sensitive": SensitiveCommand,

@@ -198,11 +198,11 @@ def _run(name: str, arguments: Sequence[str] | None) -> int:
     from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(name, Path(__file__).resolve().parents[2])
-    from quantization.cli import commands, resume
+    from quantization.cli import commands
 
     RANKS.start()
     if values.get("resume"):
-        options = RANKS.main_only(lambda: resume.resumed_options(values))
+        options = RANKS.main_only(lambda: commands.RESUMED[command](values))
     images = getattr(options, "images", None)
     with named_stage(command, None if images is None else images.batch_size):
         return commands.TABLE[command](name, options)

@@ -46,13 +46,15 @@ class Quantization:
     Args:
         name: "yolov5" or "yolov7".
         options: of the command.
+        hint: end of the message of an interrupted run; empty: how to resume quantize.
 
     Raises:
         UserError: something in the input has to change; nothing is written then.
     """
 
-    def __init__(self, name: str, options: QuantizeCommand) -> None:
+    def __init__(self, name: str, options: QuantizeCommand, hint: str = "") -> None:
         self.name, self.options = name, options
+        self.hint = hint or resume_hint(name, options)
         if RANKS.many and options.max_drop is not None:
             raise UserError("--max-drop is for one process: start without torchrun")
         self.device = pick_device(options.run.device)
@@ -99,7 +101,7 @@ class Quantization:
             UserError: something stops the run; nothing of it stays if nothing was finished.
         """
         options = self.options
-        SIGNALS.hint = resume_hint(self.name, self.options)
+        SIGNALS.hint = self.hint
         try:
             self._stages()
             self._finish()

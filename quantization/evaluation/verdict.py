@@ -8,7 +8,7 @@ from typing import Any, Mapping
 from quantization.tables import Row, Table
 
 TITLES = {"float": "float", "ptq": "PTQ", "qat": "QAT"}
-COLUMNS = ("mAP@0.5:0.95", "mAP@0.5", "against float", "")
+COLUMNS = ("mAP@0.5:0.95", "mAP@0.5", "against float")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,12 @@ def accuracy_table(figures: Mapping[str, Mapping[str, Any]], shipped: str = "") 
             continue
         entry = figures[key]
         distance = f"{-points_lost(figures, key):+.2f} points" if key != "float" and "float" in figures else ""
-        mark = "<- ship" if key == shipped else ""
-        rows.append(Row(title, [f"{entry['map']:.4f}", f"{entry['map50']:.4f}", distance, mark]))
+        label = f"{title}, to ship" if key == shipped else title
+        rows.append(Row(label, [_figure(entry, "map"), _figure(entry, "map50"), distance]))
     return Table(COLUMNS, rows)
+
+
+def _figure(entry: Mapping[str, Any], key: str) -> str:
+    """A figure, with half of its interval's width where the summary has one."""
+    width = entry.get("plus_minus", {}).get(key)
+    return f"{entry[key]:.4f}" + ("" if width is None else f" +- {width:.4f}")

@@ -48,8 +48,8 @@ def test_distances_say_their_direction() -> None:
 def test_the_table_has_what_was_measured() -> None:
     table = accuracy_table(summary(float=0.5, qat=0.48)["figures"], "qat")
     assert [(row.label, *row.cells) for row in table.rows] == [
-        ("float", "0.5000", "0.6000", "", ""),
-        ("QAT", "0.4800", "0.5800", "-2.00 points", "<- ship"),
+        ("float", "0.5000", "0.6000", ""),
+        ("QAT, to ship", "0.4800", "0.5800", "-2.00 points"),
     ]
     assert [row.cells[2] for row in accuracy_table(summary(ptq=0.5)["figures"]).rows] == [""]
 

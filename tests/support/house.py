@@ -28,6 +28,7 @@ ORDER = (
     ("qat",),
     ("export",),
     ("upstream",),
+    ("report",),
     ("evaluation",),
     ("engine",),
     ("inspector",),
