@@ -59,10 +59,15 @@ def run_main(main: Callable[[Sequence[str] | None], int]) -> None:
     sys.exit(code)
 
 
-def log_to_stdout() -> None:
-    """Print the bundle's messages, as they are, to stdout."""
+def log_to_stdout(quiet: bool = False) -> None:
+    """Print the bundle's messages, as they are, to stdout.
+
+    Args:
+        quiet: of the messages only warnings and how a command ends.
+    """
     logger = logging.getLogger("quantization")
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logging.getLogger("quantization.closing").setLevel(logging.INFO)
     logger.propagate = False
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler(sys.stdout))

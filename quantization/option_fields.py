@@ -58,6 +58,7 @@ class Spec:
         bounds: of a number.
         metavar: stands for the value in ``--help``.
         off: a flag that turns off what is on by default, as ``--no-rules``.
+        advanced: ``--help`` lists it behind all others, since few need it.
     """
 
     help: str
@@ -67,6 +68,7 @@ class Spec:
     bounds: Bounds | None = None
     metavar: str | None = None
     off: bool = False
+    advanced: bool = False
 
 
 def option(default: Any, text: str, **spec: Any) -> Any:
@@ -81,9 +83,21 @@ def argument(text: str) -> Any:
     return option(MISSING, text, flag="", kind=str, metavar="WEIGHT")
 
 
-def group(options: type, title: str) -> Any:
-    """A dataclass field that holds options of its own, under a title in ``--help``."""
-    return field(default_factory=options, metadata={"title": title})
+def group(options: type, title: str, without: Sequence[str] = ()) -> Any:
+    """A dataclass field that holds options of its own, under a title in ``--help``.
+
+    Args:
+        options: their dataclass.
+        title: of the group.
+        without: names of fields that this command does not have as options: it sets them itself.
+    """
+    return field(default_factory=options, metadata={"title": title, "without": tuple(without)})
+
+
+def same_option(options: type, name: str) -> Any:
+    """A field with default, help and checks of another dataclass's."""
+    (entry,) = (entry for entry in dataclasses.fields(options) if entry.name == name)
+    return field(default=entry.default, metadata=entry.metadata)
 
 
 class Options:
@@ -124,7 +138,8 @@ def walk(options: type | Options) -> Iterator[tuple[str | None, dataclasses.Fiel
         if "title" in entry.metadata:
             factory: Any = entry.default_factory
             for _, inner in walk(factory):
-                yield entry.metadata["title"], inner
+                if inner.name not in entry.metadata["without"]:
+                    yield entry.metadata["title"], inner
         else:
             yield None, entry
 
@@ -135,7 +150,8 @@ def record(options: Options) -> dict[str, Any]:
     for entry in dataclasses.fields(options):  # type: ignore[arg-type]  # subclasses are dataclasses
         value = getattr(options, entry.name)
         if "title" in entry.metadata:
-            result.update(record(value))
+            hidden = entry.metadata["without"]
+            result.update({name: part for name, part in record(value).items() if name not in hidden})
         else:
             result[key_of(entry)] = not value if entry.metadata["spec"].off else value
     return result
@@ -153,3 +169,19 @@ def make(options: type[Command], values: dict[str, Any]) -> Command:
             value = tuple(value) if isinstance(entry.default, tuple) else value
             arguments[entry.name] = not value if entry.metadata["spec"].off else value
     return options(**arguments)
+
+
+def typed_words(options: Options) -> list[str]:
+    """Options as they are typed on a command line, without those that have their defaults."""
+    values = record(options)
+    first: list[str] = []
+    words: list[str] = []
+    for _, entry in walk(options):
+        value, flag = values[key_of(entry)], flag_of(entry)
+        if not flag:
+            first.append(str(value))
+        elif entry.metadata["spec"].kind is bool:
+            words += [flag] if value else []
+        elif value not in (None, entry.default):
+            words += [flag, *map(str, value if isinstance(value, (tuple, list)) else (value,))]
+    return first + words

@@ -43,18 +43,19 @@ class DataOptions(Options):
     data: str | None = option(None, "YOLO data.yaml instead of --cocodir", metavar="YAML")
     imgsz: int = option(640, "longer image side in pixels, a multiple of the stride", bounds=POSITIVE)
     batch_size: int = option(10, "images per batch", bounds=POSITIVE)
-    workers: int = option(4, "threads that read images", bounds=NOT_NEGATIVE)
+    workers: int = option(4, "threads that read images", bounds=NOT_NEGATIVE, advanced=True)
     square: bool = option(
         False, "evaluate on squares as a fixed-size engine does; without it on rectangles as upstream does"
     )
-    confidence: float = option(0.001, "minimum detection score", bounds=Bounds(least=0, most=1))
+    confidence: float = option(0.001, "minimum detection score", bounds=Bounds(least=0, most=1), advanced=True)
     nmsthres: float | None = option(
         None,
         "IoU threshold of non-maximum suppression; default: the upstream's own, 0.6 for yolov5 and 0.65 for yolov7",
         kind=float,
         bounds=Bounds(least=0, most=1),
+        advanced=True,
     )
-    seed: int = option(0, "seed of image sampling and training order", bounds=NOT_NEGATIVE)
+    seed: int = option(0, "seed of image sampling and training order", bounds=NOT_NEGATIVE, advanced=True)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ class LoadOptions(Options):
 
     device: str | None = option(None, "cpu, cuda:0 ...; default: the first GPU, or the CPU")
     trust_weights: bool = option(
-        False, "load WEIGHT whatever it holds: a .pt can run code, so only for files that you made yourself"
+        False,
+        "load WEIGHT whatever it holds: a .pt can run code, so only for files that you made yourself",
+        advanced=True,
     )
 
 
@@ -75,6 +78,7 @@ class RunOptions(LoadOptions):
         None,
         f"quantizer backend (environment: {BACKEND_VARIABLE}); auto takes pytorch-quantization where it is installed",
         choices=BACKENDS,
+        advanced=True,
     )
 
 
@@ -105,8 +109,11 @@ class PlacementOptions(Options):
         "quantize convolutions and linear layers only, each with a scale of its own (slower engines; for comparison)",
         flag="--no-rules",
         off=True,
+        advanced=True,
     )
-    exporter: str = option("torchscript", "ONNX exporter that shows the graph to the rules", choices=EXPORTERS)
+    exporter: str = option(
+        "torchscript", "ONNX exporter that shows the graph to the rules", choices=EXPORTERS, advanced=True
+    )
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,7 @@ class CalibrationOptions(Options):
         "error",
         "how tensors that share a scale get it: smallest total error, one joint histogram, or the largest amax",
         choices=GROUP_SCALES,
+        advanced=True,
     )
     equalize: bool = option(
         True,
@@ -131,6 +139,7 @@ class CalibrationOptions(Options):
         "network computes)",
         flag="--no-equalize",
         off=True,
+        advanced=True,
     )
     batches: int = option(25, "batches of training images to calibrate on", flag="--calib-batches", bounds=POSITIVE)
 
@@ -146,18 +155,21 @@ class QatOptions(Options):
         "cosine",
         "schedule of the learning rate; steps: the published one; cosine: warm-up, then a cosine",
         choices=SCHEDULES,
+        advanced=True,
     )
     loss: str = option(
         "normalised",
         "loss of each layer's output against the float model's; mse: the published one; normalised: relative to the energy "
         "of the float model's output, so that all layers count the same",
         choices=LOSSES,
+        advanced=True,
     )
     head_weight: float = option(
         0.0,
         "weight of the detect head's raw outputs in the loss; 0: only the layers before the head",
         metavar="W",
         bounds=NOT_NEGATIVE,
+        advanced=True,
     )
     task_weight: float | None = option(
         None,
@@ -166,16 +178,18 @@ class QatOptions(Options):
         kind=float,
         metavar="W",
         bounds=NOT_NEGATIVE,
+        advanced=True,
     )
-    supervision_stride: int = option(1, "supervise every n-th layer", bounds=POSITIVE)
-    learn_scales: bool = option(False, "learn the scales too (LSQ)")
+    supervision_stride: int = option(1, "supervise every n-th layer", bounds=POSITIVE, advanced=True)
+    learn_scales: bool = option(False, "learn the scales too (LSQ)", advanced=True)
     ema: float = option(
         0.0,
         "evaluate and save a moving average of the weights with this decay, e.g. 0.99; 0: none",
         metavar="DECAY",
         bounds=Bounds(least=0, below=1),
+        advanced=True,
     )
-    amp: str = option("fp16", "mixed precision on a GPU", choices=AMP_TYPES)
+    amp: str = option("fp16", "mixed precision on a GPU", choices=AMP_TYPES, advanced=True)
 
 
 @dataclass(frozen=True)
@@ -185,13 +199,16 @@ class ExportOptions(Options):
     size: tuple[int, ...] = option((640,), "input size: N for a square, or H W", kind=int, metavar="N", bounds=POSITIVE)
     batch: int = option(1, "batch size", bounds=POSITIVE)
     dynamic: bool = option(False, "leave the batch size open")
-    opset: int | None = option(None, "13 or newer (dynamo: 18); default: the lowest", kind=int, bounds=POSITIVE)
-    exporter: str = option("torchscript", "torch's exporter", choices=EXPORTERS)
+    opset: int | None = option(
+        None, "13 or newer (dynamo: 18); default: the lowest", kind=int, bounds=POSITIVE, advanced=True
+    )
+    exporter: str = option("torchscript", "torch's exporter", choices=EXPORTERS, advanced=True)
     decode: str = option(
         "formula",
         "the head's decode: one formula on its raw maps, which TensorRT runs faster, or as upstream writes it; the "
         "output is the same",
         choices=DECODES,
+        advanced=True,
     )
     end2end: str | None = option(
         None,
@@ -200,11 +217,18 @@ class ExportOptions(Options):
         choices=END2END_FORMS,
     )
     topk_all: int = option(
-        100, "with --end2end: detections of an image at most", bounds=Bounds(least=1, most=MOST_DETECTIONS)
+        100,
+        "with --end2end: detections of an image at most",
+        bounds=Bounds(least=1, most=MOST_DETECTIONS),
+        advanced=True,
     )
-    iou_thres: float = option(0.65, "with --end2end: IoU threshold of the suppression", bounds=Bounds(least=0, most=1))
-    conf_thres: float = option(0.35, "with --end2end: minimum detection score", bounds=Bounds(least=0, most=1))
-    simplify: bool = option(False, "run onnxsim over the graph; Q/DQ stay")
+    iou_thres: float = option(
+        0.65, "with --end2end: IoU threshold of the suppression", bounds=Bounds(least=0, most=1), advanced=True
+    )
+    conf_thres: float = option(
+        0.35, "with --end2end: minimum detection score", bounds=Bounds(least=0, most=1), advanced=True
+    )
+    simplify: bool = option(False, "run onnxsim over the graph; Q/DQ stay", advanced=True)
     fp16_remainder: bool = option(
         False, "FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Sequence
@@ -13,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quantization.errors import UserError, one_line_ending, run_main
 
 with one_line_ending():
+    from quantization.closing import Closing, closing_text, command_line
     from quantization.dot import render
-    from quantization.files import atomic_write, check_writable
+    from quantization.files import atomic_write, check_writable, write_json
     from quantization.onnx_graph.load import load_onnx
     from quantization.onnx_graph.module_path import path_matcher
     from quantization.preflight.drawing import to_dot
@@ -50,16 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             check_writable(file, flag)
     model = load_onnx(options.onnx)
     report = preflight(model, is_float)
+    written = {}
     try:
         if options.json is not None:
-            with atomic_write(options.json) as temporary:
-                Path(temporary).write_text(json.dumps(report.to_dict(), indent=2), encoding="utf-8")
+            write_json(options.json, report.to_dict())
+            written[str(options.json)] = "the report"
         if options.draw is not None:
             picture = render(to_dot(model), options.draw.suffix[1:].lower())
             with atomic_write(options.draw) as temporary:
                 Path(temporary).write_bytes(picture)
+            written[str(options.draw)] = "the graph, a colour for each scale group"
     finally:
         print(report_text(report))  # it is of use where there is no Graphviz too
+    bench = command_line("bench-engine.py", options.onnx, "--modes", "qat", "--save-engine", "plans")
+    following = ["change what FAIL names above, and export again"] if report.failed else ["on the target:", bench]
+    print(closing_text(Closing(written=written, following=following)))
     return 1 if report.failed else 0
 
 

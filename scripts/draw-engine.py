@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quantization.errors import UserError, one_line_ending, run_main
 
 with one_line_ending():
+    from quantization.closing import Closing, closing_text
     from quantization.dot import render
     from quantization.files import atomic_write
     from quantization.inspector.compare import compare_engines
@@ -105,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Path(temporary).write_bytes(picture)
     finally:
         print(engine_text(report))  # it is of use where there is no Graphviz too
-    print(f"\nwrote {options.output}")
+    what = "page: open it in a browser" if options.format == "html" else "drawing of the engine"
+    print(closing_text(Closing(written={str(options.output): what})))
     return 0
 
 

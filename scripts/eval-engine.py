@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,14 +13,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quantization.errors import UserError, log_to_stdout, one_line_ending, run_main
 
 with one_line_ending():
+    from quantization.closing import Closing, closing_text
+    from quantization.evaluation.class_table import class_text
     from quantization.evaluation.coco import Predictor
     from quantization.evaluation.comparison import found_differences, some_images
     from quantization.evaluation.engine_check import one_by_one
     from quantization.evaluation.engine_predictor import EnginePredictor
     from quantization.evaluation.network import Network, data_classes, make_evaluator, open_checked
     from quantization.evaluation.onnx_predictor import OnnxPredictor
-    from quantization.files import atomic_write, check_writable
+    from quantization.files import check_writable, write_json
     from quantization.options import OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
+    from quantization.tables import Row, Table
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,11 +93,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
     checked = open_checked(images, network)
     metrics = make_evaluator(images, network, checked.dataset, checked.truth)(predict, options.engine)
-    for name, value in metrics.per_class.items():
-        print(f"  {name:20s} {value:.4f}")
+    print(class_text(metrics.per_class))
+    written = {}
     if options.save_json is not None:
-        with atomic_write(options.save_json) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**asdict(metrics), "options": vars(options)}, file, indent=2)
+        write_json(options.save_json, {**asdict(metrics), "options": vars(options)})
+        written[options.save_json] = "the figures, by class too"
+    row = Row(options.engine, [f"{metrics.map:.4f}", f"{metrics.map50:.4f}"])
+    print(closing_text(Closing(Table(("mAP@0.5:0.95", "mAP@0.5"), [row]), written=written)))
     return int(reference is not None and compare_boxes(engine, reference, checked.dataset.val))
 
 

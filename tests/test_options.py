@@ -14,7 +14,7 @@ import yaml
 from quantization.cli.options import COMMANDS, QuantizeCommand, SensitiveCommand
 from quantization.cli.parser import parse, read_config
 from quantization.errors import UserError
-from quantization.option_fields import make, record, walk
+from quantization.option_fields import flag_of, make, record, walk
 from quantization.options import CalibrationOptions, DataOptions, ExportOptions, QatOptions
 
 
@@ -130,3 +130,18 @@ def test_options_cannot_be_changed() -> None:
     options = make(DataOptions, {"imgsz": 64})
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.imgsz = 32  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_lists_every_option_once_and_those_that_few_need_last(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("yolov5", [command, "--help"])
+    text = capsys.readouterr().out
+    listed = [line.split()[0].rstrip(",") for line in text.splitlines() if line.startswith("  -")]
+    fields = [entry for _, entry in walk(COMMANDS[command]) if flag_of(entry)]
+    assert sorted(listed) == sorted(["-h", "--config", "--quiet", *map(flag_of, fields)])
+    behind = listed[-sum(entry.metadata["spec"].advanced for entry in fields) :]
+    assert set(behind) == {flag_of(entry) for entry in fields if entry.metadata["spec"].advanced}
+    assert "(default: None)" not in text and "(default: ())" not in text

@@ -4,73 +4,52 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
-from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
+from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test, export_target
+from quantization.cli.deploy import deploy_command, resumed_deploy
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
-from quantization.cli.quantization import Quantization
-from quantization.cli.resume import is_done, own_files
-from quantization.data.dataset import image_files, open_dataset
+from quantization.cli.resume import resumed_options
+from quantization.cli.stages import run_export, run_quantize
+from quantization.closing import tell
+from quantization.data.dataset import open_dataset
 from quantization.data.tensors import SQNR_IMAGES, pick_device
 from quantization.distributed import RANKS
 from quantization.errors import UserError
+from quantization.evaluation.class_table import class_text
 from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.export.export import export_onnx
-from quantization.export.target import for_target, target_warnings
 from quantization.files import check_writable, refuse_overwriting, write_json
-from quantization.option_fields import record
-from quantization.placement.policy import Placement, choose_placement, placement_of
-from quantization.preflight.report import preflight, report_text
+from quantization.option_fields import Options, record
+from quantization.placement.policy import choose_placement
 from quantization.qat.run import picture_file
 from quantization.quantizers.switches import have_quantizers, uncalibrated
 from quantization.sensitivity.plot import draw_ranking
 from quantization.sensitivity.ranking import rank_by_map, rank_by_sqnr
 from quantization.upstream import checkpoint
 from quantization.upstream.ap import upstream_ap
-from quantization.upstream.network import check_size, onnx_network, torch_network
+from quantization.upstream.network import onnx_network, torch_network
 from quantization.upstream.predictor import torch_predictor
-from quantization.upstream.record import read_record
 
 LOG = logging.getLogger("quantization")
 
 
 def quantize_command(name: str, options: QuantizeCommand) -> int:
     """PTQ, and QAT when ``--qat`` is given."""
-    with own_files(options):
-        if not RANKS.main_only(lambda: is_done(options)):
-            Quantization(name, options).run()
+    run_quantize(name, options)
+    if RANKS.main:
+        tell(after_quantize(name, options))
     return 0
 
 
 def export_command(name: str, options: ExportCommand) -> int:
     """Checkpoint to Q/DQ ONNX."""
-    file = options.save or str(Path(options.weight).with_suffix(".onnx"))
-    refuse_overwriting(options.weight, file)
-    for_target(options.graph)  # refuses what does not fit, before any work
-    if options.compare_images is not None:
-        image_files(options.compare_images)
-    for warning in target_warnings(options.graph):
-        LOG.warning("WARNING: %s", warning)
-    model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
-    written = read_record(content, options.weight)
-    for side in options.graph.size:
-        check_size(side, model, "--size")
-    quantized = have_quantizers(model)
-    if not quantized:
-        LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
-    check_writable(file, "--save", make_folder=False)
-    exported = export_onnx(model, file, options.graph, options.compare_images, objectness_only=name == "yolov7")
-    LOG.info("ONNX: %s", file)
-    if not quantized:
-        return 0
-    stored = None if written is None else written.placement
-    placement = placement_of(model) if stored is None else Placement(**stored)
-    report = preflight(exported.graph, set(placement.unquantized).__contains__)
-    LOG.info("%s", report_text(report))
-    return int(report.failed)
+    file = export_target(options)
+    report = run_export(name, options, file)
+    tell(after_export(file, report))
+    return int(report is not None and report.failed)
 
 
 def sensitive_command(name: str, options: SensitiveCommand) -> int:
@@ -97,12 +76,14 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     if evaluator is not None:
         measure = evaluator
         predict = torch_predictor(model)
-        rank_by_map(model, lambda: measure(predict, "layer", quiet=True), options.summary)
+        rank_by_map(
+            model, lambda: measure(predict, "layer", quiet=True), options.placement.ignore_policy, options.summary
+        )
     else:
         images = sample_tensors(dataset, options.images, device, options.num_image or SQNR_IMAGES)
         rank_by_sqnr(model, images, options.images.seed, options.placement.ignore_policy, options.summary)
     draw_ranking(options.summary, picture)
-    LOG.info("Summary: %s, plot: %s", options.summary, picture)
+    tell(after_sensitive(name, options))
     return 0
 
 
@@ -134,16 +115,19 @@ def test_command(name: str, options: EvaluationCommand) -> int:
             content["upstream_map"],
             content["upstream_map50"],
         )
-    for class_name, value in metrics.per_class.items():
-        LOG.info("  %-20s %.4f", class_name, value)
+    LOG.info("%s", class_text(metrics.per_class))
     if options.save_json is not None:
         write_json(options.save_json, content)
+    tell(after_test(options, content))
     return 0
 
 
 TABLE: dict[str, Callable[..., int]] = {
+    "deploy": deploy_command,
     "quantize": quantize_command,
     "export": export_command,
     "sensitive": sensitive_command,
     "test": test_command,
 }
+
+RESUMED: dict[str, Callable[[dict[str, Any]], Options]] = {"deploy": resumed_deploy, "quantize": resumed_options}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
-from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Options, argument, group, option
+from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Options, argument, group, option, same_option
 from quantization.options import (
     OUTPUT_FORMAT_HELP,
     OUTPUT_FORMATS,
@@ -41,12 +41,13 @@ class QuantizeCommand(Options):
         False,
         "continue the unfinished run of --summary, with the options that it was started with; start it if there is none",
     )
-    restart: bool = option(False, "discard the unfinished run of --summary and start again")
+    restart: bool = option(False, "discard the unfinished run of --summary and start again", advanced=True)
     save_every: float = option(
         10.0,
         "minutes between saves of QAT's state, which is also saved before and after each epoch's evaluation",
         metavar="MINUTES",
         bounds=NOT_NEGATIVE,
+        advanced=True,
     )
     placement: PlacementOptions = group(PlacementOptions, "placement")
     calibration: CalibrationOptions = group(CalibrationOptions, "calibration")
@@ -106,7 +107,9 @@ class EvaluationCommand(Options):
     weight: str = argument("float or quantized .pt, or an .onnx")
     save_json: str | None = option(None, "write the figures to this file", metavar="FILE")
     upstream_ap: bool = option(
-        False, "print upstream's own AP of the same detections too: its formula gives 0.9 to 1.6 points more on COCO"
+        False,
+        "print upstream's own AP of the same detections too: its formula gives 0.9 to 1.6 points more on COCO",
+        advanced=True,
     )
     output_format: str = option(OUTPUT_FORMATS[0], OUTPUT_FORMAT_HELP, choices=OUTPUT_FORMATS)
     images: DataOptions = group(DataOptions, "data")
@@ -118,7 +121,32 @@ class EvaluationCommand(Options):
             raise UserError(f"--output-format is for an .onnx; {self.weight} is a checkpoint: leave the option out")
 
 
+@dataclass(frozen=True)
+class DeployCommand(Options):
+    """All of it in one folder: PTQ, QAT with --qat, the better one as ONNX, and its engine where TensorRT is."""
+
+    weight: str = argument("float .pt from train.py")
+    out: str = option("runs/int8", "folder of the run: checkpoints, ONNX, figures, report.html", metavar="DIR")
+    qat: bool = option(False, "train too, and take QAT's checkpoint where its mAP is higher than that of PTQ")
+    max_drop: float | None = same_option(QuantizeCommand, "max_drop")
+    resume: bool = option(False, "go on with the run in --out, with its options; start it if there is none")
+    restart: bool = same_option(QuantizeCommand, "restart")
+    save_every: float = same_option(QuantizeCommand, "save_every")
+    placement: PlacementOptions = group(PlacementOptions, "placement")
+    calibration: CalibrationOptions = group(CalibrationOptions, "calibration")
+    training: QatOptions = group(QatOptions, "QAT")
+    images: DataOptions = group(DataOptions, "data", without=("square",))  # as the engine sees them
+    run: RunOptions = group(RunOptions, "run")
+    graph: ExportOptions = group(ExportOptions, "graph", without=("size", "exporter"))  # --imgsz, and that of placement
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.restart:
+            raise UserError("--resume goes on with a run, --restart discards it: give one of them")
+
+
 COMMANDS = {
+    "deploy": DeployCommand,
     "quantize": QuantizeCommand,
     "export": ExportCommand,
     "sensitive": SensitiveCommand,

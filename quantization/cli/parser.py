@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import os
 from pathlib import Path
 from typing import Any, NoReturn, Sequence
 
@@ -22,6 +23,8 @@ from quantization.option_fields import Options, flag_of, key_of, make, walk
 from quantization.text import read_yaml
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
+NUMBERS = {int: "N", float: "X"}  # stand for values in --help
+QUIET_HELP = "print warnings and the end alone"
 CONFIG_HELP = "YAML file of options, named as on the command line (calib-method: mse); the command line wins"
 
 
@@ -47,8 +50,9 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     commands.required = True
     for command, options in COMMANDS.items():
         text = str(options.__doc__).rstrip(".")
-        part = commands.add_parser(command, help=text, description=text)
+        part = commands.add_parser(command, help=text, description=text, usage="%(prog)s WEIGHT [option ...]")
         part.add_argument("--config", metavar="FILE", default=None, help=CONFIG_HELP)
+        part.add_argument("--quiet", action="store_true", help=QUIET_HELP)
         add_options(part, options)
     return parser
 
@@ -56,16 +60,20 @@ def build_parser(name: str) -> argparse.ArgumentParser:
 def add_options(parser: argparse.ArgumentParser, options: type[Options], positional: bool = True) -> None:
     """Add an option dataclass to a parser; what is not given does not appear in the namespace.
 
+    ``--help`` lists the groups of what most runs need first, then those of what few need.
+
     Args:
         parser: takes the options.
         options: the dataclass.
         positional: add WEIGHT too.
     """
     groups: dict[str | None, Any] = {None: parser}
-    for title, entry in walk(options):
+    for title, entry in sorted(walk(options), key=lambda item: bool(item[1].metadata["spec"].advanced)):
+        spec = entry.metadata["spec"]
+        if spec.advanced:
+            title = f"advanced: {title or 'files and run'}"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        spec = entry.metadata["spec"]
         keywords: dict[str, Any] = {"help": _help_text(entry)}
         if not flag_of(entry):
             if positional:
@@ -75,7 +83,8 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options], positio
         if spec.kind is bool:
             keywords["action"] = "store_true"
         else:
-            keywords.update(type=spec.kind, choices=spec.choices or None, metavar=spec.metavar)
+            metavar = spec.metavar or NUMBERS.get(spec.kind)
+            keywords.update(type=spec.kind, choices=spec.choices or None, metavar=metavar)
             if isinstance(entry.default, tuple):
                 keywords["nargs"] = "+"
         groups[title].add_argument(flag_of(entry), dest=key_of(entry), **keywords)
@@ -96,11 +105,11 @@ def parse(name: str, arguments: Sequence[str] | None = None) -> tuple[str, Optio
     Returns:
         The command's name and its options.
     """
-    command, values = parse_values(name, arguments)
+    command, values, _ = parse_values(name, arguments)
     return command, make(COMMANDS[command], values)
 
 
-def parse_values(name: str, arguments: Sequence[str] | None = None) -> tuple[str, dict[str, Any]]:
+def parse_values(name: str, arguments: Sequence[str] | None = None) -> tuple[str, dict[str, Any], bool]:
     """Parse a command line.
 
     Args:
@@ -108,16 +117,16 @@ def parse_values(name: str, arguments: Sequence[str] | None = None) -> tuple[str
         arguments: None: those of the process.
 
     Returns:
-        The command's name, and the options that were given, by name.
+        The command's name, the options that were given, by name, and whether ``--quiet`` is among them.
 
     Raises:
         UserError: a value is not allowed, or the ``--config`` file cannot be used.
         SystemExit: help or the version was printed.
     """
     given = vars(build_parser(name).parse_args(arguments))
-    command, config = given.pop("command"), given.pop("config")
+    command, config, quiet = (given.pop(key) for key in ("command", "config", "quiet"))
     options: type[Options] = COMMANDS[command]
-    return command, {**(read_config(config, options) if config else {}), **given}
+    return command, {**(read_config(config, options) if config else {}), **given}, quiet
 
 
 def read_config(file: str, options: type[Options]) -> dict[str, Any]:
@@ -179,19 +188,21 @@ def run(name: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: Sequence[str] | None) -> int:
-    command, values = parse_values(name, arguments)
+    command, values, quiet = parse_values(name, arguments)
     options: Options = make(COMMANDS[command], values)
     if RANKS.many and command != "quantize":
         raise UserError(f"{command} is for one process: start it without torchrun")
-    log_to_stdout()
+    log_to_stdout(quiet)
+    if quiet:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read when the bars' package is imported, below
     from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(name, Path(__file__).resolve().parents[2])
-    from quantization.cli import commands, resume
+    from quantization.cli import commands
 
     RANKS.start()
     if values.get("resume"):
-        options = RANKS.main_only(lambda: resume.resumed_options(values))
+        options = RANKS.main_only(lambda: commands.RESUMED[command](values))
     images = getattr(options, "images", None)
     with named_stage(command, None if images is None else images.batch_size):
         return commands.TABLE[command](name, options)

@@ -47,13 +47,15 @@ class Quantization:
     Args:
         name: "yolov5" or "yolov7".
         options: of the command.
+        hint: end of the message of an interrupted run; empty: how to resume quantize.
 
     Raises:
         UserError: something in the input has to change; nothing is written then.
     """
 
-    def __init__(self, name: str, options: QuantizeCommand) -> None:
+    def __init__(self, name: str, options: QuantizeCommand, hint: str = "") -> None:
         self.name, self.options = name, options
+        self.hint = hint or resume_hint(name, options)
         if RANKS.many and options.max_drop is not None:
             raise UserError("--max-drop is for one process: start without torchrun")
         named = open_dataset(options.images.cocodir, options.images.data)  # before the checkpoint, which takes longer
@@ -103,7 +105,7 @@ class Quantization:
             UserError: something stops the run; nothing of it stays if nothing was finished.
         """
         options = self.options
-        SIGNALS.hint = resume_hint(self.name, self.options)
+        SIGNALS.hint = self.hint
         try:
             self._stages()
             self._finish()
@@ -118,7 +120,6 @@ class Quantization:
             else:
                 error.args = (f"{error}{SIGNALS.hint}",)
             raise
-        LOG.info("Summary: %s", self.options.summary)
 
     def _stages(self) -> None:
         options, figures = self.options, self.summary.content["figures"]

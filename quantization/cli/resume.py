@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 import torch
 
-from quantization.cli.options import QuantizeCommand
+from quantization.cli.options import DeployCommand, QuantizeCommand
 from quantization.data.dataset import Dataset
 from quantization.distributed import RANKS
 from quantization.errors import UserError
@@ -78,14 +78,28 @@ def resumed_options(values: dict[str, Any]) -> QuantizeCommand:
                 f"--resume: there is no run at {summary}: name its --summary, or start one with all options"
             )
         return make(QuantizeCommand, values)
+    refuse_changes(values, recorded, summary)
+    return make(QuantizeCommand, {**recorded, **values})
+
+
+def refuse_changes(values: dict[str, Any], recorded: dict[str, Any], place: str) -> None:
+    """Check that what is given again is what a run was started with.
+
+    Args:
+        values: options that are given, by name.
+        recorded: options of the run.
+        place: where it is, for the message.
+
+    Raises:
+        UserError: one of them is not; those in ``FREE`` may differ.
+    """
     for name, value in values.items():
         plain = list(value) if isinstance(value, (list, tuple)) else value
         if name not in FREE and recorded.get(name) != plain:
             raise UserError(
-                f"--resume: the run at {summary} was started with {name.replace('_', '-')} {recorded.get(name)}, not "
+                f"--resume: the run at {place} was started with {name.replace('_', '-')} {recorded.get(name)}, not "
                 f"{plain}: leave that option out, or start anew with --restart"
             )
-    return make(QuantizeCommand, {**recorded, **values})
 
 
 def _finished(summary: str) -> dict[str, Any] | None:
@@ -161,7 +175,7 @@ def begin(options: QuantizeCommand, inputs: dict[str, str]) -> RunState:
     return RunState(file, options.save_every, facts)
 
 
-def plain_record(options: QuantizeCommand) -> dict[str, Any]:
+def plain_record(options: QuantizeCommand | DeployCommand) -> dict[str, Any]:
     """Options as a run keeps them: in JSON's types, and without what asks for this or another start."""
     content = {**record(options), "resume": False, "restart": False}
     plain: dict[str, Any] = json.loads(json.dumps(content))

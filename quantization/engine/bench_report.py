@@ -1,4 +1,4 @@
-"""The report of a benchmark: figures of all engines put together, and as a table in plain text."""
+"""The report of a benchmark: figures of all engines put together, and as a table."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Mapping, Sequence
 from quantization.engine import timing
 from quantization.engine.specs import BenchReport
 from quantization.errors import UserError
+from quantization.tables import Row, Table
 
 
 def same_batch(batches: Mapping[str, int]) -> int:
@@ -45,32 +46,20 @@ def finish(
     return dict(report, timing=dataclasses.asdict(asked.timed), reference=asked.reference, engines=engines)
 
 
-def table(report: Mapping[str, Any]) -> str:
-    """The report as a table in plain text: medians, and minimum to maximum over the rounds."""
-    reference = report["reference"]
-    rows = [
-        ["engine", "mode", "qps", "(min-max)", "images/s", "latency ms", "(min-max)", f"x {reference}", "MB", "build s"]
-    ]
-    rows += [_cells(engine) for engine in report["engines"]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+def bench_table(report: Mapping[str, Any]) -> Table:
+    """The engines beside each other: medians, and minimum to maximum over the rounds."""
+    ratio = f"x {report['reference']}"
+    columns = ["mode", "qps", "(min-max)", "images/s", "latency ms", "(min-max)", ratio, "MB", "build s"]
+    return Table(columns, [Row(engine["name"], _cells(engine)) for engine in report["engines"]])
 
 
 def _cells(engine: Mapping[str, Any]) -> list[str]:
     seconds, megabytes = engine.get("build_seconds"), engine["engine_bytes"] / 1e6
     size = [f"{megabytes:.1f}", "-" if seconds is None else f"{seconds:.1f}"]
     if "qps" not in engine:
-        return [engine["name"], engine["mode"], *["-"] * 6, *size]
+        return [engine["mode"], *["-"] * 6, *size]
     qps, latency = engine["qps"], engine["latency_ms"]
     return [
-        engine["name"],
         engine["mode"],
         f"{qps['median']:.1f}",
         f"{qps['min']:.1f}-{qps['max']:.1f}",

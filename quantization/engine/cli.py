@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
+from quantization.closing import Closing, closing_text, command_line
 from quantization.engine import bench, trtexec, trtexec_bench, versions
 from quantization.engine.arguments import parser
-from quantization.engine.bench_report import table
+from quantization.engine.bench_report import bench_table
 from quantization.engine.calibration_images import calibration_images
 from quantization.engine.named_engines import choose_reference, make_specs
 from quantization.engine.specs import BenchReport, EngineSpec, trtexec_line
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
-from quantization.files import atomic_write, check_writable
+from quantization.files import check_writable, write_json
+from quantization.tables import table_text
 
 
 def main(
@@ -60,7 +61,7 @@ def main(
         asked = BenchReport(specs, timed, reference, version, args.build_only)
         check = None if make_check is None else make_check(args.check_images)
         report = bench.run_bench(asked, calibration, timings or TimingCache(args.timing_cache), check)
-    _tell(report, args.json)
+    _tell(report, specs, args.json)
     return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))
 
 
@@ -89,14 +90,28 @@ def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[
         yield "--save-engine", spec.plan if spec.onnx else None
 
 
-def _tell(report: Mapping[str, Any], file: str | None) -> None:
+def _tell(report: Mapping[str, Any], specs: Sequence[EngineSpec], file: str | None) -> None:
     """Print the report, and write it as JSON if a file is named."""
     print(f"\n{report.get('gpu', '')}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
-    print(table(report))
+    print(table_text(bench_table(report)))
     for engine in report["engines"]:
         if "boxes" in engine:
             print(f"{engine['name']}: {engine['boxes']['text']}")
     if file:
-        with atomic_write(file) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-            json.dump(report, stream, indent=1)
-        print(f"report: {file}")
+        write_json(file, report)
+    print(closing_text(_closing(specs, file)))
+
+
+def _closing(specs: Sequence[EngineSpec], file: str | None) -> Closing:
+    written, following = {}, []
+    for spec in specs:
+        kinds = ((spec.plan if spec.onnx else None, "engine"), (spec.layer_info, "its layers"), (spec.profile, "times"))
+        written.update({path: f"{what} of {spec.name}" for path, what in kinds if path is not None})
+        if spec.layer_info is not None:
+            profile = [] if spec.profile is None else [f"--profile={spec.profile}"]
+            following.append(command_line("draw-engine.py", f"--layer={spec.layer_info}", *profile))
+        if spec.plan is not None:
+            following.append(command_line("eval-engine.py", spec.plan) + " --data data.yaml")
+    if file:
+        written[file] = "this report"
+    return Closing(written=written, following=following)

@@ -10,8 +10,8 @@ from quantization.dot import literal, new_digraph
 from quantization.inspector.names import block_of, shorten
 from quantization.inspector.records import Layer, time_ms
 from quantization.inspector.report import EngineReport
-from quantization.inspector.tables import Place
 from quantization.inspector.topology import Edge, EngineGraph
+from quantization.tables import Place
 
 if TYPE_CHECKING:
     from graphviz import Digraph

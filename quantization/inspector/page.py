@@ -12,7 +12,7 @@ from quantization.inspector.drawing import node_id
 from quantization.inspector.names import counted
 from quantization.inspector.plots import overview
 from quantization.inspector.report import EngineReport, Group, Item, Section
-from quantization.inspector.tables import Place, Row, Table
+from quantization.tables import Place, Row, table_html
 
 _TEMPLATE = Path(__file__).with_name("viewer.html")
 
@@ -48,12 +48,16 @@ def report_html(report: EngineReport) -> str:
     parts += map(_section, report.sections)
     if report.fusions.rows:
         count = counted(len(report.fusions.rows), "place")
-        parts.append(f"<details><summary><b>Fused differently: {count}</b></summary>{_table(report.fusions)}</details>")
+        parts.append(
+            f"<details><summary><b>Fused differently: {count}</b></summary>{table_html(report.fusions, _label)}</details>"
+        )
     if len(report.graphs) > 1:
         chart = overview(report.summaries)
-        parts.append(f"<h2>In figures</h2><figure>{chart}</figure>{_table(report.figures)}</main>")
+        parts.append(f"<h2>In figures</h2><figure>{chart}</figure>{table_html(report.figures, _label)}</main>")
     else:
-        parts.append(f"<details><summary><b>In figures</b></summary>{_table(report.figures)}</details></main>")
+        parts.append(
+            f"<details><summary><b>In figures</b></summary>{table_html(report.figures, _label)}</details></main>"
+        )
     return "\n".join(parts)
 
 
@@ -87,18 +91,8 @@ def _item(item: Item) -> str:
     )
 
 
-def _table(table: Table) -> str:
-    lines = [f"<tr><th></th>{''.join(f'<th>{escape(name)}</th>' for name in table.columns)}</tr>"]
-    lines += [_row(row, len(table.columns)) for row in table.rows]
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _row(row: Row, columns: int) -> str:
-    label = _link(row.label, row.places) if row.places else escape(row.label)
-    if not row.cells:
-        return f"<tr><th colspan={columns + 1}>{label}</th></tr>"
-    cells = "".join(f"<td class=number>{escape(cell)}</td>" for cell in row.cells)
-    return f"<tr><td>{'  ' if row.indent else ''}{label}</td>{cells}</tr>"
+def _label(row: Row) -> str:
+    return _link(row.label, row.places) if row.places else escape(row.label)
 
 
 def _link(text: str, places: Sequence[Place]) -> str:

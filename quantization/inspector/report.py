@@ -11,8 +11,8 @@ from quantization.inspector.compare import Comparison
 from quantization.inspector.findings import find_problems
 from quantization.inspector.names import counted, words
 from quantization.inspector.summary import EngineSummary, Tally, figures, summarise
-from quantization.inspector.tables import Place, Row, Table
 from quantization.inspector.topology import EngineGraph
+from quantization.tables import Place, Row, Table
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Callable, Iterable, Sequence
 
 from quantization.inspector.classify import KINDS, PRECISIONS
 from quantization.inspector.records import Layer, time_ms
-from quantization.inspector.tables import Row, Table
 from quantization.inspector.topology import EngineGraph
+from quantization.tables import Row, Table
 
 
 @dataclass(frozen=True)

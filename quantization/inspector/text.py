@@ -6,7 +6,7 @@ import textwrap
 
 from quantization.inspector.names import shorten
 from quantization.inspector.report import EngineReport, Group, Item, Section, cost_text
-from quantization.inspector.tables import Row, Table, table_text
+from quantization.tables import Row, Table, table_text
 
 _LISTED = 10  # findings of a section, and regions fused differently, that are shown
 _PLACES = 4

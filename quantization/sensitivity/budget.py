@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from quantization.evaluation.coco import Metrics
 from quantization.evaluation.summary import Summary
+from quantization.evaluation.verdict import against_float
 from quantization.placement.policy import ignore_policy, policy_line
 from quantization.sensitivity.first_order import Probes, measure
 from quantization.sensitivity.units import Unit, find_units
@@ -93,11 +94,11 @@ class _Search:
             self.seen[chosen] = metrics = self.evaluate()
             self.steps.append({"units": len(chosen), "map": metrics.map, "drop": self.drop(metrics)})
             LOG.info(
-                "%s, %d units in float: mAP@0.5:0.95 %.4f, %.2f points below float (budget %g)",
+                "%s, %d units in float: mAP@0.5:0.95 %.4f, %s (budget %g)",
                 self.label,
                 len(chosen),
                 metrics.map,
-                self.drop(metrics),
+                against_float(self.drop(metrics)),
                 self.points,
             )
         return self.meets(self.seen[chosen])
@@ -167,25 +168,25 @@ def report(outcome: Outcome, points: float, policy: Sequence[str], label: str) -
     if not outcome.met:
         LOG.warning(
             "%s: the budget of %g points is not met, not even with all units in float; the best that was seen "
-            "is kept: %d units in float, %.2f points below float",
+            "is kept: %d units in float, %s",
             label,
             points,
             len(outcome.left),
-            outcome.drop,
+            against_float(outcome.drop),
         )
     if outcome.left:
         LOG.info(
-            "%s: %d units are left in float, %.2f points below float. To reuse:\n  %s",
+            "%s: %d units are left in float, %s. To reuse:\n  %s",
             label,
             len(outcome.left),
-            outcome.drop,
+            against_float(outcome.drop),
             policy_line([*policy, *ignore_policy(outcome.modules)]),
         )
     elif outcome.met:
         LOG.info(
-            "%s: %.2f points below float is within the budget of %g; all units stay quantized",
+            "%s: %s is within the budget of %g; all units stay quantized",
             label,
-            outcome.drop,
+            against_float(outcome.drop),
             points,
         )
 

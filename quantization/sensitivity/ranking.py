@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from torch import nn
 from tqdm import tqdm
@@ -21,12 +21,15 @@ from quantization.upstream.model import layers_of
 LOG = logging.getLogger("quantization")
 
 
-def rank_by_map(model: nn.Module, evaluate: Callable[[], Metrics], summary: str) -> list[dict[str, Any]]:
-    """Rank the layers by the mAP that comes back when they alone are left in float.
+def rank_by_map(
+    model: nn.Module, evaluate: Callable[[], Metrics], policy: Sequence[str], summary: str
+) -> list[dict[str, Any]]:
+    """Rank the layers by the mAP that comes back when they alone are left in float, and propose what to leave in float.
 
     Args:
         model: quantized and calibrated.
         evaluate: measures ``model`` as it is.
+        policy: ``--ignore-policy`` of this run, repeated in the proposal.
         summary: JSON file, rewritten after every layer so that an interrupted run keeps what it has.
 
     Returns:
@@ -41,21 +44,46 @@ def rank_by_map(model: nn.Module, evaluate: Callable[[], Metrics], summary: str)
     for path, layer in tqdm(layers, desc="Sensitivity", unit="layer"):
         with swapped(layer, lambda *place: nn.Identity()):  # shared quantizers stay on for the other layers
             metrics = evaluate()
-        records.append(
-            {
-                "layer": path,
-                "type": type(layer).__name__,
-                "map": metrics.map,
-                "map50": metrics.map50,
-                "gain": metrics.map - everything.map,
-            }
-        )
+        records.append({"layer": path, "type": type(layer).__name__, **_gained(metrics, everything)})
         records.sort(key=lambda record: -record["map"])
         write_json(summary, {"baseline": baseline, "layers": records})
+    worst = worst_layers(records, nothing.map - everything.map)
+    proposal = [*policy, *ignore_policy(worst)]
+    write_json(summary, {"baseline": baseline, "layers": records, "ignore_policy": proposal})
     LOG.info("Layer left in float, mAP@0.5:0.95, gain in points:")
     for entry in records:
         LOG.info("  %-12s %-14s %.4f  %+.2f", entry["layer"], entry["type"], entry["map"], 100 * entry["gain"])
+    _propose(len(worst), f"of {len(records)} layers give back half of what quantization costs", proposal)
     return records
+
+
+def _gained(metrics: Metrics, quantized: Metrics) -> dict[str, float]:
+    return {"map": metrics.map, "map50": metrics.map50, "gain": metrics.map - quantized.map}
+
+
+def worst_layers(records: Sequence[Mapping[str, Any]], loss: float) -> list[str]:
+    """Paths of the fewest layers whose gains, each measured alone, add up to half of what quantization costs.
+
+    Args:
+        records: of ``rank_by_map``, the greatest gain first.
+        loss: mAP of the float model above that of the quantized one.
+    """
+    found: list[str] = []
+    held = 0.0
+    for record in records:
+        if held >= loss / 2 or record["gain"] <= 0:
+            break
+        found.append(record["layer"])
+        held += record["gain"]
+    return found
+
+
+def _propose(count: int, what: str, policy: Sequence[str]) -> None:
+    """Log the ``--ignore-policy`` to try."""
+    if count:
+        LOG.info("%d %s. To leave them in float:\n  %s", count, what, policy_line(policy))
+    else:
+        LOG.info("Nothing to leave in float: quantization costs nothing here that a layer gives back")
 
 
 def rank_by_sqnr(
@@ -80,12 +108,7 @@ def rank_by_sqnr(
     worst = worst_units(errors)
     proposal = [*policy, *ignore_policy([path for unit in worst for path in unit.modules])]
     write_units(errors, batches.image_count, proposal, summary)
-    LOG.info(
-        "%d of %d units hold half of the error energy. To leave them in float:\n  %s",
-        len(worst),
-        len(errors),
-        policy_line(proposal),
-    )
+    _propose(len(worst), f"of {len(errors)} units hold half of the error energy", proposal)
     return errors
 
 

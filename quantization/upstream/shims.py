@@ -28,6 +28,7 @@ def install_shims(scripts: bool = False) -> None:
     shim_pillow()
     if scripts:
         shim_torch_load()
+        shim_torch_amp()
     shim_torch_onnx()
     shim_torchvision()
 
@@ -113,6 +114,30 @@ def shim_torch_load() -> None:
 
     load.quant_tools = True  # type: ignore[attr-defined]
     torch.load = load
+
+
+def shim_torch_amp() -> None:
+    """Torch 2.4 deprecated torch.cuda.amp's autocast and GradScaler: upstream's train.py then warns at every step.
+
+    The same classes of torch.amp stand in for them, with the arguments of the old ones.
+    """
+    import torch
+
+    if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 4):
+        return
+
+    class CudaAutocast(torch.amp.autocast):
+        def __init__(
+            self, enabled: bool = True, dtype: torch.dtype = torch.float16, cache_enabled: bool = True
+        ) -> None:
+            super().__init__("cuda", dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
+
+    class CudaGradScaler(torch.amp.GradScaler):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__("cuda", *args, **kwargs)
+
+    torch.cuda.amp.autocast = CudaAutocast  # type: ignore[misc,assignment]
+    torch.cuda.amp.GradScaler = CudaGradScaler  # type: ignore[misc,assignment]
 
 
 def shim_torch_onnx() -> None:

@@ -297,32 +297,34 @@ class TestYolov7:
         done = run_python(
             checkout,
             script,
-            "quantize",
+            "deploy",
             random_yolov7_tiny,
-            "--ptq",
-            "ptq.pt",
+            "--out",
+            "run",
             "--qat",
-            "qat.pt",
-            "--eval-origin",
-            "--eval-ptq",
             "--epochs",
             2,
             "--iters",
             2,
             "--calib-batches",
             2,
+            "--dynamic",
             *data,
         )
         assert "Rules: model.4.conv, model.5.conv match to model.7.conv" in done.stdout
         assert "Equalized the ranges of" in done.stdout
-        summary = json.loads((checkout / "summary.json").read_text())
+        assert "Ship run/ptq.pt: PTQ, level with float, level with QAT" in done.stdout  # random weights find nothing
+        summary = json.loads((checkout / "run" / "summary.json").read_text())
         assert set(summary["figures"]) == {"float", "ptq", "qat"}
         assert len(summary["figures"]["qat"]["epochs"]) == 2
-        run_python(checkout, script, "export", "qat.pt", "--size", 64, 96, "--dynamic")
-        model = onnx.load(str(checkout / "qat.onnx"))
+        assert summary["options"]["square"] and (checkout / "run" / "report.html").is_file()
+        operators = [node.op_type for node in onnx.load(str(checkout / "run" / "model.onnx")).graph.node]
+        assert "QuantizeLinear" in operators and (checkout / "run" / "float.onnx").is_file()
+        run_python(checkout, script, "export", "run/qat.pt", "--size", 64, 96, "--dynamic")
+        model = onnx.load(str(checkout / "run" / "qat.onnx"))
         assert len(model.graph.output) == 1
         assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:] == [3, 64, 96]
-        run_python(checkout, script, "test", "ptq.pt", *data)
+        run_python(checkout, script, "test", "run/ptq.pt", *data)
         done = run_python(
             checkout,
             script,
@@ -342,7 +344,7 @@ class TestYolov7:
             "quantization.upstream",
             "test.py",
             "--weights",
-            "qat.pt",
+            "run/qat.pt",
             "--data",
             few / "data.yaml",
             "--img-size",

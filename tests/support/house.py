@@ -28,6 +28,7 @@ ORDER = (
     ("qat",),
     ("export",),
     ("upstream",),
+    ("report",),
     ("evaluation",),
     ("engine",),
     ("inspector",),
@@ -37,8 +38,8 @@ ORDER = (
     ("data",),
     ("onnx_graph",),
     ("options",),
-    ("locks", "pictures", "distributed"),
-    ("option_fields", "files", "text", "dot", "argument_types", "memory", "failures"),
+    ("locks", "pictures", "distributed", "closing"),
+    ("option_fields", "files", "text", "tables", "dot", "argument_types", "memory", "failures"),
     ("errors", "union_find", "processes"),
     ("signals", "streams"),
 )

@@ -1,9 +1,10 @@
-"""Tables of a report, and how a terminal shows them."""
+"""Tables, and how a terminal and a page show them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence, Tuple
+from html import escape
+from typing import Callable, Sequence, Tuple
 
 Place = Tuple[int, int]  # engine (0 or 1), index of the layer
 
@@ -15,7 +16,7 @@ class Row:
     Attributes:
         cells: one per column; none in a heading.
         indent: whether it belongs to the heading above it.
-        places: the layers that it is about, for a link.
+        places: the layers of engines that it is about, for a link.
     """
 
     label: str
@@ -38,3 +39,25 @@ def table_text(table: Table) -> str:
     first = max(len(label) for label, _ in lines)
     widths = [max(len(cells[column]) for _, cells in lines if cells) for column in range(len(table.columns))]
     return "\n".join("  ".join([label.ljust(first), *map(str.rjust, cells, widths)]).rstrip() for label, cells in lines)
+
+
+def label_html(row: Row) -> str:
+    """A row's label, escaped."""
+    return escape(row.label)
+
+
+def table_html(table: Table, label: Callable[[Row], str] = label_html) -> str:
+    """The table for a page, everything escaped.
+
+    Args:
+        table: what to show.
+        label: HTML of a row's label; it may be a link.
+    """
+    lines = [f"<tr><th></th>{''.join(f'<th>{escape(name)}</th>' for name in table.columns)}</tr>"]
+    for row in table.rows:
+        if not row.cells:
+            lines.append(f"<tr><th colspan={len(table.columns) + 1}>{label(row)}</th></tr>")
+            continue
+        cells = "".join(f"<td class=number>{escape(cell)}</td>" for cell in row.cells)
+        lines.append(f"<tr><td{' class=indent' if row.indent else ''}>{label(row)}</td>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"

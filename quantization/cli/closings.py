@@ -1,0 +1,84 @@
+"""What each command ends with: its figures beside each other, its files, the commands that come next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
+from quantization.closing import Closing, command_line
+from quantization.evaluation.verdict import accuracy_table, choose_checkpoint
+from quantization.options import DataOptions
+from quantization.placement.policy import policy_line
+from quantization.preflight.report import Report
+from quantization.qat.run import picture_file
+from quantization.tables import Row, Table
+from quantization.text import read_json
+
+
+def data_words(images: DataOptions) -> list[str]:
+    """The options that name the data set, as they are typed."""
+    if images.data is not None:
+        return ["--data", images.data]
+    return [] if images.cocodir is None else ["--cocodir", images.cocodir]
+
+
+def after_quantize(name: str, options: QuantizeCommand) -> Closing:
+    """Float, PTQ and QAT beside each other, and which file to ship."""
+    summary = read_json(options.summary, "--summary")
+    verdict, figures = choose_checkpoint(summary), summary["figures"]
+    written = {options.ptq: "PTQ checkpoint"}
+    if options.qat is not None:
+        written[options.qat] = "QAT checkpoint, the best epoch"
+    written[options.summary] = "figures, options, versions, scales"
+    if options.qat is not None:
+        written[picture_file(options.summary)] = "curve of QAT"
+    script, model = f"qat-{name}.py", str(Path(verdict.file).with_suffix(".onnx"))
+    following = [command_line(script, "export", verdict.file, "--size", options.images.imgsz, "--save", model)]
+    return Closing(accuracy_table(figures, verdict.key) if figures else None, verdict.text, written, following)
+
+
+def after_export(file: str, report: Report | None) -> Closing:
+    """The ONNX, and the engine to build from it.
+
+    Args:
+        file: the ONNX.
+        report: of the preflight; None: it has no Q/DQ.
+    """
+    verdict = ""
+    if report is not None:
+        verdict = "Preflight FAILED: see above what to change" if report.failed else "Preflight passed"
+    mode = "fp16" if report is None else "qat"
+    what = "float ONNX, without Q/DQ" if report is None else "Q/DQ ONNX"
+    bench = command_line("bench-engine.py", file, "--modes", mode, "--save-engine", "plans")
+    return Closing(None, verdict, {file: what}, ["on the target:", bench])
+
+
+def after_sensitive(name: str, options: SensitiveCommand) -> Closing:
+    """The ranking, and the PTQ to try."""
+    policy: Sequence[str] = read_json(options.summary, "--summary")["ignore_policy"]
+    written = {options.summary: "ranking", picture_file(options.summary): "the same as a picture"}
+    following = []
+    if len(policy) > len(options.placement.ignore_policy):
+        words = command_line(f"qat-{name}.py", "quantize", options.weight, *data_words(options.images))
+        following = [f"{words} --eval-origin --eval-ptq {policy_line(policy)}"]
+    return Closing(None, "", written, following)
+
+
+def after_test(options: EvaluationCommand, content: Mapping[str, Any]) -> Closing:
+    """The figures.
+
+    Args:
+        options: of the command.
+        content: what ``--save-json`` writes.
+    """
+    rows = [Row(options.weight, [f"{content['map']:.4f}", f"{content['map50']:.4f}"])]
+    if "upstream_map" in content:
+        rows.append(Row("upstream's own AP", [f"{content['upstream_map']:.4f}", f"{content['upstream_map50']:.4f}"]))
+    written = {} if options.save_json is None else {options.save_json: "the figures, by class too"}
+    return Closing(Table(("mAP@0.5:0.95", "mAP@0.5"), rows), "", written)
+
+
+def export_target(options: ExportCommand) -> str:
+    """The ONNX that ``export`` writes."""
+    return options.save or str(Path(options.weight).with_suffix(".onnx"))

@@ -1,0 +1,158 @@
+"""The command deploy: the single commands in their order, in one run folder, and the report of it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quantization.cli.closings import data_words
+from quantization.cli.options import DeployCommand, ExportCommand, QuantizeCommand
+from quantization.cli.resume import plain_record, refuse_changes
+from quantization.cli.stages import run_export, run_quantize
+from quantization.closing import Closing, command_line, tell
+from quantization.engine.versions import import_tensorrt
+from quantization.errors import UserError
+from quantization.evaluation.verdict import accuracy_table, choose_checkpoint
+from quantization.files import write_json
+from quantization.option_fields import make, typed_words
+from quantization.report.folder import run_file
+from quantization.report.page import write_report
+from quantization.signals import SIGNALS
+from quantization.text import read_json
+from quantization.upstream.checkout import UPSTREAMS
+
+LOG = logging.getLogger("quantization")
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def deploy_command(name: str, options: DeployCommand) -> int:
+    """All of it; see ``DeployCommand``."""
+    folder = options.out
+    lines = target_lines(name, options)
+    resumed = ["deploy", options.weight, "--resume", "--out", folder]
+    hint = f"; go on with: {command_line(f'qat-{name}.py', *resumed)}"
+    run_quantize(name, quantize_options(options), hint, lambda: keep_record(name, options, lines))
+    SIGNALS.hint = hint
+    summary = read_json(run_file(folder, "summary"))
+    verdict = choose_checkpoint(summary)
+    passed = export_both(name, options, verdict.file)
+    missing = tensorrt_problem()
+    done = missing is None and all([run_line(line) for line in lines])
+    report = write_report(folder)
+    written = {run_file(folder, "model"): "Q/DQ ONNX", report: "the report: open it in a browser"}
+    following = (
+        [] if done else ["on the target, with this checkout and this folder:", *(command_line(*line) for line in lines)]
+    )
+    text = verdict.text if passed else f"{verdict.text}. The preflight FAILED: see above what to change"
+    tell(Closing(accuracy_table(summary["figures"], verdict.key), text, written, following))
+    return int(not passed or (missing is None and not done))
+
+
+def keep_record(name: str, options: DeployCommand, lines: list[list[str]]) -> None:
+    """Write what ``--resume`` and the report have to know of this command."""
+    command = command_line(f"qat-{name}.py", "deploy", *typed_words(replace(options, resume=False, restart=False)))
+    target = [command_line(*line) for line in lines]
+    write_json(
+        run_file(options.out, "record"), {"options": plain_record(options), "command": command, "target": target}
+    )
+
+
+def quantize_options(options: DeployCommand) -> QuantizeCommand:
+    """The quantize of this run: all models measured, on squares as the engine sees images."""
+    made = {
+        "ptq": run_file(options.out, "ptq"),
+        "qat": run_file(options.out, "qat") if options.qat else None,
+        "summary": run_file(options.out, "summary"),
+        "eval_origin": True,
+        "eval_ptq": True,
+        "square": True,
+    }
+    return make(
+        QuantizeCommand, {**plain_record(options), "resume": options.resume, "restart": options.restart, **made}
+    )
+
+
+def export_both(name: str, options: DeployCommand, chosen: str) -> bool:
+    """The chosen checkpoint and the float model as ONNX, with one graph's options; whether the preflight passed.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        options: of the command.
+        chosen: the checkpoint to ship.
+    """
+    side = options.images.imgsz
+    graph = replace(options.graph, size=(side, side), exporter=options.placement.exporter)
+    quantized = ExportCommand(chosen, run=options.run, graph=graph)
+    report = run_export(name, quantized, run_file(options.out, "model"))
+    assert report is not None  # what quantize wrote is quantized
+    write_json(run_file(options.out, "preflight"), report.to_dict())
+    run_export(name, replace(quantized, weight=options.weight), run_file(options.out, "float model"))
+    return report.passed
+
+
+def target_lines(name: str, options: DeployCommand) -> list[list[str]]:
+    """What is to be run where TensorRT is: scripts with their words. Build and time, mAP, drawings, report."""
+    engines = Path(run_file(options.out, "bench")).parent
+    several = ["--batch", str(options.graph.batch)] if options.graph.dynamic and options.graph.batch > 1 else []
+    plan = engines / (f"int8-b{options.graph.batch}.plan" if several else "int8.plan")
+    iou = UPSTREAMS[name].iou if options.images.nmsthres is None else options.images.nmsthres
+    bench = ["--engine", f"fp16=fp16:{run_file(options.out, 'float model')}"]
+    bench += ["--engine", f"int8=qat:{run_file(options.out, 'model')}", *several, "--save-engine", str(engines)]
+    for flag, what in (("--export-layer-info", "layer"), ("--export-profile", "profile")):
+        bench += [flag, str(engines / f"{{name}}-{what}.json")]
+    int8 = ["--layer", str(engines / "int8-layer.json"), "--profile", str(engines / "int8-profile.json")]
+    fp16 = ["--layer", str(engines / "fp16-layer.json"), "--profile", str(engines / "fp16-profile.json")]
+    second = ["--compare", int8[1], "--compare-profile", int8[3], "--names", "FP16", "INT8"]
+    accuracy = ["--nmsthres", str(iou), "--confidence", str(options.images.confidence)]
+    accuracy += ["--objectness"] if name == "yolov7" else []
+    accuracy += ["--save-json", run_file(options.out, "engine accuracy")]
+    return [
+        ["bench-engine.py", *bench, "--reference", "fp16", "--json", run_file(options.out, "bench")],
+        ["eval-engine.py", str(plan), *data_words(options.images), *accuracy],
+        ["draw-engine.py", *int8, "--output", run_file(options.out, "drawing")],
+        ["draw-engine.py", *fp16, *second, "--output", run_file(options.out, "comparison")],
+        ["make-report.py", options.out],
+    ]
+
+
+def tensorrt_problem() -> str | None:
+    """Why no engine can be built here; None: it can."""
+    try:
+        import_tensorrt()
+    except UserError as error:
+        LOG.info("No engine here: %s", error)
+        return str(error)
+    return None
+
+
+def run_line(line: list[str]) -> bool:
+    """Run one of ``target_lines``; whether it ended well."""
+    LOG.info("\n$ %s", command_line(*line))
+    done = subprocess.run([sys.executable, str(SCRIPTS / line[0]), *line[1:]])
+    if done.returncode:
+        LOG.warning("%s ended with exit code %d; its output is above", line[0], done.returncode)
+    return done.returncode == 0
+
+
+def resumed_deploy(values: dict[str, Any]) -> DeployCommand:
+    """Options of the run that ``--resume`` goes on with.
+
+    Args:
+        values: what the command line and ``--config`` give, by name.
+
+    Raises:
+        UserError: there is no run, and no data set to start one with; or an option is not what it was started with.
+    """
+    out = values.get("out", DeployCommand.out)
+    file = run_file(out, "record")
+    if Path(file).is_file():
+        recorded: dict[str, Any] = read_json(file)["options"]
+        refuse_changes({key: value for key, value in values.items() if key != "out"}, recorded, out)
+        return make(DeployCommand, {**recorded, **values})
+    if not {"cocodir", "data"} & set(values):
+        raise UserError(f"--resume: there is no run in {out}: name its --out, or start one with all options")
+    return make(DeployCommand, values)

@@ -1,0 +1,83 @@
+"""What commands are made of: a quantize run on its own files, and an export with its preflight."""
+
+from __future__ import annotations
+
+import logging
+from typing import Callable
+
+from quantization.cli.options import ExportCommand, QuantizeCommand
+from quantization.cli.quantization import Quantization
+from quantization.cli.resume import is_done, own_files
+from quantization.data.dataset import image_files
+from quantization.data.tensors import pick_device
+from quantization.distributed import RANKS
+from quantization.export.export import export_onnx
+from quantization.export.target import for_target, target_warnings
+from quantization.files import check_writable, refuse_overwriting
+from quantization.placement.policy import Placement, placement_of
+from quantization.preflight.report import Report, preflight, report_text
+from quantization.quantizers.switches import have_quantizers
+from quantization.upstream import checkpoint
+from quantization.upstream.network import check_size
+from quantization.upstream.record import read_record
+
+LOG = logging.getLogger("quantization")
+
+
+def nothing_more() -> None:
+    """Stands for what a command does not do."""
+
+
+def run_quantize(
+    name: str, options: QuantizeCommand, hint: str = "", checked: Callable[[], None] = nothing_more
+) -> None:
+    """PTQ, and QAT when the options ask for it; nothing where ``--resume`` finds the run finished.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        options: of the command quantize.
+        hint: end of the message of an interrupted run; empty: how to resume quantize.
+        checked: called once all input is found good, before any work.
+    """
+    with own_files(options):
+        if RANKS.main_only(lambda: is_done(options)):
+            checked()
+            return
+        quantization = Quantization(name, options, hint)
+        checked()
+        quantization.run()
+
+
+def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
+    """Write the ONNX and check it.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        options: of the command export.
+        file: the ONNX.
+
+    Returns:
+        The preflight's report; None for a float checkpoint.
+    """
+    refuse_overwriting(options.weight, file)
+    for_target(options.graph)  # refuses what does not fit, before any work
+    if options.compare_images is not None:
+        image_files(options.compare_images)
+    for warning in target_warnings(options.graph):
+        LOG.warning("WARNING: %s", warning)
+    model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
+    written = read_record(content, options.weight)
+    for side in options.graph.size:
+        check_size(side, model, "--size")
+    quantized = have_quantizers(model)
+    if not quantized:
+        LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
+    check_writable(file, "--save", make_folder=False)
+    exported = export_onnx(model, file, options.graph, options.compare_images, objectness_only=name == "yolov7")
+    if not quantized:
+        return None
+    stored = None if written is None else written.placement
+    placement = placement_of(model) if stored is None else Placement(**stored)
+    report = preflight(exported.graph, set(placement.unquantized).__contains__)
+    LOG.info("%s", report_text(report))
+    return report

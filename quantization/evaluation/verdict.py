@@ -1,0 +1,104 @@
+"""Which checkpoint of a quantize run to ship, from the figures in its summary. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from quantization.tables import Row, Table
+
+TITLES = {"float": "float", "ptq": "PTQ", "qat": "QAT"}
+COLUMNS = ("mAP@0.5:0.95", "mAP@0.5", "against float")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to ship.
+
+    Attributes:
+        key: "ptq" or "qat".
+        file: the checkpoint.
+        text: one line that says why.
+    """
+
+    key: str
+    file: str
+    text: str
+
+
+def choose_checkpoint(summary: Mapping[str, Any]) -> Verdict:
+    """The checkpoint to ship.
+
+    Args:
+        summary: content of the summary of a run.
+    """
+    figures, options = summary["figures"], summary["options"]
+    key = "qat" if options.get("qat") and is_better(figures.get("qat"), figures.get("ptq")) else "ptq"
+    file = str(options[key])
+    if key not in figures:
+        return Verdict(
+            key, file, f"Ship {file}, unmeasured: --eval-origin --eval-ptq give its mAP and the float model's"
+        )
+    reasons = []
+    if "float" in figures:
+        reasons.append(against_float(points_lost(figures, key)))
+    other = "ptq" if key == "qat" else "qat"
+    if other in figures:
+        distance = 100 * (figures[key]["map"] - figures[other]["map"])
+        reasons.append(f"{distance:.2f} points above {TITLES[other]}" if distance else f"level with {TITLES[other]}")
+    elif key == "qat":
+        reasons.append("PTQ was not measured: --eval-ptq")
+    return Verdict(key, file, f"Ship {file}: {TITLES[key]}" + (f", {', '.join(reasons)}" if reasons else ""))
+
+
+def is_better(qat: Mapping[str, Any] | None, ptq: Mapping[str, Any] | None) -> bool:
+    """Whether QAT is to be shipped rather than PTQ: by mAP@0.5:0.95; PTQ where they are level, which training has not moved.
+
+    Args:
+        qat: figures of the best epoch; None: there are none.
+        ptq: figures of the PTQ model; None: it was not measured.
+    """
+    if qat is None or ptq is None:
+        return qat is not None
+    return bool(qat["map"] > ptq["map"])
+
+
+def points_lost(figures: Mapping[str, Mapping[str, Any]], key: str) -> float:
+    """Points of mAP@0.5:0.95 below the float model; negative above it."""
+    return float(100 * (figures["float"]["map"] - figures[key]["map"]))
+
+
+def against_float(points: float) -> str:
+    """``0.48 points below float``.
+
+    Args:
+        points: that are lost; negative: gained.
+    """
+    text = f"{abs(points):.2f}"
+    if float(text) == 0:
+        return "level with float"
+    return f"{text} points {'below' if points > 0 else 'above'} float"
+
+
+def accuracy_table(figures: Mapping[str, Mapping[str, Any]], shipped: str = "") -> Table:
+    """The models of a run beside each other.
+
+    Args:
+        figures: of a summary.
+        shipped: key of the one to mark.
+    """
+    rows = []
+    for key, title in TITLES.items():
+        if key not in figures:
+            continue
+        entry = figures[key]
+        distance = f"{-points_lost(figures, key):+.2f} points" if key != "float" and "float" in figures else ""
+        label = f"{title}, to ship" if key == shipped else title
+        rows.append(Row(label, [_figure(entry, "map"), _figure(entry, "map50"), distance]))
+    return Table(COLUMNS, rows)
+
+
+def _figure(entry: Mapping[str, Any], key: str) -> str:
+    """A figure, with half of its interval's width where the summary has one."""
+    width = entry.get("plus_minus", {}).get(key)
+    return f"{entry[key]:.4f}" + ("" if width is None else f" +- {width:.4f}")

@@ -1,0 +1,148 @@
+"""deploy without its stages: what each gets, the lines for the target, exit codes, what is resumed.
+
+The stages themselves run in ``test_workflow.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable
+
+import pytest
+
+from quantization.cli import deploy
+from quantization.cli.options import DeployCommand, ExportCommand, QuantizeCommand
+from quantization.cli.parser import parse
+from quantization.engine.arguments import parser as bench_parser
+from quantization.engine.named_engines import make_specs
+from quantization.errors import UserError
+from quantization.option_fields import typed_words
+from quantization.preflight.report import Report, preflight
+from support.qdq_net import pyramid
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+MAPS = {"float": 0.5, "ptq": 0.4, "qat": 0.45}
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Stand-ins for quantize and export, which keep what they are asked for; no TensorRT."""
+    calls: dict[str, list[Any]] = {"quantize": [], "export": []}
+
+    def run_quantize(name: str, options: QuantizeCommand, hint: str, checked: Callable[[], None]) -> None:
+        calls["quantize"].append(options)
+        checked()
+        keys = ["float", "ptq", *(["qat"] if options.qat else [])]
+        figures = {key: {"map": MAPS[key], "map50": 0.6, "images": 3, "per_class": {"a": MAPS[key]}} for key in keys}
+        summary = {"figures": figures, "options": {"ptq": options.ptq, "qat": options.qat}, "stage": "finished"}
+        Path(options.summary).write_text(json.dumps(summary))
+
+    def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
+        calls["export"].append((options.weight, options.graph, file))
+        return None if file.endswith("float.onnx") else preflight(pyramid("torchscript"))
+
+    monkeypatch.setattr(deploy, "run_quantize", run_quantize)
+    monkeypatch.setattr(deploy, "run_export", run_export)
+    monkeypatch.setattr(deploy, "tensorrt_problem", lambda: "none here")
+    return calls
+
+
+def options_of(folder: Path, *words: str) -> DeployCommand:
+    _, options = parse("yolov5", ["deploy", "w.pt", "--data", "my data.yaml", "--out", str(folder), *words])
+    assert isinstance(options, DeployCommand)
+    return options
+
+
+def test_the_better_checkpoint_becomes_the_onnx(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    assert deploy.deploy_command("yolov5", options_of(tmp_path, "--qat", "--imgsz", "320", "--exporter", "dynamo")) == 0
+    (asked,) = stages["quantize"]
+    assert asked.eval_origin and asked.eval_ptq and asked.images.square and asked.images.imgsz == 320
+    (chosen, graph, model), (weight, float_graph, _) = stages["export"]
+    assert (chosen, weight, model) == (str(tmp_path / "qat.pt"), "w.pt", str(tmp_path / "model.onnx"))
+    assert graph == float_graph and graph.shape == (320, 320) and graph.exporter == "dynamo"
+    assert {file.name for file in tmp_path.iterdir()} >= {"deploy.json", "preflight.json", "report.html"}
+    assert "bench-engine.py" in (tmp_path / "report.html").read_text()
+
+
+def test_without_qat_there_is_none(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    assert deploy.deploy_command("yolov7", options_of(tmp_path)) == 0
+    assert stages["quantize"][0].qat is None and stages["export"][0][0] == str(tmp_path / "ptq.pt")
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), SCRIPTS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("words", [(), ("--dynamic", "--batch", "16")])
+def test_the_lines_for_the_target_are_read_by_the_scripts(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """What one writes the next one reads: the plan, the layers and times of both engines."""
+    options = options_of(tmp_path, *words)
+    bench, accuracy, drawing, comparison, report = deploy.target_lines("yolov7", options)
+    specs = make_specs(bench_parser().parse_args(bench[1:]))
+    assert [(spec.name, spec.mode) for spec in specs] == [("fp16", "fp16"), ("int8", "qat")]
+    read = script("eval-engine").build_parser().parse_args(accuracy[1:])
+    assert read.engine == specs[1].plan and read.data == "my data.yaml" and read.nmsthres == 0.65 and read.objectness
+    parse_arguments = script("draw-engine").parse_arguments
+    drawn, compared = parse_arguments(drawing[1:]), parse_arguments(comparison[1:])
+    assert (str(drawn.layer), str(drawn.profile)) == (specs[1].layer_info, specs[1].profile)
+    assert (str(compared.layer), str(compared.profile)) == (specs[0].layer_info, specs[0].profile)
+    assert (str(compared.compare), str(compared.compare_profile)) == (specs[1].layer_info, specs[1].profile)
+    assert report == ["make-report.py", str(tmp_path)]
+
+
+@pytest.mark.parametrize("failing, code", [(None, 0), ("eval-engine.py", 1)])
+def test_where_tensorrt_is_the_lines_are_run(
+    tmp_path: Path, stages: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch, failing: str | None, code: int
+) -> None:
+    """All of them, whichever fails; the report is made."""
+    ran: list[str] = []
+
+    def run_line(line: list[str]) -> bool:
+        ran.append(line[0])
+        return line[0] != failing
+
+    monkeypatch.setattr(deploy, "tensorrt_problem", lambda: None)
+    monkeypatch.setattr(deploy, "run_line", run_line)
+    assert deploy.deploy_command("yolov5", options_of(tmp_path)) == code
+    assert ran == ["bench-engine.py", "eval-engine.py", "draw-engine.py", "draw-engine.py", "make-report.py"]
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_line_that_fails_is_no_success() -> None:
+    assert not deploy.run_line(["draw-engine.py", "--layer", "missing.json"])
+
+
+def test_resume_takes_the_options_of_the_run(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    options = options_of(tmp_path, "--qat", "--epochs", "3", "--opset", "17", "--ignore-policy", "a b", "c")
+    deploy.deploy_command("yolov5", options)
+    given = {"weight": "w.pt", "out": str(tmp_path), "resume": True}
+    resumed = deploy.resumed_deploy(given)
+    assert (resumed.training, resumed.graph, resumed.placement) == (options.training, options.graph, options.placement)
+    assert deploy.quantize_options(resumed).resume
+    with pytest.raises(UserError, match="was started with epochs 3, not 4"):
+        deploy.resumed_deploy({**given, "epochs": 4})
+
+
+def test_resume_without_a_run_needs_all_options(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no run in"):
+        deploy.resumed_deploy({"weight": "w.pt", "out": str(tmp_path), "resume": True})
+    made = deploy.resumed_deploy({"weight": "w.pt", "out": str(tmp_path), "resume": True, "data": "d.yaml"})
+    assert made.resume and made.images.data == "d.yaml"
+
+
+def test_the_line_that_is_kept_gives_the_same_options(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    options = options_of(
+        tmp_path, "--qat", "--no-rules", "--lr", "3e-5", "--ignore-policy", r"model\.2", ".*cv3", "--amp=off"
+    )
+    deploy.deploy_command("yolov5", options)
+    words = shlex.split(json.loads((tmp_path / "deploy.json").read_text())["command"])
+    assert words[:2] == ["python", "scripts/qat-yolov5.py"] and parse("yolov5", words[2:]) == ("deploy", options)
+    assert typed_words(DeployCommand("w.pt")) == ["w.pt"]

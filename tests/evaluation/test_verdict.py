@@ -1,0 +1,61 @@
+"""Which checkpoint is shipped, and how distances to the float model are worded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quantization.evaluation.class_table import class_text
+from quantization.evaluation.verdict import accuracy_table, against_float, choose_checkpoint
+
+
+def summary(file: str | None = "qat.pt", **maps: float) -> dict[str, Any]:
+    figures = {key: {"map": value, "map50": value + 0.1} for key, value in maps.items()}
+    return {"figures": figures, "options": {"ptq": "ptq.pt", "qat": file}}
+
+
+@pytest.mark.parametrize(
+    "content, key, text",
+    [
+        (
+            summary(float=0.5, ptq=0.49, qat=0.495),
+            "qat",
+            "Ship qat.pt: QAT, 0.50 points below float, 0.50 points above PTQ",
+        ),
+        (summary(float=0.5, ptq=0.5, qat=0.5), "ptq", "Ship ptq.pt: PTQ, level with float, level with QAT"),
+        (
+            summary(float=0.5, ptq=0.51, qat=0.4),
+            "ptq",
+            "Ship ptq.pt: PTQ, 1.00 points above float, 11.00 points above QAT",
+        ),
+        (summary(qat=0.5), "qat", "Ship qat.pt: QAT, PTQ was not measured: --eval-ptq"),
+        (summary(None, ptq=0.5), "ptq", "Ship ptq.pt: PTQ"),
+        (summary(None), "ptq", "Ship ptq.pt, unmeasured: --eval-origin --eval-ptq give its mAP and the float model's"),
+    ],
+)
+def test_the_better_one_is_shipped(content: dict[str, Any], key: str, text: str) -> None:
+    verdict = choose_checkpoint(content)
+    assert (verdict.key, verdict.file, verdict.text) == (key, content["options"][key], text)
+
+
+def test_distances_say_their_direction() -> None:
+    assert against_float(1.449) == "1.45 points below float"
+    assert against_float(-1.449) == "1.45 points above float"
+    assert against_float(0.004) == against_float(-0.004) == "level with float"
+
+
+def test_the_table_has_what_was_measured() -> None:
+    table = accuracy_table(summary(float=0.5, qat=0.48)["figures"], "qat")
+    assert [(row.label, *row.cells) for row in table.rows] == [
+        ("float", "0.5000", "0.6000", ""),
+        ("QAT, to ship", "0.4800", "0.5800", "-2.00 points"),
+    ]
+    assert [row.cells[2] for row in accuracy_table(summary(ptq=0.5)["figures"]).rows] == [""]
+
+
+def test_classes_without_boxes_are_one_line() -> None:
+    per_class = {"cat": 0.5, "dog": 0.25, **{f"none {number}": -1.0 for number in range(10)}}
+    lines = class_text(per_class).split("\n")
+    assert [line.split() for line in lines[1:3]] == [["dog", "0.2500"], ["cat", "0.5000"]]
+    assert lines[3:] == [f"no box of 10 of 12 classes: {', '.join(f'none {n}' for n in range(8))} and 2 more"]
