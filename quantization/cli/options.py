@@ -66,6 +66,14 @@ class ExportCommand(Options):
 
     weight: str = argument("quantized (or float) .pt")
     save: str | None = option(None, "ONNX to write; default: WEIGHT with .onnx", metavar="FILE")
+    triton: str | None = option(
+        None,
+        "write the model into a Triton model repository too; with --dynamic, --batch is its largest",
+        metavar="DIR",
+    )
+    deepstream: str | None = option(
+        None, "write a configuration and output parser for DeepStream's nvinfer too", metavar="DIR"
+    )
     run: LoadOptions = group(LoadOptions, "run")
     graph: ExportOptions = group(ExportOptions, "graph")
 

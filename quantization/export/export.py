@@ -82,6 +82,8 @@ def export_onnx(
             "report this with your torch and onnx versions"
         )
     onnx.checker.check_model(graph, full_check=True)
+    if options.end2end is None:
+        name_classes(graph, model)
     with atomic_write(file) as temporary:
         onnx.save(graph, temporary)
         difference = compare(model, temporary, options)
@@ -99,6 +101,13 @@ def export_onnx(
         difference.scale,
     )
     return Exported(graph, difference)
+
+
+def name_classes(graph: onnx.ModelProto, model: nn.Module) -> None:
+    """Write the names of the classes into the metadata, as upstream's export.py does, if the checkpoint has them."""
+    names = class_names(model)
+    if len(names) == class_count(model):
+        graph.metadata_props.add(key="names", value=str(dict(enumerate(names))))
 
 
 def add_suppression(
