@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
+import runpy
+import shlex
 
 import pytest
 
+from quantization.cli import parser as qat_parser
+from quantization.cli.predict import predict_parser
+from quantization.engine.arguments import parser as bench_parser
+from quantization.errors import UserError
 from support.house import ROOT
 from support.workflow import run_python
 
@@ -23,12 +29,15 @@ MODULE = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/\w+(?:\.py)?(?![\w/.-])
 PLACEHOLDER = re.compile(r"\b(?:ROOM|MODULE|DIR|NAME)\b")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-zA-Z0-9-]*")
-CALL = re.compile(r"(?:scripts/)?(qat-yolov[57]|qat-yoloX|draw-engine|bench-engine|eval-engine|check-onnx)\.py\s+(.*)")
+CALL = re.compile(
+    r"(?:scripts/)?(qat-yolov[57]|qat-yoloX|draw-engine|bench-engine|eval-engine|check-onnx|predict)\.py\s+(.*)"
+)
 # of trtexec, pip, pytest, ruff, train.py and the older guides that the documents speak of
 FOREIGN = {
     *("--onnx --fp16 --int8 --memPoolSize --shapes --saveEngine --profilingVerbosity --exportLayerInfo").split(),
     *("--exportProfile --separateProfileRun --useCudaGraph --useSpinWait --noDataTransfers --stronglyTyped").split(),
     *("--precisionConstraints --workspace --batch --check --single-cls --weights").split(),
+    *("--buildOnly --skipInference --builderOptimizationLevel").split(),
     *("--nnodes --nproc --nproc_per_node --rdzv --rdzv-endpoint --rdzv-id --rdzv-backend --kills").split(),
 }
 
@@ -44,7 +53,10 @@ def commands() -> dict[str, frozenset[str]]:
     qat = {name: help_of("qat-yolov5.py", name) for name in ("quantize", "export", "sensitive", "test")}
     return {
         **qat,
-        **{name: help_of(f"{name}.py") for name in ("draw-engine", "bench-engine", "eval-engine", "check-onnx")},
+        **{
+            name: help_of(f"{name}.py")
+            for name in ("draw-engine", "bench-engine", "eval-engine", "check-onnx", "predict")
+        },
     }
 
 
@@ -95,6 +107,43 @@ def test_every_option_named_is_one(document: str) -> None:
         of_benchmarks |= set(re.findall(r"[\"'](--[a-z][\w-]*)[\"']", file.read_text(encoding="utf-8")))
     known = FOREIGN | of_benchmarks | set().union(*commands().values())
     assert set(OPTION.findall(text_of(document))) <= known
+
+
+def parse(script: str, words: list[str]) -> None:
+    """Parse a command line as the script would; argparse exits, or a UserError is raised, where it does not fit."""
+    if script.startswith("qat-yolo"):
+        qat_parser.parse(script[4:], words)
+    elif script == "predict":
+        predict_parser().parse_intermixed_args(words)
+    elif script == "bench-engine":
+        bench_parser().parse_args(words)
+    else:
+        entries = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
+        entries["build_parser"]().parse_args(words) if "build_parser" in entries else entries["parse_arguments"](words)
+
+
+def code_lines(document: str) -> list[tuple[str, list[str]]]:
+    """Script and words of each command in the code blocks; ``...`` stands for more of the same."""
+    lines = re.findall(r"^    python (scripts/\S+\.py .*)$", text_of(document), re.MULTILINE)
+    found = [CALL.search(line) for line in lines]
+    return [
+        (match.group(1), [word for word in shlex.split(match.group(2), comments=True) if word != "..."])
+        for match in found
+        if match is not None
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_command_lines_parse(document: str) -> None:
+    for script, words in code_lines(document):
+        try:
+            parse(script, words)
+        except (SystemExit, UserError) as error:
+            pytest.fail(f"{script} {words}: {error}")
+
+
+def test_there_are_command_lines() -> None:
+    assert sum(len(code_lines(document)) for document in DOCUMENTS) > 30
 
 
 def test_the_table_of_commands_lists_their_own_options() -> None:

@@ -72,6 +72,18 @@ class ExportCommand(Options):
         "images on which ONNX Runtime is compared with torch: a folder, a .txt list or a data.yaml; default: drawn ones",
         metavar="DIR|LIST",
     )
+    triton: str | None = option(
+        None,
+        "write the model into a Triton model repository too; with --dynamic, --batch is its largest",
+        metavar="DIR",
+        advanced=True,
+    )
+    deepstream: str | None = option(
+        None,
+        "write a configuration and output parser for DeepStream's nvinfer too",
+        metavar="DIR",
+        advanced=True,
+    )
     run: LoadOptions = group(LoadOptions, "run")
     graph: ExportOptions = group(ExportOptions, "graph")
 

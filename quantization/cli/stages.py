@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Callable
 
+from quantization.cli.handing_over import check_hand_over, hand_over
 from quantization.cli.options import ExportCommand, QuantizeCommand
 from quantization.cli.quantization import Quantization
 from quantization.cli.resume import is_done, own_files
@@ -73,7 +74,9 @@ def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
     if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save", make_folder=False)
+    check_hand_over(model, options)
     exported = export_onnx(model, file, options.graph, options.compare_images, objectness_only=name == "yolov7")
+    hand_over(name, model, exported.graph, options)
     if not quantized:
         return None
     stored = None if written is None else written.placement

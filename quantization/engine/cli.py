@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shlex
+import sys
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from quantization.closing import Closing, closing_text, command_line
@@ -11,8 +11,9 @@ from quantization.engine import bench, trtexec, trtexec_bench, versions
 from quantization.engine.arguments import parser
 from quantization.engine.bench_report import bench_table
 from quantization.engine.calibration_images import calibration_images
+from quantization.engine.dry_run import dry_run
 from quantization.engine.named_engines import choose_reference, make_specs
-from quantization.engine.specs import BenchReport, EngineSpec, trtexec_line
+from quantization.engine.specs import BenchReport, EngineSpec
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
@@ -41,9 +42,7 @@ def main(
     timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
     _check_combinations(args)
     if args.dry_run:
-        version = versions.parse_version(args.trt_version or versions.import_tensorrt().__version__)
-        for spec in specs:
-            print(shlex.join(trtexec_line(spec, timed, version)))
+        _show_lines(specs, timed, args.trt_version or versions.import_tensorrt().__version__)
         return 0
     for flag, path in _outputs(args, specs):
         if path is not None:
@@ -65,6 +64,14 @@ def main(
     return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))
 
 
+def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: str) -> None:
+    """Print the lines of trtexec, and on stderr what has to be known of them."""
+    for line, notes in dry_run(specs, timed, versions.parse_version(version)):
+        print(line)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+
+
 def _check_combinations(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other."""
     if args.check_images and (args.use_trtexec or args.build_only):
@@ -75,7 +82,7 @@ def _check_combinations(args: argparse.Namespace) -> None:
         raise UserError("--build-only without --save-engine would throw the engines away: add --save-engine DIR")
     if args.trt_version and not args.dry_run:
         raise UserError("--trt-version is for --dry-run; otherwise the installed TensorRT's version counts: drop it")
-    if (args.dry_run or args.use_trtexec) and args.batch is not None and not args.shapes:
+    if args.use_trtexec and not args.dry_run and args.batch is not None and not args.shapes:
         raise UserError("--batch needs the input's name here: give --shapes images:BATCHx3xHEIGHTxWIDTH instead")
 
 

@@ -28,11 +28,12 @@ ORDER = (
     ("qat",),
     ("export",),
     ("upstream",),
-    ("report",),
+    ("report", "viewing"),
     ("evaluation",),
     ("engine",),
     ("inspector",),
     ("preflight",),
+    ("handover",),
     ("modules", "native"),  # old places that checkpoints of version 0.1 name
     ("quantizers",),
     ("data",),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 import torch
 
-from quantization.upstream.shims import shim_torch_amp
+from quantization.quantizers.native import QuantDescriptor, TensorQuantizer
+from quantization.upstream import shims
 from support.workflow import TASKS, run_task
 
 
@@ -23,7 +24,7 @@ def test_mixed_precision_as_upstream_writes_it_does_not_warn(monkeypatch: pytest
     """The calls of both train.py; the autocast is on or off as the old one's was."""
     for name in ("autocast", "GradScaler"):
         monkeypatch.setattr(torch.cuda.amp, name, getattr(torch.cuda.amp, name))
-    shim_torch_amp()
+    shims.shim_torch_amp()
     amp = torch.cuda.amp
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -34,3 +35,25 @@ def test_mixed_precision_as_upstream_writes_it_does_not_warn(monkeypatch: pytest
     if torch.cuda.is_available():
         with amp.autocast(True):
             assert torch.is_autocast_enabled() and torch.get_autocast_gpu_dtype() == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("quantized", "asked", "used"), [(True, 12, 13), (True, 17, 17), (False, 12, 12), (True, None, None)]
+)
+def test_the_opset_of_quantized_models_can_hold_them(
+    quantized: bool,
+    asked: int | None,
+    used: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(
+        torch.onnx, "export", lambda model, *args, dynamo=True, **more: seen.update(more, dynamo=dynamo)
+    )
+    shims.shim_torch_onnx()
+    model = torch.nn.Sequential(TensorQuantizer(QuantDescriptor())) if quantized else torch.nn.Sequential()
+    with caplog.at_level("WARNING", "quantization"):
+        torch.onnx.export(model, (), "file.onnx", **({} if asked is None else {"opset_version": asked}))
+    assert seen.get("opset_version") == used and seen["dynamo"] is False
+    assert ("opset 13" in caplog.text) is (asked != used)
