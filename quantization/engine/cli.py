@@ -49,10 +49,8 @@ def main(
             check_writable(path, flag)
     if args.use_trtexec:
         program = trtexec.find_trtexec()
-        version = trtexec.trtexec_version(program)
-        report = trtexec_bench.run_trtexec_bench(
-            BenchReport(specs, timed, reference, version, args.build_only), program
-        )
+        asked = BenchReport(specs, timed, reference, trtexec.trtexec_version(program), args.build_only)
+        report = trtexec_bench.run_trtexec_bench(asked, program)
     else:
         version = versions.parse_version(versions.import_tensorrt().__version__)
         versions.logger().verbose = args.verbose
