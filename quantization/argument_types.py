@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-
-_INFINITY = float("inf")
+import math
 
 
 def positive(text: str) -> int:
@@ -28,38 +27,10 @@ def positive_number(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    value = _number(text)
-    if not 0 < value < _INFINITY:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
-    return value
-
-
-def not_negative(text: str) -> float:
-    """A finite number from zero.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    value = _number(text)
-    if not 0 <= value < _INFINITY:
-        raise argparse.ArgumentTypeError(f"{text} is not zero or above")
-    return value
-
-
-def share(text: str) -> float:
-    """A number from 0 to below 1.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    value = _number(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to below 1")
-    return value
-
-
-def _number(text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is no number") from error
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value

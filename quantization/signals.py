@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from typing import Any, Iterator
 
+RETRY = 0.1  # seconds
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")  # the last one: a terminal that goes away; Windows has none
 
 
@@ -42,6 +44,7 @@ class StopSignals:
         self.hint = ""
         self._requested: int | None = None
         self._deferred = 0
+        self._dropped = False  # whether Python has ignored the exception
 
     def install(self) -> None:
         """Take the signals over, but for those that the parent told the process to ignore (nohup)."""
@@ -51,12 +54,13 @@ class StopSignals:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self.receive)
+        sys.unraisablehook = self._unraisable
 
     def receive(self, number: int, frame: Any = None) -> None:
         """The handler."""
-        if self._requested is not None:
+        if self._requested is not None and not self._dropped:
             os._exit(128 + number)
-        self._requested = number
+        self._requested, self._dropped = number, False
         if not self._deferred:
             raise Stopped(number)
 
@@ -77,6 +81,7 @@ class StopSignals:
     def check(self) -> None:
         """A safe point: raises ``Stopped`` if a signal has come."""
         if self._requested is not None:
+            self._dropped = False
             raise Stopped(self._requested)
 
     @contextlib.contextmanager
@@ -89,6 +94,20 @@ class StopSignals:
             self._deferred -= 1
         if not self._deferred:
             self.check()
+
+    def _unraisable(self, found: sys.UnraisableHookArgs) -> None:
+        """Python has ignored an exception, in a ``__del__`` or a weak reference's callback: ``Stopped`` is raised again."""
+        if not isinstance(found.exc_value, Stopped):
+            sys.__unraisablehook__(found)
+            return
+        self._dropped = True
+        timer = threading.Timer(RETRY, self._again, (found.exc_value.number,))
+        timer.daemon = True
+        timer.start()
+
+    def _again(self, number: int) -> None:
+        if self._dropped:  # else a ``check`` came first
+            os.kill(os.getpid(), number)  # it wakes the main thread, as raise_signal in this one would not
 
     def finish(self) -> None:
         """The work is done: a first signal changes nothing any more."""

@@ -7,7 +7,7 @@ from typing import Callable
 
 import pytest
 
-from quantization.argument_types import not_negative, positive, positive_number, share
+from quantization.argument_types import positive, positive_number
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,6 @@ from quantization.argument_types import not_negative, positive, positive_number,
     [
         (positive, ["1", "512"], ["0", "-3"], "above zero"),
         (positive_number, ["0.5", "1e-9", "3"], ["0", "-0.1", "nan", "inf", "-inf"], "above zero"),
-        (not_negative, ["0", "0.5", "7"], ["-1e-9", "nan", "inf"], "zero or above"),
-        (share, ["0", "0.99"], ["1", "-0.1", "nan", "inf"], "from 0 to below 1"),
     ],
 )
 def test_numbers(kind: Callable[[str], float], good: list[str], bad: list[str], words: str) -> None:

@@ -14,6 +14,7 @@ import yaml
 from quantization.cli.options import COMMANDS, QuantizeCommand, SensitiveCommand
 from quantization.cli.parser import parse, read_config
 from quantization.errors import UserError
+from quantization.evaluation.summary import Summary
 from quantization.option_fields import flag_of, make, record, walk
 from quantization.options import CalibrationOptions, DataOptions, ExportOptions, QatOptions
 
@@ -77,6 +78,19 @@ def test_a_record_is_a_config_file(tmp_path: Path) -> None:
     content.pop("weight")
     file.write_text(yaml.safe_dump(json.loads(json.dumps(content))))
     assert parse("yolov5", ["quantize", "w.pt", "--config", str(file)]) == ("quantize", options)
+
+
+def test_a_summary_is_a_config_file(tmp_path: Path) -> None:
+    """As a run writes it; its other entries, and its weight, do not count."""
+    _, options = parse(
+        "yolov5", "quantize ü/😀.pt --no-rules --ignore-policy a b --lr 3e-5 --eval-ptq --qat ü😀.pt".split()
+    )
+    file = tmp_path / "summary.json"
+    summary = Summary(str(file), record(options), {"torch": "2"}, "run")
+    summary.add(groups=[["a: b"]], images_that_failed=["ü\t*&.png"])
+    assert parse("yolov5", ["quantize", "ü/😀.pt", "--config", str(file)]) == ("quantize", options)
+    _, other = parse("yolov5", ["quantize", "other.pt", "--config", str(file), "--lr", "1"])
+    assert isinstance(other, QuantizeCommand) and (other.weight, other.training.lr) == ("other.pt", 1)
 
 
 def test_the_command_line_wins_over_the_config(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def heed_all() -> None:
         ("no check", 143, "safe point\n", "stopped by SIGTERM\n"),
         ("twice", 130, "", ""),
         ("swallowed", 143, "safe point\n", "stopped by SIGTERM\n"),
+        ("dropped", 143, "safe point\n", "stopped by SIGTERM\n"),
         ("error", 2, "", "error: give another\n"),
         ("not written", 1, "", "error: done, but\n"),
     ],

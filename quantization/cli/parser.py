@@ -20,12 +20,15 @@ from quantization.distributed import RANKS
 from quantization.errors import UserError, log_to_stdout
 from quantization.memory import named_stage
 from quantization.option_fields import Options, flag_of, key_of, make, walk
-from quantization.text import read_yaml
+from quantization.text import read_json, read_yaml
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
 NUMBERS = {int: "N", float: "X"}  # stand for values in --help
 QUIET_HELP = "print warnings and the end alone"
-CONFIG_HELP = "YAML file of options, named as on the command line (calib-method: mse); the command line wins"
+CONFIG_HELP = (
+    "YAML file of options, named as on the command line (calib-method: mse), or the summary of an earlier run; the "
+    "command line wins"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -134,15 +137,18 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     """Values of a ``--config`` file, checked as those of the command line are.
 
     Args:
-        file: YAML: a mapping of option names, with dashes or underscores, to values.
+        file: YAML: a mapping of option names, with dashes or underscores, to values. Or a summary, whose options count.
         options: what the command takes.
 
     Raises:
         UserError: the file is missing, no mapping, or has an option that the command does not have.
     """
-    content = read_yaml(file, "--config")
+    content = read_json(file, "--config") if file.endswith(".json") else read_yaml(file, "--config")
     if not isinstance(content, dict):
         raise UserError(f"--config {file} is no mapping of options to values, e.g. calib-method: mse")
+    if isinstance(content.get("options"), dict):  # a summary; what it says of the weight is for the command line
+        positional = {key_of(entry) for _, entry in walk(options) if not flag_of(entry)}
+        content = {name: value for name, value in content["options"].items() if name not in positional}
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.config = file
     add_options(parser, options, positional=False)

@@ -169,12 +169,16 @@ class QatRun:
             return
         try:
             checkpoint.save(self.checkpoint, self.kept[0], self.kept[1].content())
-            self._saved = True
         except UserError as error:
             self._saved = False
-            if last:
+            if not last:
+                LOG.warning("%s; it is tried again after the next epoch", error)
+                return
+            if self.state is None:
                 raise
-            LOG.warning("%s; it is tried again after the next epoch", error)
+            with self.state.aside():
+                checkpoint.save(self.checkpoint, self.kept[0], self.kept[1].content())
+        self._saved = True
 
     def _keep(self, trainer: Trainer, important: bool) -> None:
         """Keep the state if it is time to.

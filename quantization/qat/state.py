@@ -6,18 +6,20 @@ Its tensors are the float model's, the quantizers' ranges, QAT's weights and opt
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import random
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import numpy as np
 import torch
 
 from quantization.distributed import RANKS
 from quantization.errors import UserError
+from quantization.files import atomic_write
 from quantization.signals import SIGNALS
 from quantization.upstream.checkpoint import write_pt
 from quantization.upstream.safe_load import load_checkpoint
@@ -81,6 +83,20 @@ class RunState:
             if not self._failed:
                 LOG.warning("%s; the run goes on, but --resume would start at its last state", error)
             self._failed = True
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Context in which a result takes the file's room on a full disk; if the block fails, the file comes back."""
+        file = Path(self.file)
+        content = file.read_bytes() if file.is_file() else None
+        self.remove()
+        try:
+            yield
+        except BaseException:
+            if content is not None:
+                with atomic_write(file) as temporary:
+                    Path(temporary).write_bytes(content)
+            raise
 
     def remove(self) -> None:
         """The run is finished: its files stand for it."""

@@ -6,7 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-from fuzz import LAYERS, TARGETS, change_tree, prepare, small_graph, try_one
+from fuzz import LAYERS, TARGETS, prepare, try_one
+from fuzz_changes import change_tree
+from fuzz_networks import small_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

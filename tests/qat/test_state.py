@@ -202,6 +202,33 @@ def test_a_state_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog: 
     assert (tmp_path / "a.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize("room_without_state", [True, False])
+def test_on_a_full_disk_the_state_makes_room_for_the_last_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, room_without_state: bool
+) -> None:
+    monkeypatch.setattr(training, "draw_curve", lambda *_: None)
+    state, seen, save = tmp_path / "state.pt", [], checkpoint.save
+
+    def on_a_full_disk(*arguments: Any) -> None:
+        seen.append(state.read_bytes() if state.exists() else b"")
+        if seen[-1] or not room_without_state:
+            raise UserError("no space left")
+        save(*arguments)
+
+    monkeypatch.setattr(training.checkpoint, "save", on_a_full_disk)
+    options = QatOptions(epochs=EPOCHS, iters=STEPS, lr=1e-3)
+    if room_without_state:
+        attempt(tmp_path, options)
+        content = torch.load(tmp_path / "qat.pt", weights_only=False)
+        assert content["quant_tools"]["epoch"] == 2 and not state.exists()
+    else:
+        with pytest.raises(UserError, match="no space left"):
+            attempt(tmp_path, options)
+        assert state.read_bytes() == seen[0] and not (tmp_path / "qat.pt").exists()
+    assert all(seen[:-1]) and not seen[-1]
+    assert sum("tried again after the next epoch" in message for message in caplog.messages) == EPOCHS
+
+
 def test_a_signal_while_torch_writes_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's writer makes a RuntimeError of whatever its file raises."""
     signals = StopSignals()

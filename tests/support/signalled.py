@@ -19,6 +19,13 @@ def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+class Dropping:
+    """Python ignores what is raised while it goes."""
+
+    def __del__(self) -> None:
+        send(signal.SIGTERM)
+
+
 def main(arguments: Sequence[str] | None) -> int:
     """One case."""
     case = sys.argv[1]
@@ -48,6 +55,12 @@ def main(arguments: Sequence[str] | None) -> int:
             print("safe point", flush=True)
         SIGNALS.check()
         print("not reached")
+    elif case == "dropped":
+        signal.alarm(60)
+        Dropping()
+        print("safe point", flush=True)
+        while True:
+            signal.pause()
     elif case == "error":
         raise UserError("give another")
     elif case == "not written":
