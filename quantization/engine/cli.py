@@ -38,21 +38,17 @@ def main(
     specs = make_specs(args)
     reference = choose_reference(specs, args.reference)
     timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
-    _check_combinations(args)
+    _check_combinations(args, specs)
     if args.dry_run:
-        version = versions.parse_version(args.trt_version or versions.import_tensorrt().__version__)
-        for spec in specs:
-            print(shlex.join(trtexec_line(spec, timed, version)))
+        _print_lines(args.trt_version, specs, timed)
         return 0
     for flag, path in _outputs(args, specs):
         if path is not None:
             check_writable(path, flag)
     if args.use_trtexec:
         program = trtexec.find_trtexec()
-        version = trtexec.trtexec_version(program)
-        report = trtexec_bench.run_trtexec_bench(
-            BenchReport(specs, timed, reference, version, args.build_only), program
-        )
+        asked = BenchReport(specs, timed, reference, trtexec.trtexec_version(program), args.build_only)
+        report = trtexec_bench.run_trtexec_bench(asked, program)
     else:
         version = versions.parse_version(versions.import_tensorrt().__version__)
         versions.logger().verbose = args.verbose
@@ -64,12 +60,21 @@ def main(
     return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))
 
 
-def _check_combinations(args: argparse.Namespace) -> None:
+def _print_lines(asked: str | None, specs: Sequence[EngineSpec], timed: TimingOptions) -> None:
+    """Print trtexec's command lines, for the version asked for or the installed one."""
+    version = versions.parse_version(asked or versions.import_tensorrt().__version__)
+    for spec in specs:
+        print(shlex.join(trtexec_line(spec, timed, version)))
+
+
+def _check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
     """Refuse options that contradict each other."""
     if args.check_images and (args.use_trtexec or args.build_only):
         raise UserError(
             "--check-images runs the engines with TensorRT's Python package: drop it, or the option beside it"
         )
+    if args.check_images and not any(spec.onnx for spec in specs):
+        raise UserError("--check-images compares an engine with the ONNX that it is built from: name one, or drop it")
     if args.build_only and not args.save_engine:
         raise UserError("--build-only without --save-engine would throw the engines away: add --save-engine DIR")
     if args.trt_version and not args.dry_run:

@@ -92,7 +92,9 @@ def test_bench_checks_what_it_builds(
     assert lines[-1] == "ptq: ptq of net.onnx"
 
 
-def test_check_images_need_tensorrts_own_package() -> None:
+def test_check_images_need_an_onnx_and_tensorrts_own_package() -> None:
+    with pytest.raises(UserError, match="name one, or drop it"):
+        bench_cli.main(["--load-engine", "a.plan", "--check-images", "x"])
     for option in ("--use-trtexec", "--build-only"):
         with pytest.raises(UserError, match="--check-images runs the engines"):
             bench_cli.main(["a.onnx", option, "--check-images", "x", "--save-engine", "plans"])
