@@ -40,7 +40,7 @@ def main(
     specs = make_specs(args)
     reference = choose_reference(specs, args.reference)
     timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
-    _check_combinations(args)
+    _check_combinations(args, specs)
     if args.dry_run:
         _show_lines(specs, timed, args.trt_version or versions.import_tensorrt().__version__)
         return 0
@@ -70,12 +70,14 @@ def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: str)
             print(f"note: {note}", file=sys.stderr)
 
 
-def _check_combinations(args: argparse.Namespace) -> None:
+def _check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
     """Refuse options that contradict each other."""
     if args.check_images and (args.use_trtexec or args.build_only):
         raise UserError(
             "--check-images runs the engines with TensorRT's Python package: drop it, or the option beside it"
         )
+    if args.check_images and not any(spec.onnx for spec in specs):
+        raise UserError("--check-images compares an engine with the ONNX that it is built from: name one, or drop it")
     if args.build_only and not args.save_engine:
         raise UserError("--build-only without --save-engine would throw the engines away: add --save-engine DIR")
     if args.trt_version and not args.dry_run:

@@ -17,6 +17,7 @@ from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 
 DRAWN = 4  # images, where the user names none
+NOT_COMPARED = "not compared with ONNX Runtime ({})"
 
 
 @dataclass
@@ -32,7 +33,7 @@ class EngineCheck:
     """
 
     source: str | None = None
-    _expected: dict[tuple[str, tuple[int, int]], Boxes] = field(default_factory=dict)
+    _expected: dict[tuple[str, tuple[int, ...]], Boxes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.source is not None:
@@ -50,20 +51,30 @@ class EngineCheck:
         """
         try:
             predict = EnginePredictor(engine)
-            reference = OnnxPredictor(onnx)
-        except (UserError, ImportError) as error:  # no detector, a plugin, a machine without ONNX Runtime
-            return EngineBoxes(f"not compared with ONNX Runtime ({error})", False)
+        except UserError as error:
+            return EngineBoxes(NOT_COMPARED.format(error), False)
         images = comparison_images(self.source, predict.size, *([DRAWN] if self.source is None else []))
-        key = (onnx, predict.size)
-        if key not in self._expected:
-            self._expected[key] = one_by_one(reference, images)
-        expected, actual = self._expected[key], one_by_one(predict, images)
+        try:
+            expected = self._reference(onnx, images)
+        except (UserError, ImportError) as error:  # a plugin, a machine without ONNX Runtime
+            return EngineBoxes(NOT_COMPARED.format(error), False)
+        try:
+            actual = one_by_one(predict, images)
+        except UserError as error:  # a box whose corners are swapped, a class that is none
+            return EngineBoxes(f"WRONG, what it gives cannot be read: {error}", self.source is not None)
         if self.source is None and isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):
             found = row_differences(expected, actual)
         else:
             found = found_differences(expected, actual)
         where = "drawn images (--check-images names real ones)" if self.source is None else self.source
         return EngineBoxes(f"against ONNX Runtime on {where}: {found}", self.source is not None and found.is_suspicious)
+
+    def _reference(self, onnx: str, images: np.ndarray) -> Boxes:
+        """ONNX Runtime's boxes, computed once for all engines of one file and size."""
+        key = (onnx, images.shape[2:])
+        if key not in self._expected:
+            self._expected[key] = one_by_one(OnnxPredictor(onnx), images)
+        return self._expected[key]
 
 
 def one_by_one(predict: EnginePredictor | OnnxPredictor, images: np.ndarray) -> Boxes:

@@ -171,7 +171,7 @@ def _as_rows(columns: np.ndarray) -> np.ndarray:
 
 
 def _counted(number: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-    rows = np.concatenate((boxes, scores[..., None], labels[..., None]), axis=-1, dtype=np.float64)
+    rows = np.concatenate([part.astype(np.float64) for part in (boxes, scores[..., None], labels[..., None])], axis=-1)
     return [_checked(image[:count]) for image, count in zip(rows, number.reshape(len(rows)).astype(int))]
 
 

@@ -54,6 +54,20 @@ def test_right_boxes_pass_and_corrupted_ones_are_wrong(onnx_file: str, drawn: Pa
     assert wrong.are_wrong and "SUSPICIOUS" in wrong.text
 
 
+def swap(outputs: dict[str, np.ndarray]) -> None:
+    """Corners the wrong way round, where there are corners."""
+    for name in set(outputs) & {"det_boxes"}:
+        outputs[name] = outputs[name][..., [2, 3, 0, 1]]
+
+
+def test_outputs_that_cannot_be_read_are_wrong(drawn: Path, tmp_path: Path) -> None:
+    file = str(
+        other_form(perfect_detector(tmp_path / "net.onnx", (SIDE, SIDE), len(NAMES)), "efficient-nms", len(NAMES))
+    )
+    wrong = check(file, drawn, swap)
+    assert wrong.are_wrong and wrong.text.startswith("WRONG, what it gives cannot be read")
+
+
 def test_drawn_images_are_no_reason_for_an_error(onnx_file: str) -> None:
     assert not check(onnx_file, None).are_wrong
     wrong = check(onnx_file, None, stretch)
@@ -92,7 +106,9 @@ def test_bench_checks_what_it_builds(
     assert lines[-1] == "ptq: ptq of net.onnx"
 
 
-def test_check_images_need_tensorrts_own_package() -> None:
+def test_check_images_need_an_onnx_and_tensorrts_own_package() -> None:
+    with pytest.raises(UserError, match="name one, or drop it"):
+        bench_cli.main(["--load-engine", "a.plan", "--check-images", "x"])
     for option in ("--use-trtexec", "--build-only"):
         with pytest.raises(UserError, match="--check-images runs the engines"):
             bench_cli.main(["a.onnx", option, "--check-images", "x", "--save-engine", "plans"])

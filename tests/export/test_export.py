@@ -132,13 +132,13 @@ def test_the_file_is_the_graph_and_gives_what_torch_gives(
 
 
 @pytest.mark.parametrize("form", ["trt", "onnx"])
-@pytest.mark.parametrize("dynamic, fp16_remainder", [(False, False), (True, True)])
+@pytest.mark.parametrize("dynamic, exporter", [(False, EXPORTERS[0]), (True, EXPORTERS[0]), (True, EXPORTERS[-1])])
 def test_suppression_follows_the_rows_in_float32(
-    net: Net, batches: list[Tensor], tmp_path: Path, form: str, dynamic: bool, fp16_remainder: bool
+    net: Net, batches: list[Tensor], tmp_path: Path, form: str, dynamic: bool, exporter: str
 ) -> None:
     calibrate_model(net, batches, "max")
     net.head.nc, net.names = 2, {0: "ant", 1: "bee"}
-    options = ExportOptions(SIZE, batch=2, dynamic=dynamic, fp16_remainder=fp16_remainder)
+    options = ExportOptions(SIZE, batch=2, dynamic=dynamic, exporter=exporter, fp16_remainder=dynamic)
     rows = export_onnx(net, str(tmp_path / "rows.onnx"), options)
     whole = export_onnx(net, str(tmp_path / "net.onnx"), replace(options, end2end=form, topk_all=5, conf_thres=0.0))
     count = len(rows.graph.graph.node)
