@@ -30,8 +30,9 @@ PLACEHOLDER = re.compile(r"\b(?:ROOM|MODULE|DIR|NAME)\b")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-zA-Z0-9-]*")
 CALL = re.compile(
-    r"(?:scripts/)?(qat-yolov[57]|qat-yoloX|draw-engine|bench-engine|eval-engine|check-onnx|predict)\.py\s+(.*)"
+    r"(?:scripts/)?(qat-yolov[57]|qat-yoloX|draw-engine|bench-engine|eval-engine|check-onnx|make-report|predict)\.py\s+(.*)"
 )
+SCRIPTS = ("draw-engine", "bench-engine", "eval-engine", "check-onnx", "make-report", "predict")
 # of trtexec, pip, pytest, ruff, train.py and the older guides that the documents speak of
 FOREIGN = {
     *("--onnx --fp16 --int8 --memPoolSize --shapes --saveEngine --profilingVerbosity --exportLayerInfo").split(),
@@ -50,13 +51,10 @@ def help_of(*words: str) -> frozenset[str]:
 
 def commands() -> dict[str, frozenset[str]]:
     """Options of each command and script."""
-    qat = {name: help_of("qat-yolov5.py", name) for name in ("quantize", "export", "sensitive", "test")}
+    qat = {name: help_of("qat-yolov5.py", name) for name in ("deploy", "quantize", "export", "sensitive", "test")}
     return {
         **qat,
-        **{
-            name: help_of(f"{name}.py")
-            for name in ("draw-engine", "bench-engine", "eval-engine", "check-onnx", "predict")
-        },
+        **{name: help_of(f"{name}.py") for name in SCRIPTS},
     }
 
 

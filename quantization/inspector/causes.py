@@ -37,7 +37,8 @@ CAUSES: dict[str, Cause] = {
         "a float convolution reads a tensor as float, so that the INT8 convolution that makes it emits float and is "
         "not fused with its activation",
         "quantize the input of that reader too, its weights may stay float: one Int8-to-float Reformat is all that "
-        "remains (quant-tools, for a detect head: --head shared where INT8 layers read it too, else --head input)",
+        "remains (quant-tools, for a detect head: --head auto, its default, does so for the largest tensor that INT8 layers "
+        "read too, --head shared for all of those, --head input for the others too)",
     ),
     "detect": Cause(
         "a detect convolution reads float, for accuracy, so that the INT8 convolution that makes its input emits float "
@@ -68,6 +69,7 @@ CAUSES: dict[str, Cause] = {
     "constants": Cause("a constant is converted at every inference"),
 }
 
+DEFAULT_STEM = "as quant-tools' default, --stem auto, does"
 # what quant-tools changes by itself
 RULED = ("scales", "rescale", "sum")
 RULES = "quant-tools does this by itself: quantize without --no-rules"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantization.inspector.causes import EngineFinding, Evidence, make_finding
+from quantization.inspector.causes import DEFAULT_STEM, EngineFinding, Evidence, make_finding
 from quantization.inspector.names import counted, operations, words
 from quantization.inspector.records import Layer
 from quantization.inspector.topology import EngineGraph, is_reformat
@@ -29,7 +29,7 @@ def explain_stem(graph: EngineGraph, evidence: Evidence) -> EngineFinding:
     )
     if conv.is_strided:
         advice = (
-            f"leave {name} in float (quant-tools: --stem float): FP16 kernels read 4 channels, and its output, "
+            f"leave {name} in float, {DEFAULT_STEM}: FP16 kernels read 4 channels, and its output, "
             "which is quantized instead, is smaller than the padded image"
         )
     else:

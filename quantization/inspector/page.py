@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Sequence
 
+from quantization.inspector.causes import CAUSES
 from quantization.inspector.drawing import node_id
 from quantization.inspector.names import counted
 from quantization.inspector.plots import overview
@@ -35,39 +36,40 @@ def engine_page(report: EngineReport, drawing: bytes) -> str:
             records[node_id((engine, layer.index))] = {**times, **layer.record, "Name": layer.name}
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(" and ".join(graph.engine.name for graph in report.graphs)),
-        report=report_html(report),
+        top=top_html(report),
         drawing=svg[svg.index("<svg") :],
+        rest=rest_html(report),
         records=json.dumps(records).replace("<", "\\u003c"),
     )  # a name must not close the script element
 
 
-def report_html(report: EngineReport) -> str:
-    """The report for ``engine_page``."""
-    parts = [f"<main><h1>{escape(report.heading)}</h1>"]
+def top_html(report: EngineReport) -> str:
+    """What stands above the drawing: the difference as a sentence and as bars, and the costliest findings."""
+    parts = [f"<h1>{escape(report.heading)}</h1>"]
     parts += [f"<p>{escape(report.headline)}</p>"] if report.headline else []
-    parts += map(_section, report.sections)
-    if report.fusions.rows:
-        count = counted(len(report.fusions.rows), "place")
-        parts.append(
-            f"<details><summary><b>Fused differently: {count}</b></summary>{table_html(report.fusions, _label)}</details>"
-        )
-    if len(report.graphs) > 1:
-        chart = overview(report.summaries)
-        parts.append(f"<h2>In figures</h2><figure>{chart}</figure>{table_html(report.figures, _label)}</main>")
-    else:
-        parts.append(
-            f"<details><summary><b>In figures</b></summary>{table_html(report.figures, _label)}</details></main>"
-        )
+    parts += [f"<figure>{overview(report.summaries)}</figure>"] if len(report.graphs) > 1 else []
+    if report.costliest:
+        parts.append(f"<h2>Costliest findings</h2><ol>{''.join(map(_costly, report.costliest))}</ol>")
     return "\n".join(parts)
 
 
+def rest_html(report: EngineReport) -> str:
+    """What stands below the drawing, folded: all findings by cause, what is fused differently, all figures."""
+    parts = list(map(_section, report.sections))
+    if report.fusions.rows:
+        count = counted(len(report.fusions.rows), "place")
+        parts.append(_folded(f"Fused differently: {count}", table_html(report.fusions, _label)))
+    parts.append(_folded("In figures", table_html(report.figures, _label)))
+    return "\n".join(parts)
+
+
+def _folded(heading: str, body: str) -> str:
+    return f"<details><summary><b>{escape(heading)}</b></summary>{body}</details>"
+
+
 def _section(section: Section) -> str:
-    return (
-        f"<details{' open' if section.opened else ''}><summary><b>{escape(section.heading)}</b></summary>"
-        + "".join(map(_group, section.groups))
-        + (f"<p class=advice>{escape(section.note)}</p>" if section.note else "")
-        + "</details>"
-    )
+    note = f"<p class=advice>{escape(section.note)}</p>" if section.note else ""
+    return _folded(section.heading, "".join(map(_group, section.groups)) + note)
 
 
 def _group(group: Group) -> str:
@@ -81,10 +83,16 @@ def _group(group: Group) -> str:
     return f"<details class=expected><summary>{head}</summary>{listed}</details>"
 
 
-def _item(item: Item) -> str:
+def _costly(item: Item) -> str:
+    """A finding apart from its group, with what all findings of its cause should change."""
+    return _item(item, CAUSES[item.finding.cause].change)
+
+
+def _item(item: Item, change: str = "") -> str:
     finding = item.finding
     word = "Change: " if finding.avoidable else ""
-    advice = f'<br><span class="advice">{word}{escape(finding.advice)}.</span>' if finding.advice else ""
+    text = finding.advice or change
+    advice = f'<br><span class="advice">{word}{escape(text)}.</span>' if text else ""
     return (
         f"<li value={item.number}><span class=cost>{item.cost}</span>: {escape(finding.text)} "
         f"{_link('show', item.places)}{advice}</li>"

@@ -10,6 +10,7 @@ from quantization.inspector.classify import KINDS, PRECISIONS
 from quantization.inspector.drawing import PRECISION_COLORS
 from quantization.inspector.summary import EngineSummary, Tally
 
+_LABELLED = 0.05  # share of the longest bar from which a part has room for its number
 _MIXED = ("Reformats", "constants")
 
 
@@ -43,7 +44,7 @@ def _value(tally: Tally, timed: bool) -> float:
 
 
 def _bars(axes: Any, summaries: Sequence[EngineSummary], timed: bool) -> None:
-    names = [name for name in KINDS if any(name in each.kinds for each in summaries)]
+    names = [name for name in KINDS if any(_value(each.kinds.get(name, Tally()), timed) for each in summaries)]
     height = 0.8 / len(summaries)
     for number, each in enumerate(summaries):
         places = [index + number * height for index in range(len(names))]
@@ -64,12 +65,15 @@ def _stacks(axes: Any, summaries: Sequence[EngineSummary], timed: bool) -> None:
         part["constants"] = _value(each.kinds.get("constant", Tally()), timed)
         parts.append(part)
     left = [0.0] * len(parts)
+    least = _LABELLED * max(sum(part.values()) for part in parts)
     for name in [name for name in (*PRECISIONS, *_MIXED) if any(part.get(name) for part in parts)]:
         values = [part.get(name, 0.0) for part in parts]
         color = {"Reformats": "#c55a11", "constants": "#a6a6a6"}.get(name) or PRECISION_COLORS[name]
         names = [each.name for each in summaries]
         bars = axes.barh(names, values, left=left, label=name, color=color, edgecolor="#555555")
-        axes.bar_label(bars, [f"{value:.0f}" if value else "" for value in values], label_type="center", fontsize=8)
+        axes.bar_label(
+            bars, [f"{value:.0f}" if value > least else "" for value in values], label_type="center", fontsize=8
+        )
         left = [start + value for start, value in zip(left, values)]
     axes.invert_yaxis()
     axes.set_title("time by precision, us" if timed else "layers by precision")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Sequence
 
-from quantization.inspector.causes import EngineFinding, make_finding
+from quantization.inspector.causes import DEFAULT_STEM, EngineFinding, make_finding
 from quantization.inspector.names import counted, words
 from quantization.inspector.records import Layer, time_ms
 from quantization.inspector.regions import Region
@@ -125,8 +125,11 @@ def _finding(slow: Way, fast: Way) -> EngineFinding:
             advice = f"{names} is in float for accuracy; --head int8 of quant-tools is faster"
     else:
         image = any(network_input(slow.graph, conv) for conv in slow.convs)
-        option = "--stem float" if image else f"--ignore-policy {' '.join(map(re.escape, modules(slow.convs)))}"
-        advice = f"leave {names} in float (quant-tools: {option})"
+        option = f"quant-tools: --ignore-policy {' '.join(map(re.escape, modules(slow.convs)))}"
+        if image:
+            strided = any(conv.is_strided for conv in slow.convs)
+            option = DEFAULT_STEM if strided else "quant-tools: --stem float"
+        advice = f"leave {names} in float ({option})"
     text = f"{names}: {slow.describe()}, {fast.describe()}"
     finding = make_finding(("precision", names), text, advice, slow.layers, avoidable=not known)
     return replace(finding, cost_ms=slow.ms - fast.ms)

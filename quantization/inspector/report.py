@@ -14,6 +14,8 @@ from quantization.inspector.summary import EngineSummary, Tally, figures, summar
 from quantization.inspector.topology import EngineGraph
 from quantization.tables import Place, Row, Table
 
+COSTLIEST = 5  # findings that a page shows unfolded
+
 
 @dataclass(frozen=True)
 class Item:
@@ -66,13 +68,11 @@ class Section:
 
     Attributes:
         groups: avoidable ones first, then the most costly.
-        opened: whether the page shows it unfolded.
         note: a remark on some of the causes, which one section of a report has; empty in the others.
     """
 
     heading: str
     groups: Sequence[Group]
-    opened: bool = True
     note: str = ""
 
 
@@ -100,6 +100,14 @@ class EngineReport:
     figures: Table
     aligned: Sequence[tuple[int, int]] = ()
 
+    @property
+    def costliest(self) -> list[Item]:
+        """The avoidable findings that cost most, ``COSTLIEST`` at most; of two engines those of the second."""
+        groups = [group for section in self.sections for group in section.groups if group.avoidable]
+        engine = len(self.graphs) - 1
+        items = [item for group in groups for item in group.items if {place[0] for place in item.places} == {engine}]
+        return sorted(items, key=lambda item: (-item.finding.cost_ms, -len(item.places)))[:COSTLIEST]
+
     @cached_property
     def marks(self) -> dict[Place, int]:
         """Layers to the numbers of their avoidable findings."""
@@ -109,7 +117,7 @@ class EngineReport:
 
 def report_engine(graph: EngineGraph) -> EngineReport:
     """The report on one engine."""
-    sections = _sections([graph], [("Findings", 0, find_problems(graph), True)])
+    sections = _sections([graph], [("Findings", 0, find_problems(graph))])
     summary = summarise(graph)
     return EngineReport(summary.name, "", [graph], [summary], sections, Table([summary.name], []), figures([summary]))
 
@@ -121,9 +129,9 @@ def report_comparison(comparison: Comparison) -> EngineReport:
     sections = _sections(
         comparison.graphs,
         [
-            (f"In {second}, not in {first}", 1, comparison.only_second, True),
-            (f"In {first}, not in {second}", 0, comparison.only_first, True),
-            (f"In both (cost in {second})", 1, comparison.both, False),
+            (f"In {second}, not in {first}", 1, comparison.only_second),
+            (f"In {first}, not in {second}", 0, comparison.only_first),
+            (f"In both (cost in {second})", 1, comparison.both),
         ],
     )
     return EngineReport(
@@ -139,12 +147,12 @@ def report_comparison(comparison: Comparison) -> EngineReport:
 
 
 def _sections(
-    graphs: Sequence[EngineGraph], contents: Iterable[tuple[str, int, Sequence[EngineFinding], bool]]
+    graphs: Sequence[EngineGraph], contents: Iterable[tuple[str, int, Sequence[EngineFinding]]]
 ) -> list[Section]:
     found: list[Section] = []
     explained: set[str] = set()
     number = 0
-    for heading, engine, findings, opened in contents:
+    for heading, engine, findings in contents:
         groups = []
         before = frozenset(explained)
         for name, avoidable, members in _by_cause(findings):
@@ -159,7 +167,7 @@ def _sections(
         ruled = [group.name for group in groups if group.avoidable and group.name in RULED]
         note = f"{words(ruled)}: {RULES}." if ruled and not any(section.note for section in found) else ""
         if groups:
-            found.append(Section(heading, groups, opened, note))
+            found.append(Section(heading, groups, note))
     return found
 
 
@@ -186,7 +194,7 @@ def cost_text(findings: Sequence[EngineFinding], timed: bool) -> str:
 def _fusions(comparison: Comparison, summaries: Sequence[EngineSummary]) -> Table:
     rows = [
         Row(
-            region.name,
+            region.name or "several modules",
             [region.describe(0), region.describe(1), _difference(region.extra_ms, summaries)],
             places=[(engine, layer.index) for engine in (1, 0) for layer in region.layers[engine]],
         )

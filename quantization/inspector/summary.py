@@ -74,7 +74,7 @@ def _tally(layers: Iterable[Layer], key: Callable[[Layer], str], order: Sequence
 
 
 def figures(summaries: Sequence[EngineSummary]) -> Table:
-    """All of them side by side, a column per engine."""
+    """All of them side by side, a column per engine; of engines with times, without what takes none in any."""
     rows = [Row("layers, time of all", [_cell(each.all, each) for each in summaries])]
     for heading, parts in (
         ("by kind", [each.kinds for each in summaries]),
@@ -84,7 +84,10 @@ def figures(summaries: Sequence[EngineSummary]) -> Table:
     ):
         rows.append(Row(heading))
         for name in dict.fromkeys(name for tallies in parts for name in tallies):
-            cells = [_cell(tallies.get(name, Tally()), each) for tallies, each in zip(parts, summaries)]
+            found = [tallies.get(name, Tally()) for tallies in parts]
+            if all(each.timed for each in summaries) and not any(tally.ms for tally in found):
+                continue
+            cells = [_cell(tally, each) for tally, each in zip(found, summaries)]
             rows.append(Row(name, cells, indent=True))
         rows.append(Row("sum", [_cell(_sum(tallies), each) for tallies, each in zip(parts, summaries)], indent=True))
     return Table([each.name for each in summaries], rows)

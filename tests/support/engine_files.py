@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quantization.inspector.compare import Comparison
 from quantization.inspector.layers import load_layers
-from quantization.inspector.page import report_html
+from quantization.inspector.page import rest_html, top_html
 from quantization.inspector.records import EngineInfo
 from quantization.inspector.report import report_comparison
 from quantization.inspector.text import engine_text
@@ -41,4 +41,5 @@ def comparison_text(comparison: Comparison) -> str:
 
 def comparison_html(comparison: Comparison) -> str:
     """The report for a page."""
-    return report_html(report_comparison(comparison))
+    report = report_comparison(comparison)
+    return top_html(report) + rest_html(report)
