@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Sequence
 
@@ -15,7 +13,9 @@ from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import Network, make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.files import atomic_write, check_writable
+from quantization.evaluation.saved_samples import read_reference, write_samples
+from quantization.evaluation.wording import class_lines
+from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.options import DataOptions
 
 
@@ -40,6 +40,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--objectness", action="store_true", help="score one-class models by objectness, as YOLOv7 does"
     )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
+    parser.add_argument(
+        "--save-samples", metavar="NPZ", default=None, help="write what a later --against compares with"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="NPZ",
+        default=None,
+        help="give the differences to this network too, each with its 95 %% interval: a file that --save-samples, here or "
+        "of the command test, wrote for the float model on the same images",
+    )
     return parser
 
 
@@ -66,8 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and print; the exit code."""
     options = build_parser().parse_args(arguments)
     log_to_stdout()
-    if options.save_json is not None:
-        check_writable(options.save_json, "--save-json")
+    refuse_overwriting(options.engine, options.against, options.save_json, options.save_samples)
+    for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
+        if file is not None:
+            check_writable(file, flag)
     names: Sequence[str] = ()
     if options.engine.endswith(".onnx"):
         runtime = OnnxPredictor(options.engine)
@@ -88,12 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nmsthres=options.nmsthres,
     )
     evaluator = make_evaluator(images, network, open_checked(images, network).dataset)
+    if options.against is not None:
+        read_reference(options.against, evaluator)
     metrics = evaluator(predict, options.engine)
-    for name, value in metrics.per_class.items():
-        print(f"  {name:20s} {value:.4f}")
+    for line in class_lines(metrics.content()):
+        print(f"  {line}")
     if options.save_json is not None:
-        with atomic_write(options.save_json) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump({**asdict(metrics), "options": vars(options)}, file, indent=2)
+        write_json(options.save_json, {**metrics.content(), "options": vars(options)})
+    if options.save_samples is not None:
+        write_samples(options.save_samples, metrics, options.engine, evaluator)
     return 0
 
 

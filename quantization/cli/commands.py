@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Callable
 
@@ -17,6 +16,8 @@ from quantization.errors import UserError
 from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import make_evaluator, open_checked
 from quantization.evaluation.onnx_predictor import OnnxPredictor
+from quantization.evaluation.saved_samples import read_reference, write_samples
+from quantization.evaluation.wording import class_lines
 from quantization.export.export import export_onnx
 from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.option_fields import record
@@ -99,9 +100,10 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
 
 def test_command(name: str, options: EvaluationCommand) -> int:
     """COCO mAP of a checkpoint or an ONNX."""
-    if options.save_json is not None:
-        refuse_overwriting(options.weight, options.save_json)
-        check_writable(options.save_json, "--save-json")
+    refuse_overwriting(options.weight, options.against, options.save_json, options.save_samples)
+    for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
+        if file is not None:
+            check_writable(file, flag)
     predict: Predictor
     if options.weight.endswith(".onnx"):
         predict = runtime = OnnxPredictor(options.weight)
@@ -115,8 +117,10 @@ def test_command(name: str, options: EvaluationCommand) -> int:
         predict, label = torch_predictor(model), "quantized" if have_quantizers(model) else "float"
     dataset = open_checked(options.images, network).dataset
     evaluator = make_evaluator(options.images, network, dataset)
+    if options.against is not None:
+        read_reference(options.against, evaluator)
     metrics, found = evaluator.measure(predict, f"{options.weight} ({label})")
-    content = {**asdict(metrics), "options": record(options), "versions": versions()}
+    content = {**metrics.content(), "options": record(options), "versions": versions()}
     if options.upstream_ap:
         content["upstream_map"], content["upstream_map50"] = upstream_ap(name, found, evaluator.truth.arrays())
         LOG.info(
@@ -124,10 +128,12 @@ def test_command(name: str, options: EvaluationCommand) -> int:
             content["upstream_map"],
             content["upstream_map50"],
         )
-    for class_name, value in metrics.per_class.items():
-        LOG.info("  %-20s %.4f", class_name, value)
+    for line in class_lines(metrics.content()):
+        LOG.info("  %s", line)
     if options.save_json is not None:
         write_json(options.save_json, content)
+    if options.save_samples is not None:
+        write_samples(options.save_samples, metrics, options.weight, evaluator)
     return 0
 
 

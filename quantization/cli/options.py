@@ -98,6 +98,15 @@ class EvaluationCommand(Options):
 
     weight: str = argument("float or quantized .pt, or an .onnx")
     save_json: str | None = option(None, "write the figures to this file", metavar="FILE")
+    save_samples: str | None = option(
+        None, "write what a later --against compares with: samples of the figures over the images", metavar="NPZ"
+    )
+    against: str | None = option(
+        None,
+        "give the differences to this network too, each with its 95 % interval: a file that --save-samples wrote for the "
+        "float model on the same images",
+        metavar="NPZ",
+    )
     upstream_ap: bool = option(
         False, "print upstream's own AP of the same detections too: its formula gives 0.9 to 1.6 points more on COCO"
     )

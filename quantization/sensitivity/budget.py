@@ -234,8 +234,7 @@ class Budget:
             options = {**record.options, "ignore_policy": result["ignore_policy"]}
             written = record.with_(options=options, placement=placement, max_drop=result)
             checkpoint.save(file, model, written.content())
-        self.summary.record(
-            key, outcome.metrics, max_drop=result, **({"epochs": record.history} if record.history else {})
-        )
+        trained = {"epochs": record.history, "epoch": record.epoch} if record.history else {}
+        self.summary.record(key, outcome.metrics, max_drop=result, **trained)
         for unit in outcome.left:
             unit.set_float(False)

@@ -25,7 +25,7 @@ FLOAT_MAP = 0.5
 
 
 def metrics(value: float) -> Metrics:
-    return Metrics(value, value, 1, {})
+    return Metrics(value, value, 1, {}, value)
 
 
 class Search:
