@@ -29,8 +29,8 @@ class QuantizeCommand(Options):
     eval_ptq: bool = option(False, "measure the PTQ model's mAP")
     max_drop: float | None = option(
         None,
-        "leave the fewest layers in float that keep mAP@0.5:0.95 within this many points (of 100) of the float model's; "
-        "measures both",
+        "leave the fewest layers in float with which the validation images do not show a larger loss of mAP@0.5:0.95 "
+        "against the float model than this many points (of 100); measures both",
         kind=float,
         metavar="POINTS",
         bounds=NOT_NEGATIVE,

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import zipfile
 from dataclasses import asdict, fields
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,9 @@ def write_samples(file: str, metrics: Metrics, label: str, evaluator: Evaluator)
     """
     assert metrics.samples is not None  # an evaluator gives them
     facts = {"format": FORMAT, "label": label, "conditions": metrics.conditions, "truth": _digest(evaluator)}
+    parts: dict[str, Any] = {**facts, **asdict(metrics.samples)}
     with atomic_write(file) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, **{name: np.array(value) for name, value in facts.items()}, **asdict(metrics.samples))
+        np.savez(handle, **parts)
 
 
 def read_reference(file: str, evaluator: Evaluator) -> None:
