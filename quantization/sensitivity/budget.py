@@ -192,19 +192,24 @@ def report(outcome: Outcome, policy: Sequence[str], label: str, shares: tuple[fl
             "no number would do" if needed is None else f"it would take about {needed}",
         )
     if outcome.left:
-        LOG.info(
-            "%s: %d units are left in float, %s; %.1f %% of the convolutions' multiply-accumulates stay in INT8, of %.1f %%. "
-            "To reuse:\n  %s",
-            label,
-            count,
-            drop,
-            100 * shares[1],
-            100 * shares[0],
-            policy_line([*policy, *ignore_policy(outcome.modules)]),
-        )
+        _report_left(outcome, policy, label, shares)
     elif not drop.exceeds:
         words = "is not shown to exceed" if drop.undecided else "is within"
         LOG.info("%s: %s %s the budget of %g; all units stay quantized", label, drop, words, drop.budget)
+
+
+def _report_left(outcome: Outcome, policy: Sequence[str], label: str, shares: tuple[float, float]) -> None:
+    """Log the units in float; see ``report``."""
+    LOG.info(
+        "%s: %d units are left in float, %s; %.1f %% of the multiply-accumulates of convolutions and linear layers stay in "
+        "INT8, of %.1f %%. To reuse:\n  %s",
+        label,
+        len(outcome.left),
+        outcome.drop,
+        100 * shares[1],
+        100 * shares[0],
+        policy_line([*policy, *ignore_policy(outcome.modules)]),
+    )
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,10 @@ def test_a_network_with_an_outlier_channel_meets_its_budget(
     assert result["ignore_policy"] == saved["info"]["options"]["ignore_policy"] == [r"model\.9", r"model\.0\.4"]
     shares = [entry * 8 * 9 for entry in (3, 8, 8, 8, 8)]  # all layers see 16 x 16 pixels
     assert result["int8_share"] == {"before": 1, "after": pytest.approx(1 - shares[2] / sum(shares))}
-    assert f"{100 - 100 * shares[2] / sum(shares):.1f} % of the convolutions' multiply-accumulates" in caplog.text
+    assert (
+        f"{100 - 100 * shares[2] / sum(shares):.1f} % of the multiply-accumulates of convolutions and linear layers"
+        in caplog.text
+    )
     assert found["epochs"] == [{"epoch": 1}] and found["map"] == result["steps"][-1]["map"]
     assert r"--ignore-policy 'model\.9' 'model\.0\.4'" in caplog.text
     assert (
