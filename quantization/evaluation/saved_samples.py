@@ -6,6 +6,7 @@ import hashlib
 import logging
 import zipfile
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,20 +21,20 @@ LOG = logging.getLogger("quantization")
 FORMAT = 1
 
 
-def write_samples(file: str, metrics: Metrics, label: str, evaluator: Evaluator) -> None:
+def write_samples(file: str, metrics: Metrics, network: str, evaluator: Evaluator) -> None:
     """Write what ``read_reference`` reads.
 
     Args:
         file: a .npz.
         metrics: measured by ``evaluator``.
-        label: of the network, for messages.
+        network: its file, whose name stands for it.
         evaluator: whose annotations and conditions are noted.
 
     Raises:
         UserError: the file cannot be written.
     """
     assert metrics.samples is not None  # an evaluator gives them
-    facts = {"format": FORMAT, "label": label, "conditions": metrics.conditions, "truth": _digest(evaluator)}
+    facts = {"format": FORMAT, "label": Path(network).name, "conditions": metrics.conditions, "truth": _digest(evaluator)}
     parts: dict[str, Any] = {**facts, **asdict(metrics.samples)}
     with atomic_write(file) as temporary, open(temporary, "wb") as handle:
         np.savez(handle, **parts)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from quantization.data.dataset import open_dataset
 from quantization.data.images import Loader
@@ -15,6 +19,8 @@ from quantization.evaluation.coco import Evaluator, Metrics, Thresholds
 from quantization.evaluation.saved_samples import read_reference, write_samples
 from quantization.evaluation.wording import class_lines
 from shapes import draw_dataset
+from support.drawn_data import SIDE, Drawn
+from support.perfect_detector import perfect_detector
 
 
 class Fixed:
@@ -92,3 +98,31 @@ def test_files_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
     for name in ("short.npz", "newer.npz", "objects.npz", "text.npz", "cut.npz", "empty.npz", "array.npy"):
         with pytest.raises(UserError, match=r"--against .* --save-samples wrote"):
             read_reference(str(tmp_path / name), first)
+
+
+def test_an_engine_is_compared_without_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By scripts/eval-engine.py, an ONNX standing for the engine: two detectors, one of which knows one class less."""
+    data = Drawn(tmp_path / "data")
+    data.finish()
+    script = Path(__file__).parents[2] / "scripts" / "eval-engine.py"
+    spec = importlib.util.spec_from_file_location("eval_engine", script)
+    assert spec is not None and spec.loader is not None
+    engine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(engine)
+    common = ["--cocodir", str(data.root), "--workers", "1"]
+    files = {name: str(tmp_path / name) for name in ("whole.onnx", "part.onnx", "float.npz", "part.json")}
+    perfect_detector(Path(files["whole.onnx"]), (SIDE, SIDE), 3)
+    model = onnx.load(files["whole.onnx"])
+    scores = next(entry for entry in model.graph.initializer if entry.name == "scores")  # (1, boxes, classes)
+    blind = numpy_helper.to_array(scores).copy()
+    blind[..., 2] = 0
+    scores.CopyFrom(numpy_helper.from_array(blind, "scores"))
+    onnx.save(model, files["part.onnx"])
+    assert engine.main([files["whole.onnx"], *common, "--save-samples", files["float.npz"]]) == 0
+    assert (
+        engine.main([files["part.onnx"], *common, "--against", files["float.npz"], "--save-json", files["part.json"]])
+        == 0
+    )
+    (apart,) = json.loads(Path(files["part.json"]).read_text())["against"].values()
+    assert apart["per_class"]["cat"]["points"] == -100 and apart["per_class"]["ant"] == {"points": 0, "plus_minus": 0}
+    assert "(11 boxes); against whole.onnx -100.00 +- 0.00" in capsys.readouterr().out
