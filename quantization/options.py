@@ -148,8 +148,10 @@ class CalibrationOptions(Options):
 class QatOptions(Options):
     """How the quantized model is trained."""
 
-    epochs: int = option(10, "number of epochs; the best by mAP is kept", bounds=POSITIVE)
-    iters: int = option(200, "steps per epoch", bounds=POSITIVE)
+    epochs: int = option(10, "number of epochs; the best by AP with all classes merged is kept", bounds=POSITIVE)
+    iters: int | None = option(
+        None, "steps per epoch; default: one pass over the training images, 30 to 200", kind=int, bounds=POSITIVE
+    )
     lr: float = option(1e-4, "highest learning rate; the published one is 1e-5", bounds=Bounds(above=0))
     schedule: str = option(
         "cosine",
@@ -190,6 +192,17 @@ class QatOptions(Options):
         advanced=True,
     )
     amp: str = option("fp16", "mixed precision on a GPU", choices=AMP_TYPES, advanced=True)
+    fall_back_to_ptq: bool = option(
+        False,
+        "write PTQ's weights to --qat where no epoch is better than PTQ by more than the 95 % interval",
+        advanced=True,
+    )
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch, once the data are known (``qat.length.with_steps``)."""
+        assert self.iters is not None
+        return self.iters
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Sequence
 
@@ -21,9 +20,10 @@ with one_line_ending():
     from quantization.evaluation.engine_predictor import EnginePredictor
     from quantization.evaluation.network import Network, data_classes, make_evaluator, open_checked
     from quantization.evaluation.onnx_predictor import OnnxPredictor
-    from quantization.files import check_writable, write_json
+    from quantization.evaluation.saved_samples import read_reference, write_samples
+    from quantization.evaluation.verdict import figures_table
+    from quantization.files import check_writable, refuse_overwriting, write_json
     from quantization.options import OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
-    from quantization.tables import Row, Table
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,6 +57,16 @@ def build_parser() -> argparse.ArgumentParser:
         "they are far off",
     )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
+    parser.add_argument(
+        "--save-samples", metavar="NPZ", default=None, help="write what a later --against compares with"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="NPZ",
+        default=None,
+        help="give the differences to this network too, each with its 95 %% interval: a file that --save-samples, here or "
+        "of the command test, wrote for the float model on the same images",
+    )
     return parser
 
 
@@ -72,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and print; the exit code."""
     options = build_parser().parse_args(arguments)
     log_to_stdout()
-    if options.save_json is not None:
-        check_writable(options.save_json, "--save-json")
+    refuse_overwriting(options.engine, options.against, options.save_json, options.save_samples)
+    for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
+        if file is not None:
+            check_writable(file, flag)
     names: Sequence[str] = ()
     reference = None
     if options.engine.endswith(".onnx"):
@@ -92,14 +104,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     classes = classes or data_classes(images, options.engine)
     network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
     checked = open_checked(images, network)
-    metrics = make_evaluator(images, network, checked.dataset, checked.truth)(predict, options.engine)
-    print(class_text(metrics.per_class))
+    evaluator = make_evaluator(images, network, checked.dataset, checked.truth)
+    if options.against is not None:
+        read_reference(options.against, evaluator)
+    metrics = evaluator(predict, options.engine)
+    print(class_text(metrics.content()))
     written = {}
     if options.save_json is not None:
-        write_json(options.save_json, {**asdict(metrics), "options": vars(options)})
+        write_json(options.save_json, {**metrics.content(), "options": vars(options)})
         written[options.save_json] = "the figures, by class too"
-    row = Row(options.engine, [f"{metrics.map:.4f}", f"{metrics.map50:.4f}"])
-    print(closing_text(Closing(Table(("mAP@0.5:0.95", "mAP@0.5"), [row]), written=written)))
+    if options.save_samples is not None:
+        write_samples(options.save_samples, metrics, options.engine, evaluator)
+        written[options.save_samples] = "what --against compares with"
+    print(closing_text(Closing(figures_table(options.engine, metrics.content()), written=written)))
     return int(reference is not None and compare_boxes(engine, reference, checked.dataset.val))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Mapping, Sequence
 
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.closing import Closing, command_line
-from quantization.evaluation.verdict import accuracy_table, choose_checkpoint
+from quantization.evaluation.verdict import accuracy_table, choose_checkpoint, figures_table
 from quantization.options import DataOptions
 from quantization.placement.policy import policy_line
 from quantization.preflight.report import Report
@@ -72,11 +72,15 @@ def after_test(options: EvaluationCommand, content: Mapping[str, Any]) -> Closin
         options: of the command.
         content: what ``--save-json`` writes.
     """
-    rows = [Row(options.weight, [f"{content['map']:.4f}", f"{content['map50']:.4f}"])]
+    table = figures_table(options.weight, content)
     if "upstream_map" in content:
-        rows.append(Row("upstream's own AP", [f"{content['upstream_map']:.4f}", f"{content['upstream_map50']:.4f}"]))
+        own = [f"{content['upstream_map']:.4f}", f"{content['upstream_map50']:.4f}"]
+        row = Row("upstream's own AP", [*own, *[""] * (len(table.columns) - len(own))])
+        table = Table(table.columns, [*table.rows, row])
     written = {} if options.save_json is None else {options.save_json: "the figures, by class too"}
-    return Closing(Table(("mAP@0.5:0.95", "mAP@0.5"), rows), "", written)
+    if options.save_samples is not None:
+        written[options.save_samples] = "what --against compares with"
+    return Closing(table, content["conditions"], written)
 
 
 def export_target(options: ExportCommand) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from typing import Any, Callable
 
 from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test, export_target
@@ -21,6 +20,7 @@ from quantization.evaluation.class_table import class_text
 from quantization.evaluation.coco import Predictor
 from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
+from quantization.evaluation.saved_samples import read_reference, write_samples
 from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.option_fields import Options, record
 from quantization.placement.policy import choose_placement
@@ -89,9 +89,10 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
 
 def test_command(name: str, options: EvaluationCommand) -> int:
     """COCO mAP of a checkpoint or an ONNX."""
-    if options.save_json is not None:
-        refuse_overwriting(options.weight, options.save_json)
-        check_writable(options.save_json, "--save-json", make_folder=False)
+    refuse_overwriting(options.weight, options.against, options.save_json, options.save_samples)
+    for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
+        if file is not None:
+            check_writable(file, flag, make_folder=False)
     named = open_dataset(options.images.cocodir, options.images.data)
     predict: Predictor
     if options.weight.endswith(".onnx"):
@@ -106,8 +107,10 @@ def test_command(name: str, options: EvaluationCommand) -> int:
         predict, label = torch_predictor(model), "quantized" if have_quantizers(model) else "float"
     checked = fit_dataset(named, network)
     evaluator = make_evaluator(options.images, network, checked.dataset, checked.truth)
+    if options.against is not None:
+        read_reference(options.against, evaluator)
     metrics, found = evaluator.measure(predict, f"{options.weight} ({label})")
-    content = {**asdict(metrics), "options": record(options), "versions": versions()}
+    content = {**metrics.content(), "options": record(options), "versions": versions()}
     if options.upstream_ap:
         content["upstream_map"], content["upstream_map50"] = upstream_ap(name, found, evaluator.truth.arrays())
         LOG.info(
@@ -115,9 +118,11 @@ def test_command(name: str, options: EvaluationCommand) -> int:
             content["upstream_map"],
             content["upstream_map50"],
         )
-    LOG.info("%s", class_text(metrics.per_class))
+    LOG.info("%s", class_text(metrics.content()))
     if options.save_json is not None:
         write_json(options.save_json, content)
+    if options.save_samples is not None:
+        write_samples(options.save_samples, metrics, options.weight, evaluator)
     tell(after_test(options, content))
     return 0
 

@@ -31,8 +31,8 @@ class QuantizeCommand(Options):
     eval_ptq: bool = option(False, "measure the PTQ model's mAP")
     max_drop: float | None = option(
         None,
-        "leave the fewest layers in float that keep mAP@0.5:0.95 within this many points (of 100) of the float model's; "
-        "measures both",
+        "leave the fewest layers in float with which the validation images do not show a larger loss of mAP@0.5:0.95 "
+        "against the float model than this many points (of 100); measures both",
         kind=float,
         metavar="POINTS",
         bounds=NOT_NEGATIVE,
@@ -118,6 +118,15 @@ class EvaluationCommand(Options):
 
     weight: str = argument("float or quantized .pt, or an .onnx")
     save_json: str | None = option(None, "write the figures to this file", metavar="FILE")
+    save_samples: str | None = option(
+        None, "write what a later --against compares with: samples of the figures over the images", metavar="NPZ"
+    )
+    against: str | None = option(
+        None,
+        "give the differences to this network too, each with its 95 % interval: a file that --save-samples wrote for the "
+        "float model on the same images",
+        metavar="NPZ",
+    )
     upstream_ap: bool = option(
         False,
         "print upstream's own AP of the same detections too: its formula gives 0.9 to 1.6 points more on COCO",

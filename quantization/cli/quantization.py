@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +25,11 @@ from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.summary import Summary
 from quantization.memory import OutOfMemory, named_stage
 from quantization.placement.policy import choose_placement
+from quantization.qat.length import warn_if_short, with_steps
 from quantization.qat.losses import TaskLoss
 from quantization.qat.progress import Diverged
 from quantization.qat.run import QatRun, missing_labels, task_loss
-from quantization.qat.state import restore_generators
+from quantization.qat.state import references_content, references_of, restore_generators
 from quantization.quantize import initialize, insert_quantizers
 from quantization.quantizers.switches import amax_tensors, have_quantizers, set_amax_tensors
 from quantization.sensitivity.budget import Budget
@@ -70,6 +72,10 @@ class Quantization:
         self.placement = choose_placement(self.model, options.placement)
         checked = fit_dataset(named, self.network, train=True, train_labels=labels, val=measures)
         self.dataset, evaluator = checked.dataset, None
+        if options.qat is not None:
+            training = with_steps(options.training, len(self.dataset.train), options.images.batch_size)
+            warn_if_short(training)
+            self.options = options = replace(options, training=training)
         if measures:
             evaluator = make_evaluator(options.images, self.network, self.dataset, checked.truth)
         self.evaluator = evaluator
@@ -80,6 +86,8 @@ class Quantization:
         )
         self.run_id = self.state.facts["run"]
         self.kept = own_checkpoints(options, self.state, name) if RANKS.main else None
+        if self.evaluator is not None:
+            self.evaluator.references.update(references_of(self.state.tensors))
         self.summary = Summary(
             options.summary, plain_record(options), versions(), self.run_id, self.state.facts.get("summary")
         )
@@ -96,6 +104,12 @@ class Quantization:
         assert self.evaluator is not None  # made for every option that measures
         with named_stage(f"evaluation ({label})", self.options.images.batch_size):
             return self.evaluator(torch_predictor(model), label, quiet)
+
+    def _compare_with(self, name: str, metrics: Metrics, facts: dict[str, Any]) -> None:
+        """Give the differences to this model with all figures from now on, also in a resumed run."""
+        assert self.evaluator is not None and metrics.samples is not None  # it has measured them
+        self.evaluator.references[name] = metrics.samples
+        self.state.keep(facts, references_content(self.evaluator.references))
 
     def run(self) -> None:
         """The stages that are left.
@@ -127,8 +141,9 @@ class Quantization:
         if self.state.stage == "started":
             self.state.keep({})
             if (options.eval_origin or options.max_drop is not None) and "float" not in figures:
-                self.summary.record("float", self.measure(self.model, "float"))
-                self.state.keep({"summary": self.summary.content})
+                metrics = self.measure(self.model, "float")
+                self.summary.record("float", metrics)
+                self._compare_with("float", metrics, {"summary": self.summary.content})
             with named_stage("preparation", options.images.batch_size):
                 prepare(self.model, self.dataset, options.images, options.calibration)
             teacher = copy.deepcopy(self.model) if options.qat else None
@@ -136,10 +151,12 @@ class Quantization:
         else:
             teacher, written = self.rebuild()
         SIGNALS.check()
-        if options.max_drop is not None and "ptq" not in figures:
+        if (options.eval_ptq or options.qat or options.max_drop is not None) and "start" not in self.state.facts:
+            metrics = self.measure(self.model, "PTQ")
+            self.summary.record("ptq", metrics)
+            self._compare_with("ptq", metrics, {"summary": self.summary.content, "start": metrics.content()})
+        if options.max_drop is not None and "max_drop" not in figures["ptq"]:
             self.hold_budget(self.model, options.ptq, "ptq", written)
-        elif options.eval_ptq and "ptq" not in figures:
-            self.summary.record("ptq", self.measure(self.model, "PTQ"))
         if teacher is not None:
             self.qat(teacher, written)
 
@@ -210,6 +227,7 @@ class Quantization:
             written,
             self.summary,
             lambda label: self._measure_epoch(label, substitutes),
+            Metrics(**self.state.facts["start"]),
             self.state,
             self.kept,
         )
@@ -222,13 +240,15 @@ class Quantization:
             read_image=substitutes.read,
             part=(RANKS.rank, RANKS.size),
         )
-        loader.passes, loader.skip = run.progress.data_position(options.training.iters, len(loader))
+        loader.passes, loader.skip = run.progress.data_position(options.training.steps, len(loader))
         batches = LabelledImages(loader, self.device, None if self.task is None else class_count(self.model))
         try:
             with named_stage("QAT", images.batch_size, training=True):
                 run.train(self.model, teacher, batches, self.task)
         finally:
             self._list_failed(substitutes)
+        if options.training.fall_back_to_ptq and not run.verdict.better:
+            self.fall_back(options.qat, run)
         if options.max_drop is not None:
             self.hold_qat_budget(options.qat)
 
@@ -244,6 +264,16 @@ class Quantization:
         if found != before:
             self.summary.add(images_that_failed=found)
 
+    def fall_back(self, file: str, run: QatRun) -> None:
+        """Write PTQ's weights as the QAT checkpoint."""
+        LOG.warning("WARNING: %s gets PTQ's weights, as --fall-back-to-ptq asks", file)
+        if RANKS.main:
+            model, content = checkpoint.load(self.options.ptq, self.device, self.name)
+            found = read_record(content, self.options.ptq)
+            assert found is not None  # ``ptq`` wrote it
+            checkpoint.save(file, model, found.with_(history=run.history).content())
+        self.summary.record("qat", run.start, epochs=run.history, epoch=0)
+
     def hold_qat_budget(self, file: str) -> None:
         """What ``--max-drop`` asks for of the best epoch."""
         best, content = checkpoint.load(file, self.device, self.name)
@@ -253,13 +283,16 @@ class Quantization:
             self.hold_budget(best, file, "qat", found)
         else:  # written before the run was interrupted
             metrics = self.measure(best, "QAT")
-            self.summary.record("qat", metrics, max_drop=found.max_drop, epochs=found.history)
+            self.summary.record("qat", metrics, max_drop=found.max_drop, epochs=found.history, epoch=found.epoch)
 
     def hold_budget(self, model: nn.Module, file: str, key: str, written: CheckpointRecord) -> None:
         """What ``--max-drop`` asks for."""
         images = sample_tensors(self.dataset, self.options.images, self.device)
         assert self.options.max_drop is not None
-        budget = Budget(
-            self.options.max_drop, self.summary.figures("float")["map"], images, self.options.images.seed, self.summary
-        )
-        budget.hold(model, file, key, written, lambda: self.measure(model, key.upper(), quiet=True))
+        known = [Metrics(**self.state.facts["start"])] if key == "ptq" else []  # as it is, it has been measured
+
+        def evaluate() -> Metrics:
+            return known.pop() if known else self.measure(model, key.upper(), quiet=True)
+
+        budget = Budget(self.options.max_drop, images, self.options.images.seed, self.summary)
+        budget.hold(model, file, key, written, evaluate)

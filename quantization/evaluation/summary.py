@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from typing import Any
 
 from quantization.distributed import RANKS
@@ -58,7 +57,7 @@ class Summary:
             metrics: what was measured.
             more: entries beside them.
         """
-        self.content["figures"][label] = {**asdict(metrics), **more}
+        self.content["figures"][label] = {**metrics.content(), **more}
         self._write()
 
     def figures(self, label: str) -> dict[str, Any]:

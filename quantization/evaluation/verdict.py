@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Mapping
 
+from quantization.evaluation.wording import plus_minus_text, points_text
 from quantization.tables import Row, Table
 
 TITLES = {"float": "float", "ptq": "PTQ", "qat": "QAT"}
@@ -43,7 +44,9 @@ def choose_checkpoint(summary: Mapping[str, Any]) -> Verdict:
     if "float" in figures:
         reasons.append(against_float(points_lost(figures, key)))
     other = "ptq" if key == "qat" else "qat"
-    if other in figures:
+    if _against_ptq(figures.get("qat")) is not None:
+        reasons.append(_noise_text(_against_ptq(figures["qat"]) or {}))
+    elif other in figures:
         distance = 100 * (figures[key]["map"] - figures[other]["map"])
         reasons.append(f"{distance:.2f} points above {TITLES[other]}" if distance else f"level with {TITLES[other]}")
     elif key == "qat":
@@ -52,7 +55,9 @@ def choose_checkpoint(summary: Mapping[str, Any]) -> Verdict:
 
 
 def is_better(qat: Mapping[str, Any] | None, ptq: Mapping[str, Any] | None) -> bool:
-    """Whether QAT is to be shipped rather than PTQ: by mAP@0.5:0.95; PTQ where they are level, which training has not moved.
+    """Whether QAT is to be shipped rather than PTQ.
+
+    By AP with classes merged, beyond its 95 % interval, where it was compared; else by mAP@0.5:0.95. PTQ where they are level.
 
     Args:
         qat: figures of the best epoch; None: there are none.
@@ -60,7 +65,21 @@ def is_better(qat: Mapping[str, Any] | None, ptq: Mapping[str, Any] | None) -> b
     """
     if qat is None or ptq is None:
         return qat is not None
+    found = _against_ptq(qat)
+    if found is not None:
+        return bool(found["points"] > (found["plus_minus"] or 0))
     return bool(qat["map"] > ptq["map"])
+
+
+def _against_ptq(qat: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Points of QAT above PTQ with classes merged, and half of their interval's width; None: they were not compared."""
+    found = ((qat or {}).get("against") or {}).get("ptq", {}).get("merged")
+    return None if found is None or found["points"] is None else found
+
+
+def _noise_text(found: Mapping[str, Any]) -> str:
+    within = ", within the noise" if abs(found["points"]) <= (found["plus_minus"] or 0) else ""
+    return f"QAT is at {points_text(found)} points against PTQ, classes merged{within}"
 
 
 def points_lost(figures: Mapping[str, Mapping[str, Any]], key: str) -> float:
@@ -92,13 +111,29 @@ def accuracy_table(figures: Mapping[str, Mapping[str, Any]], shipped: str = "") 
         if key not in figures:
             continue
         entry = figures[key]
-        distance = f"{-points_lost(figures, key):+.2f} points" if key != "float" and "float" in figures else ""
+        distance = ""
+        if key != "float" and "float" in figures:
+            compared = (entry.get("against") or {}).get("float", {}).get("map")
+            known = compared or {"points": -points_lost(figures, key), "plus_minus": None}
+            distance = f"{points_text(known)} points"
         label = f"{title}, to ship" if key == shipped else title
         rows.append(Row(label, [_figure(entry, "map"), _figure(entry, "map50"), distance]))
     return Table(COLUMNS, rows)
 
 
+def figures_table(label: str, metrics: Mapping[str, Any]) -> Table:
+    """One model's figures with their intervals, and its distances to the references.
+
+    Args:
+        label: the model.
+        metrics: ``Metrics.content()``.
+    """
+    against = metrics["against"]
+    columns = ("mAP@0.5:0.95", "mAP@0.5", "classes merged", *(f"against {name}" for name in against))
+    cells = [_figure(metrics, key) for key in ("map", "map50", "merged")]
+    return Table(columns, [Row(label, [*cells, *(points_text(found["map"]) for found in against.values())])])
+
+
 def _figure(entry: Mapping[str, Any], key: str) -> str:
     """A figure, with half of its interval's width where the summary has one."""
-    width = entry.get("plus_minus", {}).get(key)
-    return f"{entry[key]:.4f}" + ("" if width is None else f" +- {width:.4f}")
+    return f"{entry[key]:.4f}{plus_minus_text(entry.get('plus_minus', {}).get(key), 4)}"

@@ -27,32 +27,33 @@ def draw_curve(summary: str, picture: str) -> None:
 
 
 def _draw_accuracy(axes: Any, figures: dict[str, Any]) -> None:
-    """MAP of each epoch, with the float and the PTQ model's where they were measured."""
+    """AP with classes merged of each epoch, which decides, with the float model's where it was measured; 0 is PTQ."""
     epochs = figures["qat"]["epochs"]
     numbers = [entry["epoch"] for entry in epochs]
-    maps = [100 * entry["map"] for entry in epochs]
-    axes.plot(numbers, maps, marker="o", color=RED, label="QAT")
-    best = max(range(len(maps)), key=maps.__getitem__)
+    values = [100 * entry["merged"] for entry in epochs]
+    axes.plot(numbers, values, marker="o", color=RED, label="QAT")
+    best = numbers.index(figures["qat"]["epoch"])
     axes.plot(
         numbers[best],
-        maps[best],
+        values[best],
         marker="o",
         markersize=11,
         fillstyle="none",
         color=RED,
         linestyle="",
-        label=f"saved: epoch {numbers[best]}, {maps[best]:.2f}",
+        label=f"saved: epoch {numbers[best]}, {values[best]:.2f}",
     )
     for key, label, colour in (("float", "float", BLUE), ("ptq", "PTQ", GREY)):
         if key in figures:
-            value = 100 * figures[key]["map"]
+            value = 100 * figures[key]["merged"]
             axes.axhline(value, color=colour, linestyle="--", label=f"{label}: {value:.2f}")
-    axes.set_ylabel("mAP@0.5:0.95, points")
+    axes.set_ylabel("AP@0.5:0.95, classes merged, points")
     axes.legend(fontsize=8)
 
 
 def _draw_loss(axes: Any, epochs: list[dict[str, Any]]) -> None:
-    """Loss and learning rate of each epoch."""
+    """Loss and learning rate of each epoch; PTQ has neither."""
+    epochs = [entry for entry in epochs if entry["epoch"]]
     numbers = [entry["epoch"] for entry in epochs]
     axes.plot(numbers, [entry["loss"] for entry in epochs], marker="o", color=GREY)
     axes.set_yscale("log")

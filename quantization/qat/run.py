@@ -1,10 +1,14 @@
-"""QAT as the quantize command does it: train, measure every epoch, keep the best, draw the curve."""
+"""QAT as the quantize command does it: train, measure every epoch, keep the best, draw the curve.
+
+The best epoch is the one with the highest AP with all classes merged (``Metrics.merged``). In the mean over classes the
+only box of a class has the weight of a class, so that one detection more or less decides.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterable
 
@@ -16,6 +20,7 @@ from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.evaluation.coco import Metrics
 from quantization.evaluation.summary import Summary
+from quantization.evaluation.wording import points_text
 from quantization.options import QatOptions
 from quantization.qat.curve import draw_curve
 from quantization.qat.losses import TaskLoss
@@ -79,6 +84,47 @@ def missing_labels(image: str, weight: float | None) -> None:
     LOG.warning("QAT follows the float model's outputs alone: %s", message)
 
 
+@dataclass(frozen=True)
+class EpochVerdict:
+    """How the best epoch compares with PTQ, by AP with classes merged.
+
+    Attributes:
+        epoch: which.
+        points: above PTQ; None: there is no figure.
+        plus_minus: half of the width of its 95 % interval. That of a best of many epochs: a little too narrow.
+    """
+
+    epoch: int
+    points: float | None
+    plus_minus: float | None
+
+    @property
+    def better(self) -> bool:
+        """Whether it is above PTQ by more than the noise."""
+        return self.points is not None and self.points > (self.plus_minus or 0.0)
+
+    def log(self) -> None:
+        """Say it; what is not better is a warning."""
+        apart = points_text({"points": self.points, "plus_minus": self.plus_minus})
+        if self.better:
+            LOG.info("QAT is better than PTQ: %s points, classes merged", apart)
+            return
+        worse = self.points is not None and -self.points > (self.plus_minus or 0.0)
+        LOG.warning(
+            "WARNING: no epoch of QAT is better than PTQ beyond the noise of these validation images: the best one is "
+            "%s points, classes merged%s. Use the PTQ checkpoint, train longer or at a lower --lr, or on the float model's "
+            "outputs alone (--task-weight 0)",
+            apart,
+            ", which is worse than PTQ" if worse else "",
+        )
+
+
+def _entry(epoch: int, metrics: Metrics, loss: float | None = None, lr: float | None = None) -> dict[str, Any]:
+    """An epoch's row of the history; 0 is PTQ."""
+    row = {"epoch": epoch, "loss": loss, "lr": lr, "map": metrics.map, "map50": metrics.map50, "merged": metrics.merged}
+    return {**row, "against_ptq": metrics.against["ptq"]["merged"]} if epoch else row
+
+
 @dataclass
 class QatRun:
     """A QAT run: what it writes and how it is measured.
@@ -88,10 +134,11 @@ class QatRun:
         checkpoint: the .pt that holds the best epoch so far.
         record: saved in it.
         summary: takes the figures; its chart lies beside it.
-        evaluate: measures the model; called with a label for the log.
+        evaluate: measures the model, also against "ptq"; called with a label for the log.
+        start: what PTQ reached: epoch 0 of the history.
         state: of the run, kept up to date; an earlier part of the training in it is continued. None: nothing is kept.
         kept: model and record in ``checkpoint``, of that earlier part.
-        history: one record per epoch that is done.
+        history: one record per epoch that is done, after PTQ's.
         best: of the epochs that are done.
         progress: where the training stands.
     """
@@ -101,6 +148,7 @@ class QatRun:
     record: CheckpointRecord
     summary: Summary
     evaluate: Callable[[str], Metrics]
+    start: Metrics
     state: RunState | None = None
     kept: tuple[nn.Module, CheckpointRecord] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -109,10 +157,17 @@ class QatRun:
 
     def __post_init__(self) -> None:
         self._saved = True  # nothing waits to be written
+        self.history = [_entry(0, self.start)]
         before = None if self.state is None else self.state.facts.get("qat")
         if before is not None:
             self.history, self.progress = list(before["history"]), Progress.of(before["progress"])
             self.best = None if before["best"] is None else Metrics(**before["best"])
+
+    @property
+    def verdict(self) -> EpochVerdict:
+        """How the best epoch compares with PTQ."""
+        best = max(self.history[1:], key=lambda entry: float(entry["merged"]))  # the first of equal ones
+        return EpochVerdict(best["epoch"], **best["against_ptq"])
 
     def train(
         self, model: nn.Module, teacher: nn.Module, batches: Iterable[Labelled], task: TaskLoss | None = None
@@ -142,26 +197,26 @@ class QatRun:
         )
         self._write_best(last=True)
         if RANKS.main and self.best is not None and not Path(picture_file(self.summary.file)).exists():
-            self.summary.record("qat", self.best, epochs=self.history)  # what failed after the last epoch
-            self._draw()
+            self._record()  # what failed after the last epoch
         LOG.info(
-            "QAT checkpoint: %s (best of %d epochs); curve: %s",
+            "QAT checkpoint: %s (epoch %d, the best of %d by AP with classes merged); curve: %s",
             self.checkpoint,
-            len(self.history),
+            self.verdict.epoch,
+            len(self.history) - 1,
             picture_file(self.summary.file),
         )
+        self.verdict.log()
 
     def _after_epoch(self, model: nn.Module, epoch: int, loss: float, lr: float) -> None:
         metrics = self.evaluate(f"QAT epoch {epoch + 1}/{self.options.epochs}")
-        self.history.append({"epoch": epoch + 1, "loss": loss, "lr": lr, "map": metrics.map, "map50": metrics.map50})
-        if self.best is None or metrics.map > self.best.map:
+        self.history.append(_entry(epoch + 1, metrics, loss, lr))
+        if self.best is None or metrics.merged > self.best.merged:
             self.best = metrics
             record = self.record.with_(amax=amax_table(model), epoch=epoch + 1, history=list(self.history))
             if RANKS.main:
                 self.kept, self._saved = (copy.deepcopy(model).cpu(), record), False
         self._write_best()
-        self.summary.record("qat", self.best, epochs=self.history)
-        self._draw()
+        self._record()
 
     def _write_best(self, last: bool = False) -> None:
         """Write the best epoch if it is not written, or its file has gone. A failure costs a warning, at last an error."""
@@ -187,9 +242,15 @@ class QatRun:
         """
         if self.state is None or not self._saved or not (important or self.state.due):
             return
-        best = None if self.best is None else asdict(self.best)
+        best = None if self.best is None else self.best.content()
         qat = {"progress": self.progress.content(), "history": self.history, "best": best}
         self.state.keep({"stage": "qat", "qat": qat, "summary": self.summary.content}, {"trainer": trainer.state()})
+
+    def _record(self) -> None:
+        """Figures and curve so far."""
+        assert self.best is not None  # an epoch is done
+        self.summary.record("qat", self.best, epochs=self.history, epoch=self.verdict.epoch)
+        self._draw()
 
     def _draw(self) -> None:
         if not RANKS.main:

@@ -1,7 +1,8 @@
 """The state of a run that is not finished: one file beside its summary, from which ``--resume`` goes on.
 
 Its facts are plain values: run, stage, options, inputs, summary, record of the checkpoint, QAT's progress and history.
-Its tensors are the float model's, the quantizers' ranges, QAT's weights and optimizer, the random number generators'.
+Its tensors are the float model's, the quantizers' ranges, QAT's weights and optimizer, the random number generators', and
+the samples of the figures that later ones are compared with.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ import json
 import logging
 import random
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping
 
 import numpy as np
 import torch
 
 from quantization.distributed import RANKS
 from quantization.errors import UserError
+from quantization.evaluation.bootstrap import Samples
 from quantization.files import atomic_write
 from quantization.signals import SIGNALS
 from quantization.upstream.checkpoint import write_pt
 from quantization.upstream.safe_load import load_checkpoint
 
 LOG = logging.getLogger("quantization")
-FORMAT = 1
+FORMAT = 2
 STAGES = ("started", "ptq", "qat")  # what is done: nothing; the PTQ checkpoint; at least a step of QAT
 
 
@@ -151,3 +154,21 @@ def restore_generators(state: dict[str, Any]) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, numbers, gauss_next = state["python"]
     random.setstate((version, tuple(numbers), gauss_next))
+
+
+def references_content(references: Mapping[str, Samples]) -> dict[str, Any]:
+    """What networks are compared with, as an entry of a state's tensors."""
+    return {
+        "references": {
+            name: {part: torch.from_numpy(values) for part, values in asdict(samples).items()}
+            for name, samples in references.items()
+        }
+    }
+
+
+def references_of(tensors: Mapping[str, Any]) -> dict[str, Samples]:
+    """From the tensors of a state that ``references_content`` is in; none where it is not."""
+    return {
+        name: Samples(**{part: values.numpy() for part, values in parts.items()})
+        for name, parts in tensors.get("references", {}).items()
+    }

@@ -215,8 +215,8 @@ def finetune(
     while progress.epoch < options.epochs:
         _train_epoch(trainer, batches, progress, safe_point)
         with trainer.evaluating():
-            lr = _rate(options, progress.epoch, options.iters - 1)
-            after_epoch(progress.epoch, float(progress.total) / options.iters, lr)
+            lr = _rate(options, progress.epoch, options.steps - 1)
+            after_epoch(progress.epoch, float(progress.total) / options.steps, lr)
         progress.epoch, progress.step, progress.total = progress.epoch + 1, 0, 0.0
         safe_point(True)
         SIGNALS.check()
@@ -224,7 +224,7 @@ def finetune(
 
 def _rate(options: QatOptions, epoch: int, step: int) -> float:
     """Learning rate of a step of an epoch, both from 0."""
-    done = (epoch * options.iters + step) / (options.epochs * options.iters)
+    done = (epoch * options.steps + step) / (options.epochs * options.steps)
     return learning_rate(done, options.lr, options.schedule)
 
 
@@ -233,14 +233,14 @@ def _train_epoch(
 ) -> None:
     """The steps of an epoch that are left."""
     options, epoch = trainer.options, progress.epoch
-    left = options.iters - progress.step
+    left = options.steps - progress.step
     if not left:
         return
     progress.total = torch.as_tensor(progress.total, dtype=torch.float32, device=trainer.device)
     steps = tqdm(
         take(batches, left),
         initial=progress.step,
-        total=options.iters,
+        total=options.steps,
         leave=False,
         unit="step",
         desc=f"QAT {epoch + 1}/{options.epochs}",
@@ -252,10 +252,10 @@ def _train_epoch(
             loss = trainer.step(images, lr, targets)
             progress.total = progress.total + loss
             progress.step += 1
-            if (progress.step - 1) % CHECK_EVERY == 0 or progress.step == options.iters:
+            if (progress.step - 1) % CHECK_EVERY == 0 or progress.step == options.steps:
                 progress.watch.check(float(loss), epoch, progress.step - 1)
                 steps.set_postfix(loss=f"{float(loss):.4g}", lr=f"{lr:.1e}")
-            safe_point(progress.step == options.iters)
+            safe_point(progress.step == options.steps)
             if trainer.parts.stopping:
                 SIGNALS.check()
 

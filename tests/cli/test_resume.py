@@ -31,7 +31,8 @@ class TestKilled:
             assert "--resume --summary" in line
 
     def test_ends_as_the_uninterrupted_run(self, cases: dict[str, Any]) -> None:
-        first, second = cases["epochs"]
+        ptq, first, second = cases["epochs"]
+        assert ptq["epoch"] == 0 and first["against_ptq"]["points"] != 0
         assert first["loss"] != second["loss"] and first["map50"] != second["map50"]  # equal figures mean something
         assert cases["killed"]["done"][0] == 0
         assert "goes on: QAT, 1 of 2 epochs and 3 of 4 steps" in cases["killed"]["done"][1]

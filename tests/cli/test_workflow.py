@@ -61,7 +61,15 @@ class TestYolov5:
         figures = yolov5["summary"]["figures"]
         assert figures["float"]["map"] > 0.2  # trained: agreement below means something
         assert abs(figures["ptq"]["map"] - figures["float"]["map"]) < 0.05
-        assert [epoch["epoch"] for epoch in figures["qat"]["epochs"]] == [1]
+        assert [epoch["epoch"] for epoch in figures["qat"]["epochs"]] == [0, 1] and figures["qat"]["epoch"] == 1
+        assert figures["qat"]["epochs"][0]["merged"] == figures["ptq"]["merged"]
+        apart = figures["qat"]["against"]["float"]["map"]
+        assert apart["points"] == pytest.approx(100 * (figures["qat"]["map"] - figures["float"]["map"]), abs=1e-6)
+        assert 0 < apart["plus_minus"] < 100 * figures["qat"]["plus_minus"]["map"]  # paired
+        assert set(figures["qat"]["against"]) == {"float", "ptq"} and set(figures["ptq"]["against"]) == {"float"}
+        size = f"squares of {IMAGE_SIZE}, NMS IoU 0.6, confidence 0.001"
+        assert size in yolov5["log"] and "  against float, in points: mAP@0.5:0.95 " in yolov5["log"]
+        assert "WARNING: QAT of 6 steps is too short for --lr 0.0001" in yolov5["log"]
         assert "Rules: model.2.cv1.conv match to model.2.cv2.conv" in yolov5["log"]
         assert yolov5["summary"]["options"]["iters"] == 6 and yolov5["summary"]["versions"]["torch"]
 
@@ -85,7 +93,15 @@ class TestYolov5:
 
     def test_onnx_runtime_gives_torchs_map(self, yolov5: dict[str, Any], shapes: Path) -> None:
         run_python(
-            yolov5["checkout"], "scripts/qat-yolov5.py", "test", "qat.onnx", "--save-json", "onnx.json", *common(shapes)
+            yolov5["checkout"],
+            "scripts/qat-yolov5.py",
+            "test",
+            "qat.onnx",
+            "--save-json",
+            "onnx.json",
+            "--save-samples",
+            "onnx.npz",
+            *common(shapes),
         )
         onnx_map = json.loads((yolov5["checkout"] / "onnx.json").read_text())["map"]
         assert onnx_map == pytest.approx(yolov5["summary"]["figures"]["qat"]["map"], abs=0.002)

@@ -39,6 +39,17 @@ def test_the_better_one_is_shipped(content: dict[str, Any], key: str, text: str)
     assert (verdict.key, verdict.file, verdict.text) == (key, content["options"][key], text)
 
 
+@pytest.mark.parametrize(
+    "points, shipped, text", [(0.6, "qat", ""), (0.4, "ptq", ", within the noise"), (-0.6, "ptq", "")]
+)
+def test_qat_has_to_be_better_beyond_the_noise(points: float, shipped: str, text: str) -> None:
+    content = summary(ptq=0.5, qat=0.51)
+    content["figures"]["qat"]["against"] = {"ptq": {"merged": {"points": points, "plus_minus": 0.5}}}
+    verdict = choose_checkpoint(content)
+    assert verdict.key == shipped
+    assert f"{points:+.2f} +- 0.50 points against PTQ, classes merged{text}" in verdict.text
+
+
 def test_distances_say_their_direction() -> None:
     assert against_float(1.449) == "1.45 points below float"
     assert against_float(-1.449) == "1.45 points above float"
@@ -56,6 +67,11 @@ def test_the_table_has_what_was_measured() -> None:
 
 def test_classes_without_boxes_are_one_line() -> None:
     per_class = {"cat": 0.5, "dog": 0.25, **{f"none {number}": -1.0 for number in range(10)}}
-    lines = class_text(per_class).split("\n")
-    assert [line.split() for line in lines[1:3]] == [["dog", "0.2500"], ["cat", "0.5000"]]
+    widths = {name: None if value < 0 else 0.01 for name, value in per_class.items()}
+    content = {"per_class": per_class, "boxes": dict.fromkeys(per_class, 7), "against": {}}
+    lines = class_text({**content, "plus_minus": {"per_class": widths}}).split("\n")
+    assert [line.split() for line in lines[1:3]] == [
+        ["dog", "0.2500", "+-", "0.0100", "7"],
+        ["cat", "0.5000", "+-", "0.0100", "7"],
+    ]
     assert lines[3:] == [f"no box of 10 of 12 classes: {', '.join(f'none {n}' for n in range(8))} and 2 more"]

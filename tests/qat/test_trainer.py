@@ -136,9 +136,13 @@ def test_a_curve_that_cannot_be_drawn_stops_nothing(
     torch.manual_seed(0)
     teacher = Small()
     written = CheckpointRecord([], "mse", "native", {}, {}, {})
-    run = training.QatRun(QatOptions(epochs=2, iters=2), "qat.pt", written, summary, lambda _: Metrics(0.5, 0.6, 1, {}))
+    apart = {"merged": {"points": 0.0, "plus_minus": 0.4}}
+    same = Metrics(0.5, 0.6, 1, {}, 0.5, against={"ptq": apart})
+    run = training.QatRun(QatOptions(epochs=2, iters=2), "qat.pt", written, summary, lambda _: same, same)
     run.train(quantized(teacher, images), teacher, labelled(images))
-    assert [entry["epoch"] for entry in summary.figures("qat")["epochs"]] == [1, 2]
+    assert [entry["epoch"] for entry in summary.figures("qat")["epochs"]] == [0, 1, 2]
+    assert summary.figures("qat")["epoch"] == 1  # the first of equal ones
+    assert not run.verdict.better and "is better than PTQ beyond the noise" in caplog.text
     assert sum("summary.png could not be drawn" in message for message in caplog.messages) == 2
 
 

@@ -1,0 +1,146 @@
+"""The benchmark on photographs: public sets laid out, its commands, and the table that it writes of figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import real
+from real_report import write_report
+from real_sets import lay_out, voc_rows
+
+from quantization.data.data_yaml import read_data_yaml
+from quantization.errors import UserError
+
+VOC = """<annotation><size><width>200</width><height>100</height></size>
+<object><name>WBC</name><bndbox><xmin>20</xmin><ymin>10</ymin><xmax>60</xmax><ymax>50</ymax></bndbox></object>
+<object><name>WBC</name><bndbox><xmin>20</xmin><ymin>10</ymin><xmax>60</xmax><ymax>50</ymax></bndbox></object>
+<object><name>RBC</name><bndbox><xmin>150</xmin><ymin>50</ymin><xmax>230</xmax><ymax>100</ymax></bndbox></object>
+<object><name>RBC</name><bndbox><xmin>7</xmin><ymin>5</ymin><xmax>7</xmax><ymax>9</ymax></bndbox></object></annotation>"""
+
+
+def image(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), np.zeros((100, 200, 3), np.uint8))
+
+
+def label(file: Path, text: str = "0 0.5 0.5 0.2 0.2\n") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_boxes_of_voc(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text(VOC)
+    assert voc_rows(tmp_path / "a.xml", ["RBC", "WBC"]) == [
+        "1 0.200000 0.300000 0.200000 0.400000",  # twice in the file
+        "0 0.875000 0.750000 0.250000 0.500000",  # to the border; the empty one is left out
+    ]
+    with pytest.raises(UserError, match="has the class RBC: WBC are known"):
+        voc_rows(tmp_path / "a.xml", ["WBC"])
+
+
+def sources(folder: Path) -> dict[str, Path]:
+    """The public sets as they are cloned, with an image in each split."""
+    coco, cells, pests, thermal = (folder / name for name in ("coco", "cells", "pests", "thermal"))
+    for split in ("train2017", "val2017"):
+        image(coco / "images" / split / "1.jpg")
+        label(coco / "object_detection" / "labels" / split / "1.txt")
+    (coco / "object_detection" / "config.yaml").write_text("path: .\nnames:\n  0: person\n  1: bicycle\n")
+    for split, theirs in (("train", "train"), ("val", "valid")):
+        image(pests / "datasets" / "Corn-Pest-v4-4" / theirs / "images" / "1.jpg")
+        label(pests / "datasets" / "Corn-Pest-v4-4" / theirs / "labels" / "1.txt")
+        label(cells / "BCCD" / "ImageSets" / "Main" / f"{split}.txt", f"{split}1\n")
+        image(cells / "BCCD" / "JPEGImages" / f"{split}1.jpg")
+        label(cells / "BCCD" / "Annotations" / f"{split}1.xml", VOC)
+    (pests / "datasets" / "Corn-Pest-v4-4" / "data.yaml").write_text("names: [larvae]\ntrain: /content/x\nnc: 1\n")
+    label(pests / "yolov5" / "runs" / "train" / "exp" / "weights" / "best.pt", "")
+    for split in ("train", "validation"):
+        image(thermal / "Dataset" / split / "images" / "1.jpg")
+        label(thermal / "Dataset" / split / "labels" / "1.txt")
+    return {"coco128": coco, "blood-cells": cells, "corn-pests": pests, "thermal": thermal}
+
+
+def test_public_sets_are_laid_out(tmp_path: Path) -> None:
+    names = {"coco128": ["person", "bicycle"], "blood-cells": ["RBC", "WBC", "Platelets"], "corn-pests": ["larvae"]}
+    for name, source in sources(tmp_path / "from").items():
+        before = sorted(source.rglob("*"))
+        data = lay_out(name, source, tmp_path / name)
+        content = read_data_yaml(data.data)
+        assert list(content.names) == names.get(name, ["person"])
+        for split in ("train", "val"):
+            (picture,) = (data.data.parent / "images" / split).iterdir()
+            (text,) = (data.data.parent / "labels" / split).iterdir()
+            assert picture.stem == text.stem and text.read_text() and not picture.is_symlink()
+        assert (data.weight is not None) == (name == "corn-pests")
+        assert lay_out(name, source, tmp_path / name) == data and sorted(source.rglob("*")) == before
+    with pytest.raises(UserError, match=r"coco128: .*config\.yaml is missing"):
+        lay_out("coco128", tmp_path / "from" / "thermal", tmp_path / "new")
+    with pytest.raises(UserError, match=r"mine: .*data\.yaml is missing"):
+        lay_out("mine", tmp_path, tmp_path / "new")
+
+
+def test_every_measurement_names_its_reference(tmp_path: Path) -> None:
+    options = real.build_parser().parse_args(["--work", str(tmp_path), "--sets", "a=b", "--onnxruntime"])
+    plan = real.Plan(
+        options, lay_out("coco128", sources(tmp_path / "from")["coco128"], tmp_path / "a"), tmp_path / "w.pt"
+    )
+    for job in (plan.float_job(), plan.ptq_job("mse"), plan.qat_job("published")):
+        words = {step.name: " ".join(step.words) for step in job.steps}
+        flag = "--save-samples" if job.name.endswith("float") else "--against"
+        for runtime in ("torch", "onnxruntime"):
+            assert f" {flag} {tmp_path}/results/coco128/float/{runtime}.npz" in words[runtime]
+            output = next(step.output for step in job.steps if step.name == runtime)
+            assert output == job.folder / f"{runtime}.json"
+        made = [step for step in job.steps if step.name == "quantize"]
+        assert all(f"test {step.output} " in words["torch"] for step in made)
+        assert len(made) == (not job.name.endswith("float"))
+    assert "--loss mse --schedule steps" in words["quantize"] and "--calib-method sqnr" in words["quantize"]
+
+
+def figures(value: float, apart: float | None = None) -> dict[str, Any]:
+    one = {"points": apart, "plus_minus": 0.3}
+    return {
+        **{"map": value, "map50": value, "merged": value, "per_class": {"ant": value, "bee": -1.0, "cat": value}},
+        **{"boxes": {"ant": 50, "bee": 0, "cat": 1}, "conditions": "9 images, squares of 320"},
+        "plus_minus": {"map": 0.02, "map50": 0.02, "merged": 0.01, "per_class": {}},
+        "against": {}
+        if apart is None
+        else {"f.pt": {"map": one, "merged": one, "per_class": {"ant": one, "cat": one}}},
+    }
+
+
+def test_the_table(tmp_path: Path) -> None:
+    places: dict[str, dict[str, Any]] = {
+        "a/float": figures(0.5),
+        "a/ptq-mse": figures(0.49, -1.0),
+        "a/ptq-sqnr": figures(0.498, -0.2),
+        "b/float": figures(0.4),
+        "b/ptq-mse": figures(0.4, 0.04),
+        "c/ptq-mse": figures(0.4, 0.04),  # its float model failed
+    }
+    for place, content in places.items():
+        folder = tmp_path / "work" / "results" / place
+        folder.mkdir(parents=True)
+        (folder / "torch.json").write_text(json.dumps(content))
+        (folder / "steps.json").write_text(json.dumps({"torch": {"command": ["python", "x.py"], "seconds": 1}}))
+    write_report(tmp_path / "work", ["a", "b", "c"], tmp_path, "real")
+    text = (tmp_path / "real.md").read_text()
+    assert "| float | 50.00 +- 1.00 | 40.00 +- 1.00 | |" in text
+    assert "| ptq-sqnr | -0.20 +- 0.30 |  |  |\n| ptq-mse | -1.00 +- 0.30 | +0.04 +- 0.30 | -0.48 +- 0.21 |" in text
+    assert "| cat | 1 | 50.00 | -0.20 +- 0.30 | -1.00 +- 0.30 |" in text and "bee" not in text
+    assert "- a: 9 images, squares of 320." in text and "- b, ptq-mse, torch: `python x.py`" in text
+    assert list(json.loads((tmp_path / "real.json").read_text())["sets"]) == ["a", "b"]
+
+
+def test_bad_options_are_refused(tmp_path: Path) -> None:
+    common = ["--work", str(tmp_path), "--stages", "report", "--out", str(tmp_path)]
+    with pytest.raises(UserError, match="--sets a: give NAME=PATH"):
+        real.main([*common, "--sets", "a"])
+    with pytest.raises(UserError, match=r"--weights b=.*there is no such set"):
+        real.main([*common, "--sets", f"a={tmp_path}", "--weights", f"b={tmp_path}"])
+    with pytest.raises(UserError, match="--qat starts from the first of --methods"):
+        real.main([*common, "--sets", f"a={tmp_path}", "--qat", "default", "--methods"])
