@@ -43,7 +43,7 @@ def deploy_command(name: str, options: DeployCommand) -> int:
     missing = tensorrt_problem()
     done = missing is None and all([run_line(line) for line in lines])
     report = write_report(folder)
-    written = {run_file(folder, "model"): "Q/DQ ONNX", report: "the report: open it in a browser"}
+    written = {run_file(folder, "model"): f"Q/DQ ONNX of {verdict.file}", report: "the report: open it in a browser"}
     following = (
         [] if done else ["on the target, with this checkout and this folder:", *(command_line(*line) for line in lines)]
     )
