@@ -54,13 +54,20 @@ def after_export(file: str, report: Report | None) -> Closing:
     return Closing(None, verdict, {file: what}, ["on the target:", bench])
 
 
-def after_sensitive(name: str, options: SensitiveCommand) -> Closing:
-    """The ranking, and the PTQ to try."""
+def after_sensitive(name: str, options: SensitiveCommand, quantized: bool) -> Closing:
+    """The ranking, and the PTQ to try.
+
+    Args:
+        name: "yolov5" or "yolov7".
+        options: of the command.
+        quantized: whether WEIGHT was; the PTQ then starts from the float checkpoint that it comes from.
+    """
     policy: Sequence[str] = read_json(options.summary, "--summary")["ignore_policy"]
     written = {options.summary: "ranking", picture_file(options.summary): "the same as a picture"}
     following = []
     if len(policy) > len(options.placement.ignore_policy):
-        words = command_line(f"qat-{name}.py", "quantize", options.weight, *data_words(options.images))
+        weight = "FLOAT.pt" if quantized else options.weight
+        words = command_line(f"qat-{name}.py", "quantize", weight, *data_words(options.images))
         following = [f"{words} --eval-origin --eval-ptq {policy_line(policy)}"]
     return Closing(None, "", written, following)
 

@@ -67,7 +67,8 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     if options.metric == "map":
         part = dataset.with_val(dataset.val[: options.num_image])
         evaluator = make_evaluator(options.images, network, part, checked.truth if part == dataset else None)
-    if have_quantizers(model):
+    quantized = have_quantizers(model)
+    if quantized:
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:
         placement = choose_placement(model, options.placement)
@@ -83,7 +84,7 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
         images = sample_tensors(dataset, options.images, device, options.num_image or SQNR_IMAGES)
         rank_by_sqnr(model, images, options.images.seed, options.placement.ignore_policy, options.summary)
     draw_ranking(options.summary, picture)
-    tell(after_sensitive(name, options))
+    tell(after_sensitive(name, options, quantized))
     return 0
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from quantization.cli.closings import data_words
 from quantization.cli.options import DeployCommand, ExportCommand, QuantizeCommand
-from quantization.cli.resume import plain_record, refuse_changes
+from quantization.cli.resume import plain_record, refuse_changes, resumed_options
 from quantization.cli.stages import run_export, run_quantize
 from quantization.closing import Closing, command_line, tell
 from quantization.engine.versions import import_tensorrt
 from quantization.errors import UserError
 from quantization.evaluation.verdict import accuracy_table, choose_checkpoint
 from quantization.files import write_json
-from quantization.option_fields import make, typed_words
-from quantization.report.folder import run_file
+from quantization.option_fields import make, record, typed_words
+from quantization.report.folder import remove_results, run_file
 from quantization.report.page import write_report
 from quantization.signals import SIGNALS
 from quantization.text import read_json
@@ -41,9 +41,9 @@ def deploy_command(name: str, options: DeployCommand) -> int:
     verdict = choose_checkpoint(summary)
     passed = export_both(name, options, verdict.file)
     missing = tensorrt_problem()
-    done = missing is None and all([run_line(line) for line in lines])
+    done = missing is None and run_lines(lines[:-1])
     report = write_report(folder)
-    written = {run_file(folder, "model"): "Q/DQ ONNX", report: "the report: open it in a browser"}
+    written = {run_file(folder, "model"): f"Q/DQ ONNX of {verdict.file}", report: "the report: open it in a browser"}
     following = (
         [] if done else ["on the target, with this checkout and this folder:", *(command_line(*line) for line in lines)]
     )
@@ -53,7 +53,9 @@ def deploy_command(name: str, options: DeployCommand) -> int:
 
 
 def keep_record(name: str, options: DeployCommand, lines: list[list[str]]) -> None:
-    """Write what ``--resume`` and the report have to know of this command."""
+    """Write what ``--resume`` and the report have to know of this command; a new run starts without results of another."""
+    if not options.resume:
+        remove_results(options.out)
     command = command_line(f"qat-{name}.py", "deploy", *typed_words(replace(options, resume=False, restart=False)))
     target = [command_line(*line) for line in lines]
     write_json(
@@ -71,9 +73,10 @@ def quantize_options(options: DeployCommand) -> QuantizeCommand:
         "eval_ptq": True,
         "square": True,
     }
-    return make(
-        QuantizeCommand, {**plain_record(options), "resume": options.resume, "restart": options.restart, **made}
-    )
+    asked = make(QuantizeCommand, {**plain_record(options), **made})
+    if options.resume:
+        return resumed_options({**record(asked), "resume": True})
+    return replace(asked, restart=options.restart)
 
 
 def export_both(name: str, options: DeployCommand, chosen: str) -> bool:
@@ -129,6 +132,11 @@ def tensorrt_problem() -> str | None:
     return None
 
 
+def run_lines(lines: list[list[str]]) -> bool:
+    """Run ``target_lines``; whether all ended well. Without engines there is nothing for the others to do."""
+    return run_line(lines[0]) and all([run_line(line) for line in lines[1:]])
+
+
 def run_line(line: list[str]) -> bool:
     """Run one of ``target_lines``; whether it ended well."""
     LOG.info("\n$ %s", command_line(*line))
@@ -151,7 +159,11 @@ def resumed_deploy(values: dict[str, Any]) -> DeployCommand:
     file = run_file(out, "record")
     if Path(file).is_file():
         recorded: dict[str, Any] = read_json(file)["options"]
-        refuse_changes({key: value for key, value in values.items() if key != "out"}, recorded, out)
+        if recorded["out"] != out:
+            raise UserError(
+                f"--resume: the run in {out} was started with --out {recorded['out']}: give that, in that folder"
+            )
+        refuse_changes(values, recorded, out)
         return make(DeployCommand, {**recorded, **values})
     if not {"cocodir", "data"} & set(values):
         raise UserError(f"--resume: there is no run in {out}: name its --out, or start one with all options")

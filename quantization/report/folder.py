@@ -25,6 +25,7 @@ FILES = {
     "comparison": "engines/compare.html",
     "report": "report.html",
 }
+RESULTS = ("preflight", "sensitivity", "bench", "engine accuracy", "drawing", "comparison", "report")  # of one model
 PICTURE_BYTES = 8 << 20  # a larger drawing is not put into the page
 
 
@@ -36,6 +37,24 @@ def run_file(folder: str | Path, name: str) -> str:
         name: a key of ``FILES``.
     """
     return str(Path(folder) / FILES[name])
+
+
+def remove_results(folder: str) -> None:
+    """Remove what belongs to the model of an earlier run in this folder, so that no report shows it with a new one's.
+
+    Raises:
+        UserError: a file cannot be removed.
+    """
+    for name in RESULTS:
+        file = Path(run_file(folder, name))
+        try:
+            file.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{file} of an earlier run cannot be removed ({error.strerror}): choose another --out"
+            ) from error
 
 
 @dataclass(frozen=True)

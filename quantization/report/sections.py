@@ -183,8 +183,11 @@ def _scales(run: Run) -> Part | None:
 
 
 def _commands(run: Run) -> Part | None:
-    lines = [run.record["command"], *run.record.get("target", ())] if "command" in run.record else []
-    return Part("Command lines", _code(lines), folded=True) if lines else None
+    """What was run; what is left to run has a section of its own."""
+    if "command" not in run.record:
+        return None
+    done = run.record.get("target", ()) if run.bench else ()
+    return Part("Command lines", _code([run.record["command"], *done]), folded=True)
 
 
 def _options(run: Run) -> Part | None:
@@ -203,7 +206,10 @@ def _plain(value: Any) -> str:
 
 
 def _code(lines: Sequence[str]) -> str:
-    return f"<pre>{escape(chr(10).join(lines))}</pre>"
+    """Command lines, which break between words alone: a line that is copied is what it was."""
+    return "".join(
+        f"<pre>{' '.join(f'<span>{escape(word)}</span>' for word in line.split(' '))}</pre>" for line in lines
+    )
 
 
 def _shortened(names: Sequence[str], most: int = 2) -> str:

@@ -17,6 +17,7 @@ import pytest
 from quantization.cli import deploy
 from quantization.cli.options import DeployCommand, ExportCommand, QuantizeCommand
 from quantization.cli.parser import parse
+from quantization.cli.resume import plain_record
 from quantization.engine.arguments import parser as bench_parser
 from quantization.engine.named_engines import make_specs
 from quantization.errors import UserError
@@ -38,7 +39,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         checked()
         keys = ["float", "ptq", *(["qat"] if options.qat else [])]
         figures = {key: {"map": MAPS[key], "map50": 0.6, "images": 3, "per_class": {"a": MAPS[key]}} for key in keys}
-        summary = {"figures": figures, "options": {"ptq": options.ptq, "qat": options.qat}, "stage": "finished"}
+        summary = {"figures": figures, "options": plain_record(options), "stage": "finished"}
         Path(options.summary).write_text(json.dumps(summary))
 
     def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
@@ -98,22 +99,39 @@ def test_the_lines_for_the_target_are_read_by_the_scripts(tmp_path: Path, words:
     assert report == ["make-report.py", str(tmp_path)]
 
 
-@pytest.mark.parametrize("failing, code", [(None, 0), ("eval-engine.py", 1)])
+STEPS = ["bench-engine.py", "eval-engine.py", "draw-engine.py", "draw-engine.py"]
+
+
+@pytest.mark.parametrize("failing, ran, code", [(None, 4, 0), ("eval-engine.py", 4, 1), ("bench-engine.py", 1, 1)])
 def test_where_tensorrt_is_the_lines_are_run(
-    tmp_path: Path, stages: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch, failing: str | None, code: int
+    tmp_path: Path,
+    stages: dict[str, list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str | None,
+    ran: int,
+    code: int,
 ) -> None:
-    """All of them, whichever fails; the report is made."""
-    ran: list[str] = []
+    """All of them, but without engines none; the report is made."""
+    steps: list[str] = []
 
     def run_line(line: list[str]) -> bool:
-        ran.append(line[0])
+        steps.append(line[0])
         return line[0] != failing
 
     monkeypatch.setattr(deploy, "tensorrt_problem", lambda: None)
     monkeypatch.setattr(deploy, "run_line", run_line)
     assert deploy.deploy_command("yolov5", options_of(tmp_path)) == code
-    assert ran == ["bench-engine.py", "eval-engine.py", "draw-engine.py", "draw-engine.py", "make-report.py"]
-    assert (tmp_path / "report.html").is_file()
+    assert steps == STEPS[:ran] and (tmp_path / "report.html").is_file()
+
+
+def test_a_new_run_shows_no_engine_of_an_earlier_one(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    (tmp_path / "engines").mkdir()
+    accuracy = tmp_path / "engines" / "map.json"
+    accuracy.write_text('{"map": 0.1234, "map50": 0.2}')
+    deploy.deploy_command("yolov5", options_of(tmp_path, "--resume"))
+    assert "0.1234" in (tmp_path / "report.html").read_text()
+    deploy.deploy_command("yolov5", options_of(tmp_path))
+    assert not accuracy.exists() and "0.1234" not in (tmp_path / "report.html").read_text()
 
 
 def test_a_line_that_fails_is_no_success() -> None:
@@ -129,6 +147,10 @@ def test_resume_takes_the_options_of_the_run(tmp_path: Path, stages: dict[str, l
     assert deploy.quantize_options(resumed).resume
     with pytest.raises(UserError, match="was started with epochs 3, not 4"):
         deploy.resumed_deploy({**given, "epochs": 4})
+    moved = tmp_path.with_name("moved")
+    tmp_path.rename(moved)
+    with pytest.raises(UserError, match="was started with --out"):
+        deploy.resumed_deploy({**given, "out": str(moved)})
 
 
 def test_resume_without_a_run_needs_all_options(tmp_path: Path) -> None:

@@ -17,12 +17,15 @@ from typing import Any
 
 sys.path[:0] = [".", str(Path(__file__).resolve().parents[1])]
 
+from quantization.cli import commands
 from quantization.cli.quantization import Quantization
+from quantization.closing import Closing
 from quantization.upstream import checkout, checkpoint
 from support.evaluate_cases import run_job
 
 LOG = logging.getLogger("quantization")
 run_whole, original_load = Quantization.run, checkpoint.load
+after_whole = commands.after_quantize
 
 
 def only_checked(run: Quantization) -> None:
@@ -39,6 +42,8 @@ def load_once(*arguments: Any) -> Any:
 def run_case(upstream: str, job: dict[str, Any]) -> dict[str, Any]:
     """Run one job."""
     setattr(Quantization, "run", run_whole if job["whole"] else only_checked)
+    # without a run there is no summary to end with
+    setattr(commands, "after_quantize", after_whole if job["whole"] else lambda *_: Closing())
     return {**run_job(upstream, job["arguments"]), "files": sorted(os.listdir(job["out"]))}
 
 
