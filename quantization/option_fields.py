@@ -52,7 +52,7 @@ class Spec:
 
     Attributes:
         help: for ``--help``.
-        flag: on the command line; "" for the positional argument; None: the field's name with two dashes.
+        flag: on the command line; "" for a positional argument; None: the field's name with two dashes.
         kind: type of a value, or of each value.
         choices: allowed values; empty: any.
         bounds: of a number.
@@ -76,9 +76,9 @@ def option(default: Any, text: str, **spec: Any) -> Any:
     return field(metadata={"spec": Spec(help=text, **spec)}, **keywords)
 
 
-def argument(text: str) -> Any:
-    """The positional argument WEIGHT."""
-    return option(MISSING, text, flag="", kind=str, metavar="WEIGHT")
+def argument(text: str, metavar: str = "WEIGHT", many: bool = False) -> Any:
+    """A positional argument: one, or any number of them."""
+    return option(() if many else MISSING, text, flag="", kind=str, metavar=metavar)
 
 
 def group(options: type, title: str) -> Any:
@@ -108,7 +108,7 @@ class Options:
 
 
 def flag_of(entry: dataclasses.Field[Any]) -> str:
-    """A field's option on the command line; "" for the positional argument."""
+    """A field's option on the command line; "" for a positional argument."""
     flag: str | None = entry.metadata["spec"].flag
     return "--" + entry.name.replace("_", "-") if flag is None else flag
 

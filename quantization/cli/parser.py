@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options], positio
     Args:
         parser: takes the options.
         options: the dataclass.
-        positional: add WEIGHT too.
+        positional: add the positional arguments too.
     """
     groups: dict[str | None, Any] = {None: parser}
     for title, entry in walk(options):
@@ -69,7 +69,8 @@ def add_options(parser: argparse.ArgumentParser, options: type[Options], positio
         keywords: dict[str, Any] = {"help": _help_text(entry)}
         if not flag_of(entry):
             if positional:
-                groups[title].add_argument(entry.name, metavar=spec.metavar, help=spec.help)
+                many = {"nargs": "*"} if isinstance(entry.default, tuple) else {}
+                groups[title].add_argument(entry.name, metavar=spec.metavar, help=spec.help, **many)
             continue
         keywords["default"] = argparse.SUPPRESS
         if spec.kind is bool:

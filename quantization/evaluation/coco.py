@@ -117,7 +117,7 @@ def _detect_batch(
 ) -> list[tuple[int, np.ndarray]]:
     """The images of a batch with their detections (N, 7): image, x1, y1, x2, y2, score, class."""
     output = predict(batch.images.astype(np.float32) / 255)
-    _check_classes(output, len(truth.names))
+    check_classes(output, len(truth.names))
     result = []
     for place, file in enumerate(batch.files):
         image = truth.image_index(file)
@@ -129,7 +129,7 @@ def _detect_batch(
     return result
 
 
-def _check_classes(output: Boxes, classes: int) -> None:
+def check_classes(output: Boxes, classes: int) -> None:
     """Raises a UserError if the output is not that of a network with so many classes."""
     if isinstance(output, list):
         highest = max((int(rows[:, 5].max(initial=-1)) for rows in output), default=-1)

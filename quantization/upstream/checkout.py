@@ -38,6 +38,12 @@ UPSTREAMS = {
 }
 
 
+def upstream_of(folder: Path) -> str | None:
+    """Which upstream a folder is a checkout of; None: of neither."""
+    found = (u.name for u in UPSTREAMS.values() if all((folder / marker).is_file() for marker in u.markers))
+    return next(found, None)
+
+
 def enter_checkout(name: str, folder: Path | None = None) -> Upstream:
     """Make the checkout's ``models`` and ``utils`` importable, with the shims installed.
 
@@ -50,10 +56,10 @@ def enter_checkout(name: str, folder: Path | None = None) -> Upstream:
     """
     folder = Path(__file__).resolve().parents[2] if folder is None else folder
     wanted = UPSTREAMS[name]
-    if not all((folder / marker).is_file() for marker in wanted.markers):
-        for other in UPSTREAMS.values():
-            if all((folder / marker).is_file() for marker in other.markers):
-                raise UserError(f"{folder} is a {other.name} checkout: run scripts/qat-{other.name}.py there")
+    found = upstream_of(folder)
+    if found != name:
+        if found is not None:
+            raise UserError(f"{folder} is a {found} checkout: run scripts/qat-{found}.py there")
         raise UserError(
             f"{folder} is no {name} checkout ({', '.join(wanted.markers)} expected): "
             f"run cp -r quantization scripts /path/to/{name}, and scripts/qat-{name}.py from there"

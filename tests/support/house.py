@@ -28,6 +28,7 @@ ORDER = (
     ("qat",),
     ("export",),
     ("upstream",),
+    ("viewing",),
     ("evaluation",),
     ("engine",),
     ("inspector",),

@@ -1,0 +1,111 @@
+"""A network with what is needed to show its detections: of an ONNX or an engine made here, of a .pt by the caller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+
+from quantization.data.images import letterbox
+from quantization.errors import UserError
+from quantization.evaluation.categories import same_name
+from quantization.evaluation.coco import Predictor, check_classes
+from quantization.evaluation.detections import image_detections, to_image
+from quantization.evaluation.engine_predictor import EnginePredictor
+from quantization.evaluation.network import Network
+from quantization.evaluation.onnx_predictor import OnnxPredictor
+from quantization.viewing.options import PredictCommand
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A network to look at.
+
+    Attributes:
+        file: where it comes from.
+        predict: runs it.
+        network: its classes, input size and way of scoring.
+    """
+
+    file: str
+    predict: Predictor
+    network: Network
+
+    def find(self, image: np.ndarray, confidence: float, iou: float) -> np.ndarray:
+        """The boxes of one image.
+
+        Args:
+            image: (H, W, 3) uint8, BGR.
+            confidence: minimum score.
+            iou: threshold of non-maximum suppression.
+
+        Returns:
+            (N, 6) float64: x1, y1, x2, y2 in pixels of the image, score, class; best first.
+
+        Raises:
+            UserError: the output does not fit the network's classes.
+        """
+        boxed, gain, pad = letterbox(image, self.network.size)
+        pixels = np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1)[None], dtype=np.float32) / 255
+        output = self.predict(pixels)
+        check_classes(output, self.network.classes)
+        boxes = image_detections(output, 0, confidence, iou, objectness_only=self.network.objectness_only)
+        return to_image(boxes, gain, pad, image.shape[:2])
+
+
+def open_runtime(options: PredictCommand, file: str, classes: int | None) -> Detector:
+    """An ONNX in ONNX Runtime, or a TensorRT engine.
+
+    Args:
+        options: how its output is read, and the image side where the graph leaves it open.
+        file: .onnx, or a plan built on this GPU.
+        classes: their number, where the file does not tell it.
+
+    Raises:
+        UserError: it cannot be loaded, or is no detection network.
+    """
+    names: Sequence[str] = ()
+    predict: Predictor
+    if file.endswith(".onnx"):
+        predict = runtime = OnnxPredictor(file, options.output_format)
+        found, names = runtime.classes, runtime.class_names or ()
+        size = runtime.image_size((options.imgsz, options.imgsz))
+    else:
+        predict = engine = EnginePredictor(file, options.output_format)
+        found, size = engine.classes, engine.size
+    count = found or classes
+    if count is None:
+        raise UserError(f"{file} does not tell its number of classes: give --data data.yaml with their names")
+    upstream = "yolov7" if options.objectness else "yolov5"
+    return Detector(file, predict, Network(upstream, count, tuple(names), size, options.iou, options.objectness))
+
+
+def shared_names(detectors: Sequence[Detector], given: Sequence[str], source: str) -> list[str]:
+    """What the classes of all models are called: as a data.yaml says, else as a model does, else class0, class1 ...
+
+    Args:
+        detectors: the models.
+        given: names of the data.yaml; may be empty.
+        source: the data.yaml, for messages.
+
+    Raises:
+        UserError: the models, or a model and the data.yaml, have other classes.
+    """
+    known = [(source, list(given))] if given else []
+    known += [(detector.file, list(detector.network.names)) for detector in detectors if detector.network.names]
+    counts = [(file, len(names)) for file, names in known]
+    counts += [(detector.file, detector.network.classes) for detector in detectors]
+    for file, count in counts[1:]:
+        if count != counts[0][1]:
+            raise UserError(
+                f"{counts[0][0]} has {counts[0][1]} classes, {file} has {count}: "
+                "compare models of the same data, and give that data's names"
+            )
+    for file, names in known[1:]:
+        for number, (one, other) in enumerate(zip(known[0][1], names)):
+            if same_name(one) != same_name(other) and not other.isdigit():
+                raise UserError(
+                    f"class {number} is {one} in {known[0][0]} and {other} in {file}: compare models of the same data"
+                )
+    return known[0][1] if known else [f"class{number}" for number in range(counts[0][1])]
