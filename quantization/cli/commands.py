@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Callable
 
+from quantization.cli.handing_over import check_hand_over, hand_over
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.quantization import Quantization
@@ -62,8 +63,10 @@ def export_command(name: str, options: ExportCommand) -> int:
     if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save")
+    check_hand_over(model, options)
     exported = export_onnx(model, file, options.graph, options.compare_images, objectness_only=name == "yolov7")
     LOG.info("ONNX: %s", file)
+    hand_over(name, model, exported.graph, options)
     if not quantized:
         return 0
     stored = None if written is None else written.placement

@@ -71,6 +71,14 @@ class ExportCommand(Options):
         "images on which ONNX Runtime is compared with torch: a folder, a .txt list or a data.yaml; default: drawn ones",
         metavar="DIR|LIST",
     )
+    triton: str | None = option(
+        None,
+        "write the model into a Triton model repository too; with --dynamic, --batch is its largest",
+        metavar="DIR",
+    )
+    deepstream: str | None = option(
+        None, "write a configuration and output parser for DeepStream's nvinfer too", metavar="DIR"
+    )
     run: LoadOptions = group(LoadOptions, "run")
     graph: ExportOptions = group(ExportOptions, "graph")
 

@@ -67,6 +67,8 @@ def export_onnx(
     graph = quantized_graph(model, options)
     found = check_quantize_nodes(graph, model)
     onnx.checker.check_model(graph, full_check=True)
+    if options.end2end is None:
+        name_classes(graph, model)
     with atomic_write(file) as temporary:
         onnx.save(graph, temporary)
         difference = compare(model, temporary, options, source)
@@ -76,6 +78,13 @@ def export_onnx(
     LOG.info("%s: opset %d, %d nodes, %d QuantizeLinear", file, version, nodes, found)
     report_difference(difference, file, source)
     return Exported(graph, difference)
+
+
+def name_classes(graph: onnx.ModelProto, model: nn.Module) -> None:
+    """Write the names of the classes into the metadata, as upstream's export.py does, if the checkpoint has them."""
+    names = class_names(model)
+    if len(names) == class_count(model):
+        graph.metadata_props.add(key="names", value=str(dict(enumerate(names))))
 
 
 def add_suppression(

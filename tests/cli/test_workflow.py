@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any, Callable
@@ -45,7 +46,8 @@ def yolov5(checkouts: Checkouts, trained_yolov5: Path, shapes: Path) -> dict[str
         "native",
         *common(shapes),
     )
-    export = run_python(checkout, script, "export", "qat.pt", "--size", IMAGE_SIZE, "--save", "qat.onnx", "--dynamic")
+    places = ("--save", "qat.onnx", "--triton", "triton", "--deepstream", "deepstream")
+    export = run_python(checkout, script, "export", "qat.pt", "--size", IMAGE_SIZE, "--dynamic", *places)
     return {
         "checkout": checkout,
         "log": done.stdout,
@@ -132,6 +134,26 @@ class TestYolov5:
         assert operators.count("QuantizeLinear") == 56 + 57 and "Identity" not in operators
         assert operators.count("Conv") == 60
         assert "ONNX Runtime against torch on drawn images" in yolov5["export"]
+
+    def test_hand_over_to_triton_and_deepstream(self, yolov5: dict[str, Any]) -> None:
+        checkout = yolov5["checkout"]
+        model = onnx.load(str(checkout / "qat.onnx"))
+        names = ast.literal_eval({entry.key: entry.value for entry in model.metadata_props}["names"])
+        assert sorted(names) == list(range(CLASSES))
+        for folder, file in (("triton/qat", "1/model.onnx"), ("deepstream", "model.onnx")):
+            assert onnx.load(str(checkout / folder / file)) == model
+            assert (checkout / folder / "labels.txt").read_text().split() == list(names.values())
+        assert f"dims: [ 3, {IMAGE_SIZE}, {IMAGE_SIZE} ]" in (checkout / "triton/qat/config.pbtxt").read_text()
+        assert f"num-detected-classes={CLASSES}\n" in (checkout / "deepstream/config_infer.txt").read_text()
+
+    def test_predict_sees_the_same_in_torch_and_onnx(self, yolov5: dict[str, Any], shapes: Path) -> None:
+        checkout = yolov5["checkout"]
+        images = sorted((shapes / "images" / "val2017").iterdir())[:6]
+        arguments = ("qat.pt", *images, "--compare", "qat.onnx", "--device", "cpu", "--out", "pictures-of-qat")
+        done = run_python(checkout, "scripts/predict.py", *arguments)
+        record = json.loads((checkout / "pictures-of-qat" / "predictions.json").read_text())
+        assert sum(entry["changes"].get("kept", 0) for entry in record["images"]) >= 6, done.stdout
+        assert sum(entry["disagreement"] for entry in record["images"]) < 0.1
 
     def test_simplified_and_dynamo_exports_agree(self, yolov5: dict[str, Any]) -> None:
         import onnxruntime

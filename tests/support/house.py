@@ -33,6 +33,7 @@ ORDER = (
     ("engine",),
     ("inspector",),
     ("preflight",),
+    ("handover",),
     ("modules", "native"),  # old places that checkpoints of version 0.1 name
     ("quantizers",),
     ("data",),

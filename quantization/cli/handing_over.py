@@ -1,0 +1,60 @@
+"""The command export's ``--triton`` and ``--deepstream``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import onnx
+from torch import nn
+
+from quantization.cli.options import ExportCommand
+from quantization.errors import UserError
+from quantization.files import check_writable
+from quantization.handover.deepstream import write_deepstream
+from quantization.handover.facts import network_facts
+from quantization.handover.triton import write_triton
+from quantization.upstream.model import class_count, class_names, head_path
+
+LOG = logging.getLogger("quantization")
+
+
+def check_hand_over(model: nn.Module, options: ExportCommand) -> None:
+    """Checked before the export.
+
+    Raises:
+        UserError: a folder cannot be written to, or DeepStream is to run a segmentation network.
+    """
+    if options.triton is not None:
+        check_writable(Path(options.triton, _model_name(options), "config.pbtxt"), "--triton", make_folder=False)
+    if options.deepstream is not None:
+        if hasattr(model.get_submodule(head_path(model)), "proto"):
+            raise UserError(
+                f"--deepstream: {options.weight} is a segmentation network, and the parser reads boxes alone: leave it out"
+            )
+        check_writable(Path(options.deepstream, "config_infer.txt"), "--deepstream", make_folder=False)
+
+
+def hand_over(name: str, model: nn.Module, graph: onnx.ModelProto, options: ExportCommand) -> None:
+    """Write what the options ask for.
+
+    Args:
+        name: the upstream.
+        model: for the names of its classes.
+        graph: the ONNX.
+        options: where to.
+    """
+    names = class_names(model)
+    if len(names) != class_count(model):
+        names = [f"class{number}" for number in range(class_count(model))]
+    facts = network_facts(graph, names, name == "yolov7")
+    if options.triton is not None:
+        files = write_triton(Path(options.triton), _model_name(options), graph, facts, options.graph.batch)
+        LOG.info("Triton: %s; build 1/model.plan beside 1/model.onnx on the target", files[0])
+    if options.deepstream is not None:
+        files = write_deepstream(Path(options.deepstream), graph, facts, options.graph.batch)
+        LOG.info("DeepStream: %s; its first lines say how to build the plan and the parser", files[0])
+
+
+def _model_name(options: ExportCommand) -> str:
+    return Path(options.save or options.weight).stem

@@ -1,0 +1,1 @@
+"""What other runtimes need beside an exported ONNX: Triton's model repository, DeepStream's configuration. No torch."""
