@@ -127,19 +127,37 @@ def check_network(trt: Any, network: Any, mode: str, typed: bool, onnx: str) -> 
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     quantized = any(layer.type in (trt.LayerType.QUANTIZE, trt.LayerType.DEQUANTIZE) for layer in layers)
+    half = typed and any(
+        layer.get_output(index).dtype == trt.DataType.HALF for layer in layers for index in range(layer.num_outputs)
+    )
+    note = check_precision(quantized, half, mode, typed, onnx)
+    if note:
+        print(f"note: {note}")
+
+
+def check_precision(quantized: bool, half: bool, mode: str, typed: bool, onnx: str) -> str:
+    """Check that an ONNX fits the mode; gives what to know of it, "" for nothing.
+
+    Args:
+        quantized: whether it has Q/DQ.
+        half: whether it has FP16 tensors.
+        mode: a key of ``options.MODES``.
+        typed: whether the network is strongly typed.
+        onnx: the file, for messages.
+
+    Raises:
+        UserError: see ``check_network``.
+    """
     if quantized and mode != "qat":
         raise UserError(f"{onnx} holds Q/DQ nodes: build it with mode qat, or give the float ONNX for mode {mode}")
     if not quantized and mode == "qat":
         raise UserError(f"{onnx} holds no Q/DQ nodes: export a quantized model, or build it with mode fp16 or ptq")
-    if typed:
-        half = any(
-            layer.get_output(index).dtype == trt.DataType.HALF for layer in layers for index in range(layer.num_outputs)
-        )
-        remedy = "export it with an FP16 remainder (export --fp16-remainder)"
-        if not half and mode == "fp16":
-            raise UserError(f"{onnx} is all FP32 and a strongly typed network runs as it is written: {remedy}")
-        if not half:
-            print(f"note: {onnx} has no FP16 tensor, so everything that is not quantized runs in FP32: {remedy}")
+    if not typed or half:
+        return ""
+    remedy = "export it with an FP16 remainder (export --fp16-remainder)"
+    if mode == "fp16":
+        raise UserError(f"{onnx} is all FP32 and a strongly typed network runs as it is written: {remedy}")
+    return f"{onnx} has no FP16 tensor, so everything that is not quantized runs in FP32: {remedy}"
 
 
 def configure(trt: Any, config: Any, options: BuildOptions, typed: bool) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
+import sys
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from quantization.engine import bench, trtexec, trtexec_bench, versions
 from quantization.engine.arguments import parser
 from quantization.engine.bench_report import table
 from quantization.engine.calibration_images import calibration_images
+from quantization.engine.dry_run import dry_run
 from quantization.engine.named_engines import choose_reference, make_specs
-from quantization.engine.specs import BenchReport, EngineSpec, trtexec_line
+from quantization.engine.specs import BenchReport, EngineSpec
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
@@ -63,8 +64,10 @@ def main(
 def _print_lines(asked: str | None, specs: Sequence[EngineSpec], timed: TimingOptions) -> None:
     """Print trtexec's command lines, for the version asked for or the installed one."""
     version = versions.parse_version(asked or versions.import_tensorrt().__version__)
-    for spec in specs:
-        print(shlex.join(trtexec_line(spec, timed, version)))
+    for line, notes in dry_run(specs, timed, version):
+        print(line)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def _check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
@@ -79,7 +82,7 @@ def _check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) -
         raise UserError("--build-only without --save-engine would throw the engines away: add --save-engine DIR")
     if args.trt_version and not args.dry_run:
         raise UserError("--trt-version is for --dry-run; otherwise the installed TensorRT's version counts: drop it")
-    if (args.dry_run or args.use_trtexec) and args.batch is not None and not args.shapes:
+    if args.use_trtexec and not args.dry_run and args.batch is not None and not args.shapes:
         raise UserError("--batch needs the input's name here: give --shapes images:BATCHx3xHEIGHTxWIDTH instead")
 
 

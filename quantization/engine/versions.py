@@ -53,6 +53,11 @@ def has_strong_typing(version: Version) -> bool:
     return version >= (10, 0, 0)
 
 
+def deprecates_weak_typing(version: Version) -> bool:
+    """From 10.12 a network that is not strongly typed is deprecated; 11.0 has none."""
+    return (10, 12, 0) <= version < (11, 0, 0)
+
+
 def has_implicit_ptq(version: Version) -> bool:
     """Calibrators were deprecated in 10.1 and removed in 11.0."""
     return version < (11, 0, 0)

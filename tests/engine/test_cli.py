@@ -12,6 +12,7 @@ import pytest
 from quantization.engine import cli as bench_cli
 from quantization.engine.calibration_images import calibration_images
 from quantization.errors import UserError
+from support.small_net import small_net
 from support.workflow import SUPPORT
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench-engine.py"
@@ -83,10 +84,11 @@ def test_engines_named_on_the_command_line():
         (["a.onnx", "--reference", "x"], "--reference"),
         (["a.onnx", "--build-only"], "--save-engine"),
         (["a.onnx", "--max-shapes", "images:1x3x8x8"], "--shapes"),
-        (["a.onnx", "--dry-run", "--batch", "2"], "--shapes"),
+        (["a.onnx", "--use-trtexec", "--batch", "2"], "--shapes"),
+        (["--load-engine", "a.plan", "--dry-run", "--trt-version", "10.3", "--batch", "2"], "--shapes"),
+        (["a.onnx", "--dry-run", "--trt-version", "10.3"], "a.onnx does not exist"),
         (["a.onnx", "--trt-version", "8.6"], "--dry-run"),
         (["a.onnx", "--dry-run", "--trt-version", "8.0"], "8.0"),
-        (["a.onnx", "--modes", "ptq", "--dry-run", "--trt-version", "11.0"], "calibration"),
     ],
 )
 def test_argument_errors(arguments, words):
@@ -95,14 +97,17 @@ def test_argument_errors(arguments, words):
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_dry_run_needs_neither_tensorrt_nor_torch():
+def test_dry_run_needs_neither_tensorrt_nor_torch(tmp_path):
     command = [sys.executable, str(SUPPORT / "without.py"), "tensorrt,torch", "script", str(SCRIPT)]
+    small_net(tmp_path / "a.onnx", 1)
+    small_net(tmp_path / "b c.onnx", 1, quantized=True)
     arguments = ["a.onnx", "--modes", "fp16,ptq", "--engine", "rule=qat:b c.onnx"]
     done = subprocess.run(
         [*command, *arguments, "--dry-run", "--trt-version", "10.3"],
         capture_output=True,
         text=True,
         check=True,
+        cwd=tmp_path,
     )
     lines = done.stdout.splitlines()
     assert len(lines) == 3 and lines[0].startswith("trtexec --onnx=a.onnx --fp16 --profiling")
