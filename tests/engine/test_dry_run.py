@@ -16,7 +16,6 @@ from quantization.errors import UserError
 from support.fake_tensorrt import fake_trt_fixture  # noqa: F401
 from support.small_net import small_net
 
-
 LARGEST = ("--max-shapes", "images:8x3x8x8")
 
 
