@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,8 @@ def _torch_detector(file: str, options: PredictCommand, size: tuple[int, int]) -
             f"{file} needs its upstream, and {folder} is no yolov5 or yolov7 checkout: "
             "run cp -r quantization scripts /path/to/checkout, and scripts/predict.py from there, or give an .onnx"
         )
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(f"{file} needs torch, which is not installed: give an .onnx or an engine")
     enter_checkout(name, folder)
     from quantization.data.tensors import pick_device
     from quantization.quantizers.switches import uncalibrated

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
     go_offline()
     install_shims(scripts=True)
-    patch_checks()
+    patch_checks(_value(arguments, "--data") or "data.yaml")
     lift_time_limit()
     sys.argv = arguments
     try:
@@ -40,6 +40,16 @@ def main(arguments: list[str]) -> None:
         if refused is None:
             raise
         raise refused from error
+
+
+def _value(arguments: list[str], flag: str) -> str | None:
+    """What a flag of the script is given, as ``--flag value`` or ``--flag=value``."""
+    for word, following in zip(arguments, [*arguments[1:], ""]):
+        if word == flag:
+            return following
+        if word.startswith(f"{flag}="):
+            return word[len(flag) + 1 :]
+    return None
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, Callable
 
+from quantization.data.data_yaml import DataYaml, split_sources
 from quantization.errors import UserError
 
 INSTALLS = re.compile(r"\bpip3?\b.*\binstall\b|\b(conda|mamba|apt|apt-get)\b.*\binstall\b")
@@ -44,8 +45,12 @@ def go_offline() -> None:
     _use_installed_font()
 
 
-def patch_checks() -> None:
-    """Replace those of upstream's checks that fetch, in the checkout on ``sys.path``."""
+def patch_checks(data: str = "data.yaml") -> None:
+    """Replace those of upstream's checks that fetch, in the checkout on ``sys.path``.
+
+    Args:
+        data: the script's ``--data``, beside which paths are looked for too.
+    """
     for name in ("utils.downloads", "utils.google_utils"):
         module = _module(name)
         if module is not None:
@@ -56,7 +61,7 @@ def patch_checks() -> None:
     general.attempt_download = _existing_weights
     if hasattr(general, "check_font"):
         general.check_font = lambda *_, **__: None  # ``_use_installed_font`` serves what it would have fetched
-    general.check_dataset = _local_data(general.check_dataset)
+    general.check_dataset = _local_data(general.check_dataset, Path(data))
 
 
 def _module(name: str) -> Any:
@@ -111,16 +116,16 @@ def _existing_weights(file: Any, *_: Any, **__: Any) -> str:
     return path
 
 
-def _local_data(check: Callable[..., Any]) -> Callable[..., Any]:
+def _local_data(check: Callable[..., Any], file: Path) -> Callable[..., Any]:
     """Upstream's ``check_dataset`` without the download.
 
     yolov7's gets the yaml's content, and its scripts read that afterwards: paths below ``path:``, and the number of
-    classes from the names, are filled in as yolov5 does.
+    classes from the names, are filled in as the bundle's own commands find them.
     """
 
     def check_dataset(data: Any, *_: Any, **__: Any) -> Any:
         if isinstance(data, dict):
-            _fill_in(data)
+            _fill_in(data, file)
             data = {key: value for key, value in data.items() if key != "download"}
             arguments: tuple[Any, ...] = (data,)
         else:
@@ -138,13 +143,18 @@ def _local_data(check: Callable[..., Any]) -> Callable[..., Any]:
     return check_dataset
 
 
-def _fill_in(data: dict[str, Any]) -> None:
-    root = data.get("path")
+def _fill_in(data: dict[str, Any], file: Path) -> None:
+    content = DataYaml(file, str(data.get("path") or ""), [], [], [], None)
     for part in ("train", "val", "test"):
-        if root and data.get(part):
-            entries = data[part] if isinstance(data[part], list) else [data[part]]
-            paths = [str(Path(root, entry)) if Path(root, entry).exists() else entry for entry in entries]
-            data[part] = paths if isinstance(data[part], list) else paths[0]
+        entries = data.get(part)
+        if not entries:
+            continue
+        many = isinstance(entries, list)
+        try:
+            found = [str(path) for path, _ in split_sources(content, part, entries if many else [str(entries)])]
+        except UserError:
+            continue  # upstream says what is missing
+        data[part] = found if many else found[0]
     if isinstance(data.get("names"), (list, tuple, dict)):
         data.setdefault("nc", len(data["names"]))
 

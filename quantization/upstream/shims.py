@@ -13,6 +13,8 @@ import sys
 import types
 from typing import Any
 
+from quantization.options import LOWEST_OPSET
+
 LOG = logging.getLogger("quantization")
 
 
@@ -116,16 +118,31 @@ def shim_torch_load() -> None:
 
 
 def shim_torch_onnx() -> None:
-    """Torch 2.9 made the dynamo exporter the default; upstream's export.py is written for the TorchScript one."""
+    """Torch 2.9 made the dynamo exporter the default; upstream's export.py is written for the TorchScript one.
+
+    It asks for opset 12 too, in which per-channel Q/DQ do not exist: torch refuses a quantized model with its whole graph.
+    """
     import torch
 
-    original = torch.onnx.export
-    if getattr(original, "quant_tools", False) or "dynamo" not in inspect.signature(original).parameters:
-        return
+    from quantization.quantizers.switches import have_quantizers
 
-    def export(*args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("dynamo", False)
-        return original(*args, **kwargs)
+    original = torch.onnx.export
+    if getattr(original, "quant_tools", False):
+        return
+    has_dynamo = "dynamo" in inspect.signature(original).parameters
+
+    def export(model: Any, *args: Any, **kwargs: Any) -> Any:
+        if has_dynamo:
+            kwargs.setdefault("dynamo", False)
+        lowest = LOWEST_OPSET["torchscript"]
+        if (kwargs.get("opset_version") or lowest) < lowest and have_quantizers(model):
+            LOG.warning(
+                "WARNING: the checkpoint is quantized and Q/DQ need opset %d, not %d: %d is used. For TensorRT, export with "
+                "scripts/qat-yolov5.py or qat-yolov7.py, which also clean and check the graph",
+                *(lowest, kwargs["opset_version"], lowest),
+            )
+            kwargs["opset_version"] = lowest
+        return original(model, *args, **kwargs)
 
     export.quant_tools = True  # type: ignore[attr-defined]
     torch.onnx.export = export

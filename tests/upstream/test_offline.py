@@ -101,6 +101,17 @@ def test_what_is_not_there_is_one_line(
     assert not [line for line in calls.read_text().splitlines() if " describe " not in line]
 
 
+def test_yolov7_finds_what_lies_below_path_beside_the_yaml(tmp_path: Path) -> None:
+    """As the bundle's own commands; from elsewhere, with names alone, and lists."""
+    (tmp_path / "set" / "images").mkdir(parents=True)
+    (tmp_path / "set" / "more.txt").touch()
+    check = offline._local_data(lambda data: data, tmp_path / "data.yaml")
+    seen = check({"path": "set", "train": ["images", "more.txt"], "val": "images", "test": "gone", "names": ["a", "b"]})
+    assert seen["train"] == [str(tmp_path / "set" / name) for name in ("images", "more.txt")]
+    assert seen["val"] == str(tmp_path / "set" / "images")
+    assert (seen["test"], seen["nc"]) == ("gone", 2)
+
+
 def test_refusals(checkouts: Callable[[str], Path]) -> None:
     done = run_python(checkouts("yolov5"), TASKS.with_name("upstream_tasks.py"), "refusals")
     assert done.stdout.strip().splitlines()[-1] == '["connect", "look up", "pip", "curl", "git fetch"]'
