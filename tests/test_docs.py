@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
+import runpy
+import shlex
 
 import pytest
 
+from quantization.cli import parser as qat_parser
+from quantization.cli.predict import predict_parser
+from quantization.engine.arguments import parser as bench_parser
+from quantization.errors import UserError
 from support.house import ROOT
 from support.workflow import run_python
 
@@ -31,6 +37,7 @@ FOREIGN = {
     *("--onnx --fp16 --int8 --memPoolSize --shapes --saveEngine --profilingVerbosity --exportLayerInfo").split(),
     *("--exportProfile --separateProfileRun --useCudaGraph --useSpinWait --noDataTransfers --stronglyTyped").split(),
     *("--precisionConstraints --workspace --batch --check --single-cls --weights").split(),
+    *("--buildOnly --skipInference --builderOptimizationLevel").split(),
     *("--nnodes --nproc --nproc_per_node --rdzv --rdzv-endpoint --rdzv-id --rdzv-backend --kills").split(),
 }
 
@@ -100,6 +107,43 @@ def test_every_option_named_is_one(document: str) -> None:
         of_benchmarks |= set(re.findall(r"[\"'](--[a-z][\w-]*)[\"']", file.read_text(encoding="utf-8")))
     known = FOREIGN | of_benchmarks | set().union(*commands().values())
     assert set(OPTION.findall(text_of(document))) <= known
+
+
+def parse(script: str, words: list[str]) -> None:
+    """Parse a command line as the script would; argparse exits, or a UserError is raised, where it does not fit."""
+    if script.startswith("qat-yolo"):
+        qat_parser.parse(script[4:], words)
+    elif script == "predict":
+        predict_parser().parse_intermixed_args(words)
+    elif script == "bench-engine":
+        bench_parser().parse_args(words)
+    else:
+        entries = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
+        entries["build_parser"]().parse_args(words) if "build_parser" in entries else entries["parse_arguments"](words)
+
+
+def code_lines(document: str) -> list[tuple[str, list[str]]]:
+    """Script and words of each command in the code blocks; ``...`` stands for more of the same."""
+    lines = re.findall(r"^    python (scripts/\S+\.py .*)$", text_of(document), re.MULTILINE)
+    found = [CALL.search(line) for line in lines]
+    return [
+        (match.group(1), [word for word in shlex.split(match.group(2), comments=True) if word != "..."])
+        for match in found
+        if match is not None
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_command_lines_parse(document: str) -> None:
+    for script, words in code_lines(document):
+        try:
+            parse(script, words)
+        except (SystemExit, UserError) as error:
+            pytest.fail(f"{script} {words}: {error}")
+
+
+def test_there_are_command_lines() -> None:
+    assert sum(len(code_lines(document)) for document in DOCUMENTS) > 30
 
 
 def test_the_table_of_commands_lists_their_own_options() -> None:
