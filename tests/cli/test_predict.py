@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -98,6 +99,14 @@ def test_a_blind_model_loses_a_class_and_misses_its_labels(
     assert f"{sum(ants.values())} lost (0 by falling below the threshold), 0 new" in text
 
 
+def decoded(source: str) -> np.ndarray:
+    """The picture of a data URI."""
+    data = np.frombuffer(base64.b64decode(source.split(",", 1)[1]), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert image is not None
+    return image
+
+
 def test_the_page_needs_nothing_else(tmp_path: Path, drawn: Drawn, perfect: Path, blind: Path) -> None:
     _, text = predict(tmp_path, blind, drawn.val, "--compare", perfect, "--worst", 3)
     page = Page(text)
@@ -108,6 +117,10 @@ def test_the_page_needs_nothing_else(tmp_path: Path, drawn: Drawn, perfect: Path
     for link in page.links:
         picture = cv2.imread(str(tmp_path / "out" / link))
         assert picture is not None and picture.shape[1] > 2 * 900  # side by side
+    for number, link in enumerate(page.links[:3]):  # each card shows its own image
+        left = decoded(page.sources[2 * number])
+        picture = cv2.imread(str(tmp_path / "out" / link))
+        assert np.abs(left.astype(int) - picture[-left.shape[0] :, : left.shape[1]]).mean() < 3
     assert "prefers-color-scheme: dark" in text
 
 
