@@ -19,7 +19,7 @@ from quantization.option_fields import make
 from quantization.options import DataOptions
 from quantization.viewing.detector import Detector, open_runtime, shared_names
 from quantization.viewing.options import PredictCommand
-from quantization.viewing.results import Summary
+from quantization.viewing.results import Overview
 from quantization.viewing.run import LabelsOf, labels_of, look, no_labels, write_pictures
 from quantization.viewing.sources import ImageFiles, Source, open_source
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labels: LabelsOf = no_labels
     if source is None:
         source, labels = _data_set(options, detectors[0])
-    asked = Summary(
+    asked = Overview(
         [detector.file for detector in detectors],
         names,
         options.conf,

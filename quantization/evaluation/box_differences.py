@@ -124,19 +124,28 @@ def _of_pairs(images: int, counts: tuple[str, int, int, int], first: np.ndarray,
 
 
 def _matches(ours: np.ndarray, theirs: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of one class, those that overlap most first; each detection is in one at most."""
-    overlap = _ious(ours, theirs) * (ours[:, None, 5] == theirs[None, :, 5])
+    """Pairs that are one object's."""
+    return [(ours[row], theirs[column]) for row, column, _ in matching_boxes(ours, theirs, SAME)]
+
+
+def matching_boxes(ours: np.ndarray, theirs: np.ndarray, least: float) -> list[tuple[int, int, float]]:
+    """Pairs of boxes of one class, those that overlap most first; each box is in one at most.
+
+    Args:
+        ours: (N, 5+): x1, y1, x2, y2 first, the class last.
+        theirs: likewise (M, 5+).
+        least: IoU of a pair.
+
+    Returns:
+        Indices into both, and the IoU.
+    """
+    overlap = paired_ious(ours[:, None], theirs[None]) * (ours[:, None, -1] == theirs[None, :, -1])
     found = []
-    while overlap.size and overlap.max() >= SAME:
-        row, column = np.unravel_index(overlap.argmax(), overlap.shape)
-        found.append((ours[row], theirs[column]))
+    while overlap.size and overlap.max() >= least:
+        row, column = (int(index) for index in np.unravel_index(overlap.argmax(), overlap.shape))
+        found.append((row, column, float(overlap[row, column])))
         overlap[row], overlap[:, column] = 0, 0
     return found
-
-
-def _ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU of every box (N, 4+) with every other (M, 4+): (N, M)."""
-    return paired_ious(first[:, None], second[None])
 
 
 def paired_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:

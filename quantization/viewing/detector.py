@@ -72,7 +72,7 @@ def open_runtime(options: PredictCommand, file: str, classes: int | None) -> Det
         found, names = runtime.classes, runtime.class_names or ()
         size = runtime.image_size((options.imgsz, options.imgsz))
     else:
-        predict = engine = EnginePredictor(file, options.output_format)
+        predict = engine = EnginePredictor.load(file, options.output_format)
         found, size = engine.classes, engine.size
     count = found or classes
     if count is None:

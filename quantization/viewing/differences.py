@@ -7,6 +7,8 @@ from typing import Sequence
 
 import numpy as np
 
+from quantization.evaluation.box_differences import matching_boxes
+
 SAME = 0.5  # IoU from which two boxes of one class are the same object, as in mAP@0.5
 MOVED = 0.8  # IoU below which the same object's box has moved: visibly, for boxes that are not tiny
 FAINT = 0.5  # share of the confidence down to which a model's boxes still explain what the other one has
@@ -39,37 +41,6 @@ class Match:
         return max(scores) - self.iou * min(scores)
 
 
-def box_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU of every box with every other: (N, M) of boxes (N, 4+) and (M, 4+), x1, y1, x2, y2 first."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:4], second[None, :, 2:4])
-    inter = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - inter
-    return inter / np.maximum(union, np.finfo(np.float64).tiny)
-
-
-def pair_boxes(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int, float]]:
-    """Boxes of one class that are the same object, each in one pair at most; those that overlap the most first.
-
-    Args:
-        first: (N, 5+): x1, y1, x2, y2 first, the class last.
-        second: likewise (M, 5+).
-
-    Returns:
-        Indices into both, and the IoU.
-    """
-    ious = np.where(first[:, None, -1] == second[None, :, -1], box_ious(first, second), 0)
-    pairs: list[tuple[int, int, float]] = []
-    for flat in np.argsort(-ious, axis=None, kind="stable"):
-        one, other = np.unravel_index(flat, ious.shape)
-        if ious[one, other] < SAME:
-            break
-        if not any(one == i or other == j for i, j, _ in pairs):
-            pairs.append((int(one), int(other), float(ious[one, other])))
-    return pairs
-
-
 def match_models(first: np.ndarray, second: np.ndarray, confidence: float) -> list[Match]:
     """The objects of two models in one image, those that they disagree on the most first.
 
@@ -78,7 +49,7 @@ def match_models(first: np.ndarray, second: np.ndarray, confidence: float) -> li
         second: likewise of the second.
         confidence: score from which a box counts; fainter ones only explain where it has gone.
     """
-    pairs = pair_boxes(first, second)
+    pairs = matching_boxes(first, second, SAME)
     matches = []
     for one, other, iou in pairs:
         seen = (first[one, 4] > confidence, second[other, 4] > confidence)
@@ -112,7 +83,7 @@ def label_errors(found: np.ndarray, truth: np.ndarray, crowd: np.ndarray) -> tup
         Indices of the labels that are missed and of the boxes that are false.
     """
     single, groups = truth[~crowd], truth[crowd]
-    pairs = pair_boxes(found, single)
+    pairs = matching_boxes(found, single, SAME)
     hit = {one for one, _, _ in pairs}
     missed = [int(np.flatnonzero(~crowd)[m]) for m in sorted(set(range(len(single))) - {pair[1] for pair in pairs})]
     false = [n for n in range(len(found)) if n not in hit and not _inside(found[n], groups)]

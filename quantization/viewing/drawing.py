@@ -7,7 +7,7 @@ from typing import Sequence
 import cv2
 import numpy as np
 
-from quantization.viewing.results import ImageResult, Summary
+from quantization.viewing.results import ImageResult, Overview
 
 LONG_SIDE = 960  # pixels of a picture
 QUALITY = 85  # of its JPEG
@@ -19,7 +19,7 @@ DASH = 8  # pixels
 FONT, TEXT = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
-def draw_sides(image: np.ndarray, result: ImageResult, summary: Summary) -> list[np.ndarray]:
+def draw_sides(image: np.ndarray, result: ImageResult, summary: Overview) -> list[np.ndarray]:
     """A picture for each model.
 
     With two models a lost box is solid in the first picture and dashed, where it is missing, in the second; a new box the
@@ -50,7 +50,7 @@ def draw_sides(image: np.ndarray, result: ImageResult, summary: Summary) -> list
     return pictures
 
 
-def _draw_single(canvas: np.ndarray, result: ImageResult, summary: Summary, gain: float) -> None:
+def _draw_single(canvas: np.ndarray, result: ImageResult, summary: Overview, gain: float) -> None:
     false = set(result.checks[0].false) if result.checks else set()
     for number in reversed(range(len(result.boxes[0]))):  # the best on top
         box = result.boxes[0][number]
@@ -59,7 +59,7 @@ def _draw_single(canvas: np.ndarray, result: ImageResult, summary: Summary, gain
         _label(canvas, box[:4] * gain, f"{plain_name(summary, box[5])} {box[4]:.2f}", colour)
 
 
-def _draw_matches(canvas: np.ndarray, result: ImageResult, side: int, summary: Summary, gain: float) -> None:
+def _draw_matches(canvas: np.ndarray, result: ImageResult, side: int, summary: Overview, gain: float) -> None:
     labels = []
     for match in reversed(result.matches):  # the costliest on top
         own, other = (match.first, match.second) if side == 0 else (match.second, match.first)
@@ -79,7 +79,7 @@ def _draw_matches(canvas: np.ndarray, result: ImageResult, side: int, summary: S
         _label(canvas, box, text, colour)
 
 
-def plain_name(summary: Summary, number: float) -> str:
+def plain_name(summary: Overview, number: float) -> str:
     """A class name that OpenCV's font can show: it has ASCII alone; the page has all names."""
     name = summary.class_name(number)
     return name if name.isascii() else f"class {int(number)}"

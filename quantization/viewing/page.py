@@ -9,7 +9,7 @@ from string import Template
 from typing import Sequence
 
 from quantization.viewing.differences import FAINT, MOVED, SAME, Match
-from quantization.viewing.results import ImageResult, Summary
+from quantization.viewing.results import ImageResult, Overview
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 LISTED = 8  # differences in words below an image
@@ -23,7 +23,7 @@ SORTS = {
 OF_LABELS = ("errors", "missed", "false")
 
 
-def picture_page(summary: Summary, pictures: Sequence[Sequence[bytes]], files: Sequence[str]) -> str:
+def picture_page(summary: Overview, pictures: Sequence[Sequence[bytes]], files: Sequence[str]) -> str:
     """The page.
 
     Args:
@@ -50,14 +50,14 @@ def picture_page(summary: Summary, pictures: Sequence[Sequence[bytes]], files: S
     )
 
 
-def _model(summary: Summary, side: int) -> str:
+def _model(summary: Overview, side: int) -> str:
     height, width = summary.sizes[side]
     return f'<span title="{escape(summary.models[side])}">{escape(Path(summary.models[side]).name)}</span>' + (
         f" <small>{height} x {width}</small>"
     )
 
 
-def _settings(summary: Summary) -> str:
+def _settings(summary: Overview) -> str:
     text = f"Scores above {summary.confidence:g}, NMS at IoU {summary.iou:g}, images letterboxed to the input size."
     if len(summary.models) > 1:
         text += (
@@ -68,7 +68,7 @@ def _settings(summary: Summary) -> str:
     return text
 
 
-def _errors(summary: Summary) -> str:
+def _errors(summary: Overview) -> str:
     if not summary.errors:
         return ""
     rows = "".join(
@@ -79,7 +79,7 @@ def _errors(summary: Summary) -> str:
     return f"<table>{head}{rows}</table>"
 
 
-def _legend(summary: Summary) -> str:
+def _legend(summary: Overview) -> str:
     if len(summary.models) == 1:
         entries = [("new", "solid", "found")]
     else:
@@ -96,13 +96,13 @@ def _legend(summary: Summary) -> str:
     return "".join(f'<li><i class="{kind}" style="border-style:{line}"></i>{text}</li>' for kind, line, text in entries)
 
 
-def _sorts(summary: Summary) -> str:
+def _sorts(summary: Overview) -> str:
     keys = [key for key in SORTS if key not in OF_LABELS or summary.errors]
     keys = [key for key in keys if key != "disagreement" or len(summary.models) > 1]
     return "".join(f'<option value="{key}">{SORTS[key]}</option>' for key in keys)
 
 
-def _card(summary: Summary, result: ImageResult, sides: Sequence[bytes], file: str, rank: int) -> str:
+def _card(summary: Overview, result: ImageResult, sides: Sequence[bytes], file: str, rank: int) -> str:
     check = result.checks[-1] if result.checks else None
     keys = {
         "rank": rank,
@@ -134,7 +134,7 @@ def _caption(result: ImageResult, side: int) -> str:
     return text
 
 
-def _chips(summary: Summary, result: ImageResult) -> str:
+def _chips(summary: Overview, result: ImageResult) -> str:
     if len(summary.models) == 1:
         return ""
     chips = [f'<b class="{kind}">{result.kinds[kind]} {kind}</b>' for kind in ("lost", "new", "moved", "kept")]
@@ -142,7 +142,7 @@ def _chips(summary: Summary, result: ImageResult) -> str:
     return f"{text}<small>disagreement {result.disagreement:.2f}</small>"
 
 
-def _words(summary: Summary, match: Match) -> str:
+def _words(summary: Overview, match: Match) -> str:
     """A change in words, with what the other model has in that place."""
     box = match.first if match.first is not None else match.second
     scores = ["none" if box is None else f"{box[4]:.2f}" for box in (match.first, match.second)]

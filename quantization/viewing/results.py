@@ -64,7 +64,7 @@ class ImageResult:
 
 
 @dataclass(frozen=True)
-class Summary:
+class Overview:
     """All images, the worst first.
 
     Attributes:
@@ -83,10 +83,10 @@ class Summary:
     sizes: Sequence[tuple[int, int]]
     results: Sequence[ImageResult] = field(default_factory=tuple)
 
-    def ranked(self, results: Sequence[ImageResult]) -> Summary:
+    def ranked(self, results: Sequence[ImageResult]) -> Overview:
         """With these results: largest disagreement first, then most errors against labels, then as they came."""
         ordered = sorted(results, key=lambda result: (-result.disagreement, -result.errors))
-        return Summary(self.models, self.names, self.confidence, self.iou, self.sizes, ordered)
+        return Overview(self.models, self.names, self.confidence, self.iou, self.sizes, ordered)
 
     def class_name(self, number: float) -> str:
         """Name of a class."""

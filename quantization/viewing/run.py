@@ -15,7 +15,7 @@ from quantization.viewing.detector import Detector
 from quantization.viewing.differences import FAINT, label_errors, match_models
 from quantization.viewing.drawing import beside, draw_sides, jpeg
 from quantization.viewing.page import picture_page
-from quantization.viewing.results import ImageResult, LabelCheck, Summary
+from quantization.viewing.results import ImageResult, LabelCheck, Overview
 from quantization.viewing.sources import Source
 
 Labels = Tuple[np.ndarray, np.ndarray]  # (M, 5) x1, y1, x2, y2, class; (M,) crowd
@@ -40,7 +40,7 @@ def labels_of(truth: GroundTruth) -> LabelsOf:
     return labels
 
 
-def look(detectors: Sequence[Detector], source: Source, labels: LabelsOf, asked: Summary) -> Summary:
+def look(detectors: Sequence[Detector], source: Source, labels: LabelsOf, asked: Overview) -> Overview:
     """Find the boxes of every image, and rank the images.
 
     Args:
@@ -65,7 +65,7 @@ def look(detectors: Sequence[Detector], source: Source, labels: LabelsOf, asked:
     return asked.ranked(results)
 
 
-def write_pictures(summary: Summary, source: Source, out: Path, worst: int) -> Path:
+def write_pictures(summary: Overview, source: Source, out: Path, worst: int) -> Path:
     """Draw every image, numbered by rank, and the page.
 
     Args:
@@ -99,7 +99,7 @@ def _write(file: Path, content: bytes) -> None:
         Path(temporary).write_bytes(content)
 
 
-def _record(summary: Summary) -> dict[str, object]:
+def _record(summary: Overview) -> dict[str, object]:
     """All boxes, for other programs."""
     return {
         "models": list(summary.models),

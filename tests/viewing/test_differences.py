@@ -7,14 +7,13 @@ import itertools
 import numpy as np
 import pytest
 
+from quantization.evaluation.box_differences import matching_boxes
 from quantization.viewing.differences import (
     MOVED,
     SAME,
-    box_ious,
     disagreement,
     label_errors,
     match_models,
-    pair_boxes,
 )
 
 
@@ -45,13 +44,6 @@ def kinds(first: list[list[float]], second: list[list[float]], confidence: float
     return [match.kind for match in match_models(arrays[0], arrays[1], confidence)]
 
 
-def test_iou_counts_pixels() -> None:
-    generator = np.random.default_rng(0)
-    first, second = random_boxes(generator, 12), random_boxes(generator, 9)
-    expected = [[iou(one, other) for other in second] for one in first]
-    np.testing.assert_allclose(box_ious(first, second), expected)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_pairs_are_greedy_by_overlap(seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -66,7 +58,7 @@ def test_pairs_are_greedy_by_overlap(seed: int) -> None:
         expected.append((i, j))
         left = {(k, m) for k, m in left if k != i and m != j}
     assert len(expected) > 3
-    assert [pair[:2] for pair in pair_boxes(first, second)] == expected
+    assert [pair[:2] for pair in matching_boxes(first, second, SAME)] == expected
 
 
 def test_kinds() -> None:

@@ -1,0 +1,71 @@
+"""Detectors whose files tell less than all, and names that do not agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from quantization.errors import UserError
+from quantization.evaluation.network import Network
+from quantization.viewing import detector as module
+from quantization.viewing.detector import Detector, open_runtime, shared_names
+from quantization.viewing.options import PredictCommand
+
+
+class FakeEngine:
+    """Finds one object of the last class in the middle of the letterboxed image, 20 x 10 pixels; classes as given."""
+
+    size = (64, 96)
+
+    def __init__(self, classes: int | None) -> None:
+        self.classes = classes
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        assert images.shape == (1, 3, *self.size) and images.dtype == np.float32 and images.max() <= 1
+        return np.array([[[48, 32, 20, 10, 0.9, 0.1, 0.8]]], np.float32)
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, classes: int | None, given: int | None) -> Detector:
+    asked: list[Any] = []
+
+    def load(file: str, output_format: str) -> FakeEngine:
+        asked.append((file, output_format))
+        return FakeEngine(classes)
+
+    monkeypatch.setattr(module.EnginePredictor, "load", load)
+    found = open_runtime(PredictCommand("net.plan", ("a.png",)), "net.plan", given)
+    assert asked == [("net.plan", "auto")]
+    return found
+
+
+@pytest.mark.parametrize(("classes", "given"), [(2, None), (None, 2)])
+def test_an_engine_sees_letterboxed_images_and_boxes_come_back_in_the_images_pixels(
+    monkeypatch: pytest.MonkeyPatch, classes: int | None, given: int | None
+) -> None:
+    detector = opened(monkeypatch, classes, given)
+    # 128 x 96 pixels: half as large in the network, 16 pixels of border left and right
+    (found,) = detector.find(np.zeros((128, 96, 3), np.uint8), 0.25, 0.45)
+    expected = [(38 - 24) * 2, 27 * 2, (58 - 24) * 2, 37 * 2, 0.72, 1]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(detector.find(np.zeros((128, 96, 3), np.uint8), 0.75, 0.45)) == 0
+
+
+def test_an_engine_that_does_not_tell_its_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"give --data data\.yaml"):
+        opened(monkeypatch, None, None)
+
+
+def test_names() -> None:
+    def model(file: str, classes: int, *names: str) -> Detector:
+        return Detector(file, FakeEngine(classes), Network("yolov5", classes, names, (64, 64), 0.45, False))
+
+    silent, known, numbered = model("a", 2), model("b", 2, "Ant", "bee"), model("c", 2, "0", "1")
+    assert shared_names([silent], [], "") == ["class0", "class1"]
+    assert shared_names([silent, known], [], "") == ["Ant", "bee"]
+    assert shared_names([known, numbered], ["ant", "bee"], "data.yaml") == ["ant", "bee"]
+    with pytest.raises(UserError, match=r"class 0 is bee in data\.yaml and Ant in b"):
+        shared_names([known], ["bee", "ant"], "data.yaml")
+    with pytest.raises(UserError, match="b has 2 classes, d has 3"):
+        shared_names([known, model("d", 3)], [], "")
