@@ -22,7 +22,7 @@ DOCUMENTS = sorted(
     if file.name != "CHANGELOG.md"  # tells of what was, too
 )
 PACKAGE = ROOT / "quantization"
-FOLDERS = ("quantization", "scripts", "benchmarks", "tests", "docs", "imgs")
+FOLDERS = ("quantization", "scripts", "benchmarks", "tests", "docs", "imgs", "examples")
 ROOMS = [folder.name for folder in PACKAGE.iterdir() if folder.is_dir() and folder.name != "__pycache__"]
 PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/(?:[\w./-]|(?<!\*)\*(?!\*))*[\w/]")
 MODULE = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/\w+(?:\.py)?(?![\w/.-])")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 from typing import Iterator, Sequence
 
@@ -56,10 +57,10 @@ def dry_run(specs: Sequence[EngineSpec], timed: TimingOptions, version: Version)
 
 def _notes(options: BuildOptions, version: Version) -> list[str]:
     notes = []
-    if options.mode == "ptq" and not options.calib_cache:
+    if options.mode == "ptq" and not os.path.isfile(options.calib_cache or ""):
         notes.append(
-            "trtexec cannot calibrate with images and takes random scales: build once with --calib-cache FILE and "
-            "--calib-images, and give that cache"
+            "trtexec cannot calibrate with images, and takes random scales without a cache: run bench-engine.py once with "
+            "--calib-images and --calib-cache FILE, and give that file"
         )
     if deprecates_weak_typing(version) and not options.is_typed(version):
         notes.append(

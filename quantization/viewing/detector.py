@@ -9,7 +9,7 @@ import numpy as np
 
 from quantization.data.images import letterbox
 from quantization.errors import UserError
-from quantization.evaluation.categories import same_name
+from quantization.evaluation.categories import is_single_class, same_name
 from quantization.evaluation.coco import Predictor, check_classes
 from quantization.evaluation.detections import image_detections, to_image
 from quantization.evaluation.engine_predictor import EnginePredictor
@@ -84,6 +84,8 @@ def open_runtime(options: PredictCommand, file: str, classes: int | None) -> Det
 def shared_names(detectors: Sequence[Detector], given: Sequence[str], source: str) -> list[str]:
     """What the classes of all models are called: as a data.yaml says, else as a model does, else class0, class1 ...
 
+    Models of ``--single-cls`` have one class, whatever the data.yaml has.
+
     Args:
         detectors: the models.
         given: names of the data.yaml; may be empty.
@@ -92,7 +94,8 @@ def shared_names(detectors: Sequence[Detector], given: Sequence[str], source: st
     Raises:
         UserError: the models, or a model and the data.yaml, have other classes.
     """
-    known = [(source, list(given))] if given else []
+    merged = all(is_single_class(detector.network.classes, detector.network.names) for detector in detectors)
+    known = [(source, list(given))] if given and not (merged and len(given) > 1) else []
     known += [(detector.file, list(detector.network.names)) for detector in detectors if detector.network.names]
     counts = [(file, len(names)) for file, names in known]
     counts += [(detector.file, detector.network.classes) for detector in detectors]

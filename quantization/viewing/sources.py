@@ -89,6 +89,8 @@ class VideoFrames:
                 found, image = capture.retrieve()
                 if found:
                     yield f"{Path(self.file).name} frame {number}", image
+                else:
+                    LOG.warning("WARNING: %s: frame %d cannot be decoded and is left out", self.file, number)
             number += 1
         capture.release()
 

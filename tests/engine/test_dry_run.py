@@ -64,6 +64,10 @@ def test_each_version_has_its_notes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--stronglyTyped" in found and not notes
     ((found,), notes) = lines(capsys, small_net(tmp_path / "f.onnx", 1), "--modes", "ptq", "--trt-version", "8.6")
     assert "random scales" in notes[0]
+    (tmp_path / "cache").touch()
+    words = ("--modes", "ptq", "--calib-cache", tmp_path / "cache")
+    ((found,), notes) = lines(capsys, tmp_path / "f.onnx", *words, "--trt-version", "8.6")
+    assert f"--calib={tmp_path / 'cache'}" in found and not notes
 
 
 @pytest.mark.parametrize(

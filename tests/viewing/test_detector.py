@@ -65,6 +65,7 @@ def test_names() -> None:
     assert shared_names([silent], [], "") == ["class0", "class1"]
     assert shared_names([silent, known], [], "") == ["Ant", "bee"]
     assert shared_names([known, numbered], ["ant", "bee"], "data.yaml") == ["ant", "bee"]
+    assert shared_names([model("e", 1, "item")], ["ant", "bee"], "data.yaml") == ["item"]
     with pytest.raises(UserError, match=r"class 0 is bee in data\.yaml and Ant in b"):
         shared_names([known], ["bee", "ant"], "data.yaml")
     with pytest.raises(UserError, match="b has 2 classes, d has 3"):
