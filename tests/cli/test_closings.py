@@ -1,0 +1,62 @@
+"""What commands print at their end is what comes next: each line is read by the command that it names."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test
+from quantization.cli.options import EvaluationCommand, QuantizeCommand, SensitiveCommand
+from quantization.cli.parser import parse
+from quantization.closing import closing_text
+from quantization.engine.arguments import parser as bench_parser
+from quantization.option_fields import record
+from quantization.options import DataOptions, PlacementOptions
+from quantization.preflight.report import preflight
+from support.qdq_net import pyramid
+
+
+def test_quantize_names_the_file_to_ship_and_its_export(tmp_path: Path) -> None:
+    options = QuantizeCommand(
+        "w.pt", "a b.pt", "qat.pt", str(tmp_path / "summary.json"), images=DataOptions(data="d.yaml", imgsz=320)
+    )
+    figures = {key: {"map": value, "map50": value} for key, value in (("float", 0.5), ("ptq", 0.49), ("qat", 0.3))}
+    Path(options.summary).write_text(json.dumps({"figures": figures, "options": record(options)}))
+    closing = after_quantize("yolov7", options)
+    assert closing.verdict.startswith("Ship a b.pt: PTQ, 1.00 points below float")
+    assert set(closing.written) == {"a b.pt", "qat.pt", options.summary, str(tmp_path / "summary.png")}
+    (line,) = closing.following
+    assert parse("yolov7", shlex.split(line)[2:]) == parse(
+        "yolov7", ["export", "a b.pt", "--size", "320", "--save", "a b.onnx"]
+    )
+
+
+def test_export_leads_to_an_engine_of_its_mode() -> None:
+    good, bad = (preflight(pyramid("torchscript", scales)) for scales in ((0.1, 0.1), (0.1, 0.2)))
+    for report, mode, verdict in ((good, "qat", "passed"), (bad, "qat", "FAILED"), (None, "fp16", "")):
+        closing = after_export("m.onnx", report)
+        words = bench_parser().parse_args(shlex.split(closing.following[-1])[2:])
+        assert (words.onnx, words.modes) == ("m.onnx", mode) and verdict in closing.verdict
+
+
+def test_sensitive_proposes_a_quantize(tmp_path: Path) -> None:
+    summary = tmp_path / "s.json"
+    options = SensitiveCommand(
+        "w.pt", str(summary), images=DataOptions(cocodir="my coco"), placement=PlacementOptions(("model\\.1",))
+    )
+    summary.write_text(json.dumps({"ignore_policy": ["model\\.1", "model\\.2\\.cv1"]}))
+    for quantized, weight in ((False, "w.pt"), (True, "FLOAT.pt")):
+        (line,) = after_sensitive("yolov5", options, quantized).following
+        _, asked = parse("yolov5", shlex.split(line)[2:])
+        assert isinstance(asked, QuantizeCommand) and asked.weight == weight and asked.images.cocodir == "my coco"
+        assert asked.placement.ignore_policy == ("model\\.1", "model\\.2\\.cv1")
+    summary.write_text(json.dumps({"ignore_policy": ["model\\.1"]}))
+    assert after_sensitive("yolov5", options, False).following == []  # nothing that this run did not have
+
+
+def test_test_shows_its_figures() -> None:
+    content = {"map": 0.125, "map50": 0.5, "upstream_map": 0.2, "upstream_map50": 0.6}
+    text = closing_text(after_test(EvaluationCommand("m.onnx", "out.json"), content))
+    assert "0.1250" in text
+    assert "upstream's own AP" in text and "0.6000" in text and "out.json" in text
