@@ -99,9 +99,13 @@ class RunState:
             raise
 
     def remove(self) -> None:
-        """The run is finished: its files stand for it."""
-        if RANKS.main:
+        """The run is finished: its files stand for it. A state that stays is told from an unfinished run's (cli/resume)."""
+        if not RANKS.main:
+            return
+        try:
             Path(self.file).unlink(missing_ok=True)
+        except OSError as error:
+            LOG.warning("%s cannot be removed (%s): it is of no use any more", self.file, error.strerror)
 
 
 def read_state(file: str, minutes: float = 10.0) -> RunState | None:
