@@ -88,14 +88,18 @@ class RunState:
     def aside(self) -> Iterator[None]:
         """Context in which a result takes the file's room on a full disk; if the block fails, the file comes back."""
         file = Path(self.file)
-        content = file.read_bytes() if file.is_file() else None
-        self.remove()
+        content = file.read_bytes() if file.is_file() else b""
+        with contextlib.suppress(OSError):  # it stays, where nothing can be written
+            file.unlink()
         try:
             yield
         except BaseException:
-            if content is not None:
-                with atomic_write(file) as temporary:
-                    Path(temporary).write_bytes(content)
+            if content and not file.exists():
+                try:
+                    with atomic_write(file) as temporary:
+                        Path(temporary).write_bytes(content)
+                except UserError as error:
+                    LOG.warning("%s; --resume would start anew", error)
             raise
 
     def remove(self) -> None:
