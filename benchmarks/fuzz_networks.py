@@ -100,7 +100,7 @@ def make_checkpoint(rng: random.Random) -> bytes:
 def change_opcodes(rng: random.Random, data: bytes) -> bytes:
     """A pickle with single bytes changed, most to other opcodes."""
     content = bytearray(change_bytes(rng, data) if rng.random() < 0.3 else data)
-    for _ in range(rng.randint(0, 4)):
+    for _ in range(rng.randint(0, 4) if content else 0):
         content[rng.randrange(len(content))] = rng.choice(
             b"().]}abRtuesQKJMXqhrjcN0129\x85\x86\x87\x81\x93\x94\x8c\xff\0"
         )

@@ -91,20 +91,28 @@ class RunState:
     def aside(self) -> Iterator[None]:
         """Context in which a result takes the file's room on a full disk; if the block fails, the file comes back."""
         file = Path(self.file)
-        content = file.read_bytes() if file.is_file() else None
-        self.remove()
+        content = file.read_bytes() if file.is_file() else b""
+        with contextlib.suppress(OSError):  # it stays, where nothing can be written
+            file.unlink()
         try:
             yield
         except BaseException:
-            if content is not None:
-                with atomic_write(file) as temporary:
-                    Path(temporary).write_bytes(content)
+            if content and not file.exists():
+                try:
+                    with atomic_write(file) as temporary:
+                        Path(temporary).write_bytes(content)
+                except UserError as error:
+                    LOG.warning("%s; --resume would start anew", error)
             raise
 
     def remove(self) -> None:
-        """The run is finished: its files stand for it."""
-        if RANKS.main:
+        """The run is finished: its files stand for it. A state that stays is told from an unfinished run's (cli/resume)."""
+        if not RANKS.main:
+            return
+        try:
             Path(self.file).unlink(missing_ok=True)
+        except OSError as error:
+            LOG.warning("%s cannot be removed (%s): it is of no use any more", self.file, error.strerror)
 
 
 def read_state(file: str, minutes: float = 10.0) -> RunState | None:

@@ -146,7 +146,9 @@ def _is_plain(value: Any) -> bool:
 def _from_format_1(values: dict[str, Any]) -> dict[str, Any]:
     """Today's entries of version 0.1's; the placement stays None, since the model's own modules tell it."""
     options = values.get("options") or {}
-    options = dict(options) if isinstance(options, dict) else options  # refused below
+    if not isinstance(options, dict):
+        return {**values, "format": FORMAT}  # refused by its type
+    options = dict(options)
     if "quantize_head" in options:
         options["head"] = HEAD_BEFORE[bool(options.pop("quantize_head"))]
     return {**values, "options": options, "format": FORMAT}

@@ -11,43 +11,29 @@ import numpy as np
 import onnx
 import pytest
 
-from support.workflow import CLASSES, IMAGE_SIZE, run_python, run_task
+from support.workflow import CLASSES, IMAGE_SIZE, run_python, run_script, run_task
 
 Checkouts = Callable[[str], Path]
 
 
-def common(shapes: Path, *more: object) -> tuple:
-    return ("--cocodir", shapes, "--imgsz", IMAGE_SIZE, "--device", "cpu", "--workers", 2, "--batch-size", 8, *more)
+def common(shapes: Path) -> tuple[object, ...]:
+    return ("--cocodir", shapes, *f"--imgsz {IMAGE_SIZE} --device cpu --workers 2 --batch-size 8".split())
 
 
 @pytest.fixture(scope="module")
 def yolov5(checkouts: Checkouts, trained_yolov5: Path, shapes: Path) -> dict[str, Any]:
     """Quantize with PTQ and a short QAT, export and test, on the trained yolov5n."""
-    checkout, script = checkouts("yolov5"), "scripts/qat-yolov5.py"
-    done = run_python(
+    checkout = checkouts("yolov5")
+    done = run_script(
         checkout,
-        script,
-        "quantize",
+        "yolov5",
+        "quantize --ptq ptq.pt --qat qat.pt --eval-origin --eval-ptq --epochs 1 --iters 6 --calib-batches 4 --square "
+        "--backend native",
         trained_yolov5,
-        "--ptq",
-        "ptq.pt",
-        "--qat",
-        "qat.pt",
-        "--eval-origin",
-        "--eval-ptq",
-        "--epochs",
-        1,
-        "--iters",
-        6,
-        "--calib-batches",
-        4,
-        "--square",
-        "--backend",
-        "native",
         *common(shapes),
     )
-    places = ("--save", "qat.onnx", "--triton", "triton", "--deepstream", "deepstream")
-    export = run_python(checkout, script, "export", "qat.pt", "--size", IMAGE_SIZE, "--dynamic", *places)
+    places = "--save qat.onnx --triton triton --deepstream deepstream"
+    export = run_script(checkout, "yolov5", f"export qat.pt --size {IMAGE_SIZE} --dynamic {places}")
     return {
         "checkout": checkout,
         "log": done.stdout,
@@ -92,15 +78,10 @@ class TestYolov5:
         ]
 
     def test_onnx_runtime_gives_torchs_map(self, yolov5: dict[str, Any], shapes: Path) -> None:
-        run_python(
+        run_script(
             yolov5["checkout"],
-            "scripts/qat-yolov5.py",
-            "test",
-            "qat.onnx",
-            "--save-json",
-            "onnx.json",
-            "--save-samples",
-            "onnx.npz",
+            "yolov5",
+            "test qat.onnx --save-json onnx.json --save-samples onnx.npz",
             *common(shapes),
         )
         onnx_map = json.loads((yolov5["checkout"] / "onnx.json").read_text())["map"]
@@ -109,31 +90,12 @@ class TestYolov5:
     def test_upstreams_val_gives_our_map(self, yolov5: dict[str, Any], shapes: Path) -> None:
         """On the quantized checkpoint, without our code but the launcher; pycocotools reads its own JSON."""
         checkout = yolov5["checkout"]
-        run_python(
-            checkout,
-            "-m",
-            "quantization.upstream",
-            "val.py",
-            "--weights",
-            "qat.pt",
-            "--data",
-            shapes / "data.yaml",
-            "--imgsz",
-            IMAGE_SIZE,
-            "--batch-size",
-            8,
-            "--device",
-            "cpu",
-            "--workers",
-            0,
-            "--save-json",
-            "--project",
-            "runs/val",
-            "--name",
-            "qat",
-            "--exist-ok",
+        options = (
+            f"--imgsz {IMAGE_SIZE} --batch-size 8 --device cpu --workers 0 --save-json --project runs/val --name qat"
         )
-        run_python(checkout, "scripts/qat-yolov5.py", "test", "qat.pt", "--save-json", "qat.json", *common(shapes))
+        val = "-m quantization.upstream val.py --weights qat.pt --exist-ok --data"
+        run_python(checkout, *val.split(), shapes / "data.yaml", *options.split())
+        run_script(checkout, "yolov5", "test qat.pt --save-json qat.json", *common(shapes))
         theirs = pycocotools_map(shapes, checkout / "runs" / "val" / "qat" / "qat_predictions.json")
         ours = json.loads((checkout / "qat.json").read_text())["map"]
         assert ours == pytest.approx(theirs, abs=0.002) and ours > 0.2
@@ -175,31 +137,9 @@ class TestYolov5:
         import onnxruntime
 
         checkout = yolov5["checkout"]
-        run_python(
-            checkout,
-            "scripts/qat-yolov5.py",
-            "export",
-            "qat.pt",
-            "--size",
-            IMAGE_SIZE,
-            "--save",
-            "simple.onnx",
-            "--simplify",
-            "--batch",
-            2,
-        )
-        run_python(
-            checkout,
-            "scripts/qat-yolov5.py",
-            "export",
-            "qat.pt",
-            "--size",
-            IMAGE_SIZE,
-            "--save",
-            "dynamo.onnx",
-            "--exporter",
-            "dynamo",
-            "--dynamic",
+        run_script(checkout, "yolov5", f"export qat.pt --size {IMAGE_SIZE} --save simple.onnx --simplify --batch 2")
+        run_script(
+            checkout, "yolov5", f"export qat.pt --size {IMAGE_SIZE} --save dynamo.onnx --exporter dynamo --dynamic"
         )
         images = np.random.default_rng(0).random((2, 3, IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
         outputs = [
@@ -214,23 +154,12 @@ class TestYolov5:
 
     def test_no_rules_ignores_and_percentile(self, yolov5: dict[str, Any], trained_yolov5: Path, shapes: Path) -> None:
         checkout = yolov5["checkout"]
-        done = run_python(
+        done = run_script(
             checkout,
-            "scripts/qat-yolov5.py",
-            "quantize",
+            "yolov5",
+            r"quantize --ptq plain.pt --summary plain.json --ignore-policy model\.2 .*\.cv3\..* --no-rules "
+            "--calib-batches 1 --calib-method percentile",
             trained_yolov5,
-            "--ptq",
-            "plain.pt",
-            "--summary",
-            "plain.json",
-            "--no-rules",
-            "--calib-batches",
-            1,
-            "--calib-method",
-            "percentile",
-            "--ignore-policy",
-            r"model\.2",
-            r".*\.cv3\..*",
             *common(shapes),
         )
         assert "Rules:" not in done.stdout
@@ -242,7 +171,7 @@ class TestYolov5:
 
     def test_sensitive(self, yolov5: dict[str, Any], shapes: Path) -> None:
         checkout = yolov5["checkout"]
-        done = run_python(checkout, "scripts/qat-yolov5.py", "sensitive", "ptq.pt", "--num-image", 8, *common(shapes))
+        done = run_script(checkout, "yolov5", "sensitive ptq.pt --num-image 8", *common(shapes))
         content = json.loads((checkout / "sensitive-summary.json").read_text())
         assert content["baseline"]["images"] == 8
         assert {entry["layer"] for entry in content["layers"]} == {
@@ -254,38 +183,19 @@ class TestYolov5:
         assert "gain in points" in done.stdout
 
     def test_sqnr_and_a_budget_that_is_met(self, yolov5: dict[str, Any], trained_yolov5: Path, shapes: Path) -> None:
-        checkout, script = yolov5["checkout"], "scripts/qat-yolov5.py"
-        done = run_python(
-            checkout,
-            script,
-            "sensitive",
-            "ptq.pt",
-            "--metric",
-            "sqnr",
-            "--num-image",
-            8,
-            "--summary",
-            "sqnr.json",
-            *common(shapes),
+        checkout = yolov5["checkout"]
+        done = run_script(
+            checkout, "yolov5", "sensitive ptq.pt --metric sqnr --num-image 8 --summary sqnr.json", *common(shapes)
         )
         units = json.loads((checkout / "sqnr.json").read_text())["units"]
         assert [unit["sqnr_db"] for unit in units] == sorted(unit["sqnr_db"] for unit in units)
         assert sum(unit["share"] for unit in units) == pytest.approx(1, abs=1e-3)
         assert "--ignore-policy" in done.stdout and (checkout / "sqnr.png").stat().st_size > 10_000
-        done = run_python(
+        done = run_script(
             checkout,
-            script,
-            "quantize",
+            "yolov5",
+            "quantize --ptq budget.pt --summary budget.json --max-drop 50 --calib-batches 1 --square",
             trained_yolov5,
-            "--ptq",
-            "budget.pt",
-            "--summary",
-            "budget.json",
-            "--max-drop",
-            50,
-            "--calib-batches",
-            1,
-            "--square",
             *common(shapes),
         )
         assert "all units stay quantized" in done.stdout
@@ -308,7 +218,7 @@ def pycocotools_map(shapes: Path, predictions: Path) -> float:
 
 class TestYolov7:
     def test_workflow(self, checkouts: Checkouts, random_yolov7_tiny: Path, shapes: Path) -> None:
-        checkout, script = checkouts("yolov7"), "scripts/qat-yolov7.py"
+        checkout = checkouts("yolov7")
         few = shapes.parent / "few"  # yolov5's label cache would stop yolov7's test.py, so it reads a list of its own
         few.mkdir(exist_ok=True)
         lines = [str(shapes / line) for line in (shapes / "val2017.txt").read_text().splitlines()[:8]]
@@ -318,86 +228,36 @@ class TestYolov7:
             f"train: {few}/train.txt\nval: {few}/val.txt\nnc: {CLASSES}\n"
             f"names: {[f'c{number}' for number in range(CLASSES)]}\n"
         )
-        data = (
-            "--data",
-            few / "data.yaml",
-            "--imgsz",
-            64,
-            "--device",
-            "cpu",
-            "--batch-size",
-            4,
-            "--backend",
-            "native",
-            "--confidence",
-            0.05,
-        )
-        done = run_python(
+        options = "--imgsz 64 --device cpu --batch-size 4 --backend native --confidence 0.05"
+        data = ("--data", few / "data.yaml", *options.split())
+        done = run_script(
             checkout,
-            script,
-            "deploy",
+            "yolov7",
+            "deploy --out run --qat --epochs 2 --iters 2 --calib-batches 2 --dynamic",
             random_yolov7_tiny,
-            "--out",
-            "run",
-            "--qat",
-            "--epochs",
-            2,
-            "--iters",
-            2,
-            "--calib-batches",
-            2,
-            "--dynamic",
             *data,
         )
         assert "Rules: model.4.conv, model.5.conv match to model.7.conv" in done.stdout
         assert "Equalized the ranges of" in done.stdout
-        assert "Ship run/ptq.pt: PTQ, level with float, level with QAT" in done.stdout  # random weights find nothing
+        assert "Ship run/ptq.pt: PTQ, level with float" in done.stdout  # random weights find nothing
         summary = json.loads((checkout / "run" / "summary.json").read_text())
         assert set(summary["figures"]) == {"float", "ptq", "qat"}
         assert len(summary["figures"]["qat"]["epochs"]) == 2
         assert summary["options"]["square"] and (checkout / "run" / "report.html").is_file()
         operators = [node.op_type for node in onnx.load(str(checkout / "run" / "model.onnx")).graph.node]
         assert "QuantizeLinear" in operators and (checkout / "run" / "float.onnx").is_file()
-        run_python(checkout, script, "export", "run/qat.pt", "--size", 64, 96, "--dynamic")
+        run_script(checkout, "yolov7", "export run/qat.pt --size 64 96 --dynamic")
         model = onnx.load(str(checkout / "run" / "qat.onnx"))
         assert len(model.graph.output) == 1
         assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim][1:] == [3, 64, 96]
-        run_python(checkout, script, "test", "run/ptq.pt", *data)
-        done = run_python(
-            checkout,
-            script,
-            "sensitive",
-            random_yolov7_tiny,
-            "--num-image",
-            2,
-            "--calib-batches",
-            1,
-            "--no-equalize",
-            *data,
+        run_script(checkout, "yolov7", "test run/ptq.pt", *data)
+        done = run_script(
+            checkout, "yolov7", "sensitive --num-image 2 --calib-batches 1 --no-equalize", random_yolov7_tiny, *data
         )
         assert "Equalized" not in done.stdout
-        done = run_python(
-            checkout,
-            "-m",
-            "quantization.upstream",
-            "test.py",
-            "--weights",
-            "run/qat.pt",
-            "--data",
-            few / "data.yaml",
-            "--img-size",
-            64,
-            "--batch-size",
-            4,
-            "--device",
-            "cpu",
-            "--no-trace",
-            "--conf-thres",
-            0.05,
-            "--name",
-            "qat",
-            "--exist-ok",
-        )
+        options = "--img-size 64 --batch-size 4 --device cpu --no-trace --conf-thres 0.05 --name qat --exist-ok"
+        val = "-m quantization.upstream test.py --weights run/qat.pt --data"
+        done = run_python(checkout, *val.split(), few / "data.yaml", *options.split())
         assert "mAP@.5:.95" in done.stdout + done.stderr
 
     def test_fusing_again_changes_nothing(self, checkouts: Checkouts, random_yolov7_tiny: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from quantization.errors import UserError
 from quantization.onnx_graph.module_path import SCOPES, module_path, path_matcher, path_of_name
+from support.exported import exported
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,23 +76,11 @@ class Outputs(nn.Module):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 @pytest.mark.parametrize("without_weight_names", [False, True])
-def test_paths_are_those_of_torch(tmp_path: Path, exporter: str, without_weight_names: bool) -> None:
-    if exporter == "dynamo" and not hasattr(torch.onnx, "ops"):
-        pytest.skip("torch before 2.8")
+def test_paths_are_those_of_torch(exporter: str, without_weight_names: bool) -> None:
     net = Yolo()
     paths = {path: type(module) for path, module in net.named_modules()}
-    file = str(tmp_path / "net.onnx")
-    options: dict = (
-        {"opset_version": 18, "dynamo": True, "verbose": False}
-        if exporter == "dynamo"
-        else {
-            "opset_version": 13,
-            "dynamo": False,
-        }
-    )
-    torch.onnx.export(Outputs(net).eval(), (torch.zeros(1, 3, 8, 8),), file, **options)
     found: dict[str, list[str]] = {}
-    for node in onnx.load(file).graph.node:
+    for node in exported(Outputs(net), exporter).graph.node:
         if without_weight_names:  # as the FP16 remainder leaves them
             node.input[:] = [name.replace(".weight", "_half") for name in node.input]
         found.setdefault(node.op_type, []).append(module_path(node))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
@@ -18,6 +15,7 @@ from quantization.placement import scale_groups
 from quantization.preflight.report import preflight, report_text
 from quantization.quantizers import backend
 from quantization.quantizers.modules import QuantAdd, QuantConv2d, QuantUpsample
+from support.exported import exported
 
 
 class Block(nn.Module):
@@ -77,21 +75,12 @@ class Outputs(nn.Module):
 
 
 def export(model: nn.Module, exporter: str = "torchscript") -> onnx.ModelProto:
-    dynamo = exporter == "dynamo"
-    options: dict[str, Any] = {"opset_version": 18, "verbose": False} if dynamo else {"opset_version": 13}
-    with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/net.onnx"
-        if "dynamo" in inspect.signature(torch.onnx.export).parameters:
-            options["dynamo"] = dynamo
-        torch.onnx.export(Outputs(model).eval(), (torch.zeros(1, 3, 8, 8),), file, **options)
-        return onnx.load(file)
+    return exported(Outputs(model), exporter)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_report_names_groups_as_their_log_does(tmp_path: Path, exporter: str) -> None:
-    if exporter == "dynamo" and not hasattr(torch.onnx, "ops"):
-        pytest.skip("torch before 2.8")
     backend.select_backend("native")
     torch.manual_seed(0)
     net = Yolo()

@@ -12,11 +12,6 @@ from quantization.preflight.report import Report, preflight
 from support.qdq_net import CHANNELS, STYLES, Net, checks, failing, failures, pyramid
 
 
-@pytest.fixture(params=STYLES)
-def style(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 def fork(style: str, over: str, scales: tuple[float, float]) -> Report:
     """A convolution read by two others, by the second behind an operation."""
     net = Net(style)

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from quantization.preflight.findings import Finding
-from quantization.preflight.report import Report
+from quantization.preflight.report import Report, preflight
 
 STYLES = ("torchscript", "dynamo")
 CHANNELS = 4
@@ -156,3 +156,11 @@ def failing(report: Report) -> Finding:
     found = [finding for finding in report.findings if finding.severity == "fail"]
     assert len(found) == 1, [finding.what for finding in found]
     return found[0]
+
+
+def single(style: str, **options: Any) -> Report:
+    """Image - conv - conv - head; ``options`` go to the second convolution."""
+    net = Net(style)
+    x = net.conv("images", "model.0")
+    net.head(net.conv(x, "model.1", **options))
+    return preflight(net.model())

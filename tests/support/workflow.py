@@ -33,6 +33,11 @@ def run_python(folder: Path, *arguments: object, code: int = 0) -> subprocess.Co
     return done
 
 
+def run_script(checkout: Path, upstream: str, line: str, *more: object) -> subprocess.CompletedProcess[str]:
+    """Run a command of the bundle in a checkout; ``line`` begins with it, and ``more`` may hold spaces."""
+    return run_python(checkout, f"scripts/qat-{upstream}.py", *line.split(), *more)
+
+
 def run_task(checkout: Path, *arguments: object, program: Path = TASKS) -> Any:
     """The result of a task of ``checkout_tasks.py``, or of another program of tasks, run in a checkout."""
     return json.loads(run_python(checkout, program, *arguments).stdout.strip().splitlines()[-1])

@@ -84,6 +84,14 @@ def test_entries_of_the_wrong_type_are_refused_by_name(name: str) -> None:
             read_record(content, "a.pt")
 
 
+@pytest.mark.parametrize("options", [2.5, True, "quantize_head", ["quantize_head"]])
+def test_options_of_the_wrong_type_in_format_1(options: Any) -> None:
+    content = {**RECORD.content(), "options": options}
+    content.pop("format")
+    with pytest.raises(UserError, match=r"^a\.pt: the entry options of its record is damaged"):
+        read_record(content, "a.pt")
+
+
 def test_a_list_that_stands_in_it_endlessly_is_refused() -> None:
     laughs: Any = ["ha"] * 10
     for _ in range(9):
