@@ -39,11 +39,16 @@ def results_of(folder: Path) -> dict[str, Any]:
         entry = {runtime: content for runtime, content in entry.items() if content is not None}
         if entry:
             steps = read_json(place / "steps.json", {})
-            commands = {step: " ".join(record["command"]) for step, record in steps.items()}
+            commands = {step: command_text(record["command"]) for step, record in steps.items()}
             kept = ("map", "map50", "merged", "per_class", "boxes", "conditions", "plus_minus", "against")
             figures = {runtime: {key: content[key] for key in kept} for runtime, content in entry.items()}
             found[place.name] = {**figures, "commands": commands}
     return found if "float" in found else {}
+
+
+def command_text(words: Sequence[str]) -> str:
+    """A command in one line, files outside the work folder by their names alone."""
+    return " ".join(["python", *(Path(word).name if Path(word).is_absolute() else word for word in words[1:])])
 
 
 def _rank(place: Path) -> tuple[int, str]:

@@ -126,13 +126,15 @@ def test_the_table(tmp_path: Path) -> None:
         folder = tmp_path / "work" / "results" / place
         folder.mkdir(parents=True)
         (folder / "torch.json").write_text(json.dumps(content))
-        (folder / "steps.json").write_text(json.dumps({"torch": {"command": ["python", "x.py"], "seconds": 1}}))
+        (folder / "steps.json").write_text(
+            json.dumps({"torch": {"command": ["/b/python3", "x.py", "/a/w.pt", "WORK/b"]}})
+        )
     write_report(tmp_path / "work", ["a", "b", "c"], tmp_path, "real")
     text = (tmp_path / "real.md").read_text()
     assert "| float | 50.00 +- 1.00 | 40.00 +- 1.00 | |" in text
     assert "| ptq-sqnr | -0.20 +- 0.30 |  |  |\n| ptq-mse | -1.00 +- 0.30 | +0.04 +- 0.30 | -0.48 +- 0.21 |" in text
     assert "| cat | 1 | 50.00 | -0.20 +- 0.30 | -1.00 +- 0.30 |" in text and "bee" not in text
-    assert "- a: 9 images, squares of 320." in text and "- b, ptq-mse, torch: `python x.py`" in text
+    assert "- a: 9 images, squares of 320." in text and "- b, ptq-mse, torch: `python x.py w.pt WORK/b`" in text
     assert list(json.loads((tmp_path / "real.json").read_text())["sets"]) == ["a", "b"]
 
 

@@ -45,7 +45,11 @@ def scene(seed: int) -> tuple[list[dict[str, Any]], np.ndarray]:
                 other = generator.choice([label, label, label, 3, 1])
                 rows.append([image, *moved, generator.random(), other])
     rows += [[IMAGES, *(generator.random(2) * 60), 20, 20, generator.random(), label] for label in (0, 1, 2, 3)]
-    return annotations, np.array(rows)
+    table = np.array(rows)
+    for image in range(1, IMAGES + 1):  # scores that other images have too, but no other detection of this one
+        mine = table[:, 0] == image
+        table[mine, 5] = (1 + generator.permutation(mine.sum())) / 20
+    return annotations, table
 
 
 def coco_evaluation(images: int, annotations: list[dict[str, Any]], rows: np.ndarray, classes: int = CLASSES) -> Any:
@@ -85,11 +89,11 @@ def copied(
 def one_ranking(images: int, annotations: list[dict[str, Any]], rows: np.ndarray) -> tuple[int, Any, np.ndarray]:
     """All classes as one: each class of each image becomes an image of its own, so that only equal classes match."""
     moved = [
-        {**entry, "image_id": (entry["image_id"] - 1) * CLASSES + entry["category_id"] + 1, "category_id": 0}
+        {**entry, "image_id": entry["category_id"] * images + entry["image_id"], "category_id": 0}
         for entry in annotations
     ]
     rows = rows.copy()
-    rows[:, 0] = (rows[:, 0] - 1) * CLASSES + rows[:, 6] + 1
+    rows[:, 0] += rows[:, 6] * images
     rows[:, 6] = 0
     return images * CLASSES, moved, rows
 
