@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, Sequence
+from typing import Any, List, Protocol, Sequence, Tuple, runtime_checkable
 
 import numpy as np
-from tqdm import tqdm
 
 from quantization.data.dataset import Dataset
 from quantization.data.images import Batch, Loader
@@ -17,7 +18,11 @@ from quantization.distributed import RANKS, in_order
 from quantization.errors import UserError
 from quantization.evaluation.detections import detections, to_image
 from quantization.evaluation.ground_truth import GroundTruth
+from quantization.progress_bar import progress_bar
 
+Rows = List[
+    Tuple[int, np.ndarray]
+]  # images of a batch with their detections (N, 7): image, x1, y1, x2, y2, score, class
 LOG = logging.getLogger("quantization")
 
 
@@ -49,6 +54,36 @@ class Thresholds:
         for flag, value in (("--confidence", self.confidence), ("--nmsthres", self.iou)):
             if not 0 <= value <= 1:
                 raise UserError(f"{flag} {value} is out of range: give 0 to 1")
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A detection network that finds its boxes itself, where its outputs lie.
+
+    ``detect`` is called in another thread than ``forward``, while that works on the next batch.
+    """
+
+    def forward(self, images: np.ndarray, /) -> Any:
+        """From images (B, 3, H, W) uint8 to boxes (B, boxes, 5 + classes), which may not be computed yet."""
+
+    def detect(self, output: Any, thresholds: Thresholds, /) -> list[np.ndarray]:
+        """What ``detections`` gives for each image of an output."""
+
+
+class HostDetector:
+    """Any predictor, with non-maximum suppression in numpy."""
+
+    def __init__(self, predict: Predictor) -> None:
+        self._predict = predict
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """See ``Detector.forward``."""
+        return self._predict(images.astype(np.float32) / 255)
+
+    def detect(self, output: np.ndarray, thresholds: Thresholds) -> list[np.ndarray]:
+        """See ``Detector.detect``."""
+        only = thresholds.objectness_only
+        return [detections(image, thresholds.confidence, thresholds.iou, objectness_only=only) for image in output]
 
 
 @dataclass
@@ -86,7 +121,11 @@ class Found:
 
 
 def detect(
-    predict: Predictor, loader: Loader, truth: GroundTruth, thresholds: Thresholds, description: str = "Evaluate"
+    predict: Predictor | Detector,
+    loader: Loader,
+    truth: GroundTruth,
+    thresholds: Thresholds,
+    description: str = "Evaluate",
 ) -> Found:
     """The detections of a predictor, those of one image best first; with many processes rank 0 gets those of all.
 
@@ -100,10 +139,7 @@ def detect(
     Raises:
         UserError: the output's shape does not fit the number of classes.
     """
-    batches = [
-        _detect_batch(predict, batch, truth, thresholds)
-        for batch in tqdm(loader, desc=description, unit="batch", leave=False)
-    ]
+    batches = _detect_batches(predict, loader, truth, thresholds, description)
     rows: dict[int, np.ndarray] = {}
     for batch in in_order(RANKS.to_main(batches)):
         for image, boxes in batch:
@@ -112,30 +148,44 @@ def detect(
     return Found(table[:, 0].astype(np.int64), table[:, 1:5], table[:, 5], table[:, 6].astype(np.int64))
 
 
-def _detect_batch(
-    predict: Predictor, batch: Batch, truth: GroundTruth, thresholds: Thresholds
-) -> list[tuple[int, np.ndarray]]:
-    """The images of a batch with their detections (N, 7): image, x1, y1, x2, y2, score, class."""
-    output = predict(batch.images.astype(np.float32) / 255)
-    numbers = 5 + len(truth.names)
-    if output.ndim != 3 or output.shape[2] != numbers:
+def _detect_batches(
+    predict: Predictor | Detector, loader: Loader, truth: GroundTruth, thresholds: Thresholds, description: str
+) -> list[Rows]:
+    """The detections of this process's batches: while one goes through the network, a thread finds the last one's boxes."""
+    network = predict if isinstance(predict, Detector) else HostDetector(predict)
+    found: list[Rows] = []
+    pending: deque[Future[Rows]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for batch in progress_bar(loader, title=description, unit="batch"):
+            output = network.forward(batch.images)
+            _check_shape(output, len(truth.names))
+            pending.append(pool.submit(_boxes_of, network, output, batch, truth, thresholds))
+            if len(pending) > 1:  # no more than two outputs at a time
+                found.append(pending.popleft().result())
+        return found + [future.result() for future in pending]
+
+
+def _check_shape(output: Any, classes: int) -> None:
+    """Raises a UserError if the output is not that of a network with so many classes."""
+    if output.ndim != 3 or output.shape[2] != 5 + classes:
         raise UserError(
-            f"the network's output has the shape {tuple(output.shape)}; (B, boxes, {numbers}) is expected for "
-            f"{len(truth.names)} classes"
+            f"the network's output has the shape {tuple(output.shape)}; (B, boxes, {5 + classes}) is expected for "
+            f"{classes} classes"
         )
-    result = []
-    for place, file in enumerate(batch.files):
-        image = truth.image_index(file)
-        boxes = detections(
-            output[place], thresholds.confidence, thresholds.iou, objectness_only=thresholds.objectness_only
-        )
+
+
+def _boxes_of(network: Detector, output: Any, batch: Batch, truth: GroundTruth, thresholds: Thresholds) -> Rows:
+    """The images of a batch with their detections, in pixels of the image files."""
+    rows = []
+    for place, boxes in enumerate(network.detect(output, thresholds)):
+        image = truth.image_index(batch.files[place])
         boxes = to_image(boxes, batch.gains[place], batch.pads[place], batch.shapes[place])
-        result.append((image, np.insert(boxes, 0, image, axis=1)))
-    return result
+        rows.append((image, np.insert(boxes, 0, image, axis=1)))
+    return rows
 
 
 def evaluate(
-    predict: Predictor,
+    predict: Predictor | Detector,
     loader: Loader,
     truth: GroundTruth,
     thresholds: Thresholds = Thresholds(),
@@ -195,11 +245,11 @@ class Evaluator:
         self.truth = GroundTruth(dataset, classes, class_names)
         self._loader, self._thresholds = loader, thresholds
 
-    def __call__(self, predict: Predictor, label: str, quiet: bool = False) -> Metrics:
+    def __call__(self, predict: Predictor | Detector, label: str, quiet: bool = False) -> Metrics:
         """The mAP, logged as well unless ``quiet``."""
         return self.measure(predict, label, quiet)[0]
 
-    def measure(self, predict: Predictor, label: str, quiet: bool = False) -> tuple[Metrics, Found]:
+    def measure(self, predict: Predictor | Detector, label: str, quiet: bool = False) -> tuple[Metrics, Found]:
         """The mAP and the detections."""
         metrics, found = evaluate(predict, self._loader, self.truth, self._thresholds, f"Evaluate {label}")
         if not quiet:

@@ -38,7 +38,7 @@ ORDER = (
     ("onnx_graph",),
     ("options",),
     ("locks", "pictures", "distributed"),
-    ("option_fields", "files", "text", "dot", "argument_types", "memory", "failures"),
+    ("option_fields", "progress_bar", "files", "text", "dot", "argument_types", "memory", "failures"),
     ("errors", "union_find", "processes"),
     ("signals",),
 )
