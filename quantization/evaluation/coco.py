@@ -20,9 +20,8 @@ from quantization.evaluation.detections import detections, to_image
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.progress_bar import progress_bar
 
-Rows = List[
-    Tuple[int, np.ndarray]
-]  # images of a batch with their detections (N, 7): image, x1, y1, x2, y2, score, class
+# images of a batch with their detections (N, 7): image, x1, y1, x2, y2, score, class
+Rows = List[Tuple[int, np.ndarray]]
 LOG = logging.getLogger("quantization")
 
 
@@ -30,7 +29,7 @@ class Predictor(Protocol):
     """A detection network, whatever runs it."""
 
     def __call__(self, images: np.ndarray, /) -> np.ndarray:
-        """From images (B, 3, H, W), float32 in 0..1, to boxes (B, boxes, 5 + classes)."""
+        """From images (B, 3, H, W), float32 in 0..1, to boxes (B, boxes, 5 + classes), which no later call changes."""
 
 
 @dataclass(frozen=True)
