@@ -35,7 +35,7 @@ from quantization.quantizers.backend import (
     swapped,
 )
 from quantization.quantizers.levels import replace_zeros
-from quantization.upstream.outputs import weighted_outputs
+from quantization.upstream.outputs import frozen_parameters, weighted_outputs
 
 LOG = logging.getLogger("quantization")
 
@@ -177,8 +177,9 @@ def probe_gradients(
         )
         for key, group in groups.items()
     }
-    with swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity())):
-        order = fill(probes.values(), model, weighted_outputs(model, BOX_WEIGHT), batches, images)
+    stand_ins = swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity()))
+    with stand_ins, frozen_parameters(model):
+        order = fill(probes.values(), weighted_outputs(model, BOX_WEIGHT), batches, images)
     join_rows([histogram for probe in probes.values() for histogram in probe.histograms if histogram], order, device)
     return {key: probe.found() for key, probe in probes.items()}
 

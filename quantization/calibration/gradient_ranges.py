@@ -23,7 +23,7 @@ from quantization.errors import UserError
 from quantization.progress_bar import progress_bar
 from quantization.quantizers.levels import BITS, highest_level
 from quantization.quantizers.pass_memo import TensorMemo
-from quantization.upstream.outputs import LEAST_ENERGY, Outputs, frozen_parameters, random_directions
+from quantization.upstream.outputs import LEAST_ENERGY, Outputs, random_directions
 
 BINS = 4096  # 32 per level of 8 bits at the widest range
 BINS_PER_LEVEL = 2  # at the narrowest range that is tried
@@ -140,23 +140,18 @@ class GroupProbe(nn.Module):
 
 def fill(
     probes: Collection[GroupProbe],
-    model: nn.Module,
     outputs: Outputs,
     batches: Iterable[Tensor],
     images: int | None = None,
-    *,
     seed: int = 0,
 ) -> list[int]:
-    """Fill the histograms of ``probes``, which sit in ``model``, from the first ``IMAGES`` images.
+    """Fill the histograms of ``probes`` from the first ``IMAGES`` images.
 
     With many processes each takes its own batches, with the directions that one process would draw for them.
 
-    Many parameters: the progress bar has to know how many images there are.
-
     Args:
-        probes: the stand-ins of the model's quantizers.
-        model: in eval mode.
-        outputs: gives its output maps, each (B, ...).
+        probes: the stand-ins of a model's quantizers.
+        outputs: gives the output maps of the model, which is in eval mode, each (B, ...).
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
         images: how many there are, for the progress bar.
         seed: of the directions.
@@ -170,7 +165,7 @@ def fill(
     order: list[int] = []
     directions = Directions(seed)
     bar = progress_bar(total=images and min(images, IMAGES), title="Gradients", unit="image")
-    with frozen_parameters(model), torch.enable_grad(), bar:
+    with torch.enable_grad(), bar:
         for batch, lengths in RANKS.rounds(batches):
             for rank, length in enumerate(lengths):
                 taken = min(length, IMAGES - len(order))

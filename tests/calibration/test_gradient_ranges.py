@@ -19,7 +19,7 @@ from quantization.calibration.joining import end_batch
 from quantization.errors import UserError
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
-from quantization.upstream.outputs import raw_outputs
+from quantization.upstream.outputs import frozen_parameters, raw_outputs
 
 
 def rounded(x: np.ndarray, amax: float, bits: int = 8) -> np.ndarray:
@@ -136,7 +136,8 @@ def test_readers_of_one_tensor_count_as_one(net: Net, batches: list[torch.Tensor
     """By hand: the gradient at x is that of both readers together."""
     probe = probed(net, float(max(x.abs().max() for x in batches)))
     net.requires_grad_(True)
-    fill([probe], net, raw_outputs(net), batches[:1], seed=5)
+    with frozen_parameters(net):
+        fill([probe], raw_outputs(net), batches[:1], seed=5)
     assert net.first.weight.requires_grad and net.first.weight.grad is None
     (histogram,) = probe.found()
     x = batches[0]
@@ -169,11 +170,11 @@ def test_an_output_that_no_quantizer_reaches(net: Net, batches: list[torch.Tenso
     maps, rows = raw_outputs(net), []
     for more in ([], [torch.ones(4, 9)]):
         probe = probed(net, 6.0)
-        fill([probe], net, lambda images, more=more: [*maps(images), *more], batches[:1])
+        fill([probe], lambda images, more=more: [*maps(images), *more], batches[:1])
         rows.append(torch.stack(probe.found()[0].rows).numpy())
     assert rows[0].any()
     np.testing.assert_allclose(rows[1] * 2**0.5, rows[0], atol=1e-6)  # two maps share the energy of one
-    fill([probed(net, 6.0)], net, lambda images: [torch.ones(4, 9)], batches[:1])
+    fill([probed(net, 6.0)], lambda images: [torch.ones(4, 9)], batches[:1])
 
 
 def test_bars_have_a_total(net: Net, batches: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
