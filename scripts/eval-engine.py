@@ -14,8 +14,8 @@ from quantization.errors import UserError, log_to_stdout, one_line_ending, run_m
 with one_line_ending():
     from quantization.closing import Closing, closing_text
     from quantization.evaluation.class_table import class_text
-    from quantization.evaluation.coco import Predictor
     from quantization.evaluation.comparison import found_differences, some_images
+    from quantization.evaluation.detecting import Predictor
     from quantization.evaluation.engine_check import one_by_one
     from quantization.evaluation.engine_predictor import EnginePredictor
     from quantization.evaluation.network import Network, data_classes, make_evaluator, open_checked

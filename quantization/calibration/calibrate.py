@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from typing import Any, Dict, Iterable, Iterator, Mapping, Tuple, cast
+from typing import Any, Dict, Iterable, Iterator, Mapping, Sized, Tuple, cast
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from quantization.calibration.gradient_ranges import BOX_WEIGHT, GroupProbe, fill
 from quantization.calibration.group_ranges import (
@@ -25,6 +24,7 @@ from quantization.calibration.range_search import channel_amax
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.placement.scale_groups import place_name
+from quantization.progress_bar import progress_bar
 from quantization.quantizers.backend import (
     WEIGHT_NAME,
     bits,
@@ -35,7 +35,7 @@ from quantization.quantizers.backend import (
     swapped,
 )
 from quantization.quantizers.levels import replace_zeros
-from quantization.upstream.outputs import weighted_outputs
+from quantization.upstream.outputs import frozen_parameters, weighted_outputs
 
 LOG = logging.getLogger("quantization")
 
@@ -55,7 +55,7 @@ def calibrate_model(
         batches: images (B, 3, H, W), floats in 0..1 on the model's device; with many processes (``distributed``) every
             n-th batch, whose ranges are then those of all batches, exactly.
         method: one of ``options.CALIBRATION_METHODS``; "sqnr" needs a detection network, and reads ``batches`` twice.
-        total: number of batches, for the progress bar.
+        total: number of batches, for the progress bar; None: the length of ``batches``, if it has one.
         group_scale: how tensors that share a scale agree on it, one of ``options.GROUP_SCALES``.
 
     Returns:
@@ -67,8 +67,8 @@ def calibrate_model(
     model.eval()
     calibrate_weights(model)
     with repeatable():
-        groups, owners = collect(model, batches, method, total)
-        gradients = probe_gradients(model, groups, batches) if method == "sqnr" else None
+        groups, owners, images = collect(model, batches, method, total)
+        gradients = probe_gradients(model, groups, batches, images) if method == "sqnr" else None
     # quantizers have other ids in other processes, but one order
     found = RANKS.main_only(lambda: list(group_scales(groups, group_scale, gradients).values()))
     scales = dict(zip(groups, found))
@@ -107,17 +107,18 @@ def set_scales(owners: Owners, scales: Mapping[str, GroupScale | None], device: 
 
 def collect(
     model: nn.Module, batches: Iterable[Tensor], method: str, total: int | None
-) -> tuple[dict[str, GroupCalibrator], Owners]:
+) -> tuple[dict[str, GroupCalibrator], Owners, int]:
     """Show every tensor that an enabled activation quantizer reads to its group's calibrator.
 
     Args:
         model: quantized, in eval mode.
         batches: as for ``calibrate_model``.
         method: one of ``options.CALIBRATION_METHODS``.
-        total: number of batches, for the progress bar.
+        total: see ``calibrate_model``.
 
     Returns:
-        The calibrators, one per quantizer (shared ones once), and whose they are, by the same names.
+        The calibrators, one per quantizer (shared ones once), and whose they are, by the same names; the number of images,
+        those of all processes.
 
     Raises:
         UserError: no batch came, or an activation was NaN or infinite.
@@ -140,29 +141,34 @@ def collect(
     if not seen:
         raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
     join_counts(list(groups.values()), next(model.parameters()).device)
-    return groups, owners
+    return groups, owners, seen
 
 
 def show(model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor], total: int | None) -> int:
-    """Show ``batches`` to the calibrators that sit in ``model``; the number of batches, of all processes."""
-    with tqdm(total=total, desc="Calibrate", unit="batch", leave=False) as bar:
+    """Show ``batches`` to the calibrators that sit in ``model``; the number of images, of all processes."""
+    if total is None and isinstance(batches, Sized):
+        total = len(batches)  # this process's: it goes through them in step with the others
+    with progress_bar(total=total, title="Calibrate", unit="batch") as bar:
         seen = 0
         for images, lengths in RANKS.rounds(batches):
             if images is not None:
                 model(images)
             end_batch(list(groups.values()))
-            seen += len(lengths) - lengths.count(0)
-            bar.update(seen - bar.n)
+            seen += sum(lengths)
+            bar.update()
     return seen
 
 
-def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor]) -> Gradients:
+def probe_gradients(
+    model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor], images: int
+) -> Gradients:
     """The gradients of the detections for the tensors of each group, by its name.
 
     Args:
         model: a detection network in eval mode, with the groups' quantizers.
         groups: the id of each activation quantizer to its calibrator, which has seen the images.
         batches: as for ``calibrate_model``.
+        images: how many there are.
     """
     device = next(model.parameters()).device
     probes = {
@@ -171,8 +177,9 @@ def probe_gradients(model: nn.Module, groups: Mapping[str, GroupCalibrator], bat
         )
         for key, group in groups.items()
     }
-    with swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity())):
-        order = fill(probes.values(), model, weighted_outputs(model, BOX_WEIGHT), batches)
+    stand_ins = swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity()))
+    with stand_ins, frozen_parameters(model):
+        order = fill(probes.values(), weighted_outputs(model, BOX_WEIGHT), batches, images)
     join_rows([histogram for probe in probes.values() for histogram in probe.histograms if histogram], order, device)
     return {key: probe.found() for key, probe in probes.items()}
 

@@ -17,13 +17,13 @@ from typing import Any, Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from quantization.distributed import RANKS
 from quantization.errors import UserError
+from quantization.progress_bar import progress_bar
 from quantization.quantizers.levels import BITS, highest_level
 from quantization.quantizers.pass_memo import TensorMemo
-from quantization.upstream.outputs import LEAST_ENERGY, Outputs, frozen_parameters, random_directions
+from quantization.upstream.outputs import LEAST_ENERGY, Outputs, random_directions
 
 BINS = 4096  # 32 per level of 8 bits at the widest range
 BINS_PER_LEVEL = 2  # at the narrowest range that is tried
@@ -32,6 +32,8 @@ CHUNK = 4  # images per backward pass
 # what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
 # yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
 BOX_WEIGHT = 100.0
+PIECE = 2**15  # values counted at once on a CPU: what is made of them stays in its cache
+ROWS = 32  # histograms that get memory at once
 CANDIDATES = 256  # ranges; of 8 bits, each 1.1 % wider than the one before
 
 
@@ -46,20 +48,31 @@ class GradientHistogram:
     def __init__(self, reach: float, bits: int = BITS) -> None:
         self.range, self.bits = reach, bits
         self.rows: list[Tensor] = []  # (BINS,) float64, one per image
+        self._free: list[Tensor] = []  # rows that have memory already
 
     def add(self, x: Tensor, gradient: Tensor) -> None:
         """Count values and their gradients, (B, ...) each. Values beyond the range go to the last bin."""
-        for values, slopes in zip(x.flatten(1), gradient.flatten(1)):
-            bins = (values.abs() * (BINS / self.range)).long().clamp_(max=BINS - 1)
-            # the error is odd: that of -x is minus that of x
-            self.rows.append(torch.bincount(bins, (slopes * values.sign()).double(), BINS))
+        for image, slopes in zip(x.flatten(1), gradient.flatten(1)):
+            row = self._new_row(x.device)
+            piece = PIECE if x.device.type == "cpu" else len(image)
+            for values, parts in zip(image.split(piece), slopes.split(piece)):
+                bins = (values.abs() * (BINS / self.range)).long().clamp_(max=BINS - 1)
+                # the error is odd: that of -x is minus that of x
+                row.scatter_add_(0, bins, (parts * values.sign()).double())
+            self.rows.append(row)
+
+    def _new_row(self, device: torch.device) -> Tensor:
+        """A row of zeros. Single ones, between the activations of a pass, would leave holes in the memory."""
+        if not self._free:
+            self._free = list(torch.zeros(ROWS, BINS, dtype=torch.float64, device=device))
+        return self._free.pop()
 
     def errors(self, amax: Tensor) -> Tensor:
         """v^T J delta at each candidate range: (K,) float64 to (K, images)."""
         centres = (torch.arange(BINS, dtype=torch.float64, device=amax.device) + 0.5) * (self.range / BINS)
         highest = highest_level(self.bits)
         scale = amax[:, None] / highest
-        delta = (centres / scale).round().clamp(max=highest) * scale - centres  # (K, BINS)
+        delta = (centres / scale).round_().clamp_(max=highest).mul_(scale).sub_(centres)  # (K, BINS)
         return delta @ torch.stack(self.rows, 1)
 
     def energy(self, amax: float) -> float:
@@ -76,8 +89,8 @@ class Probe(torch.autograd.Function):
     """Passes a tensor through; the backward pass counts its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, histogram: GradientHistogram) -> Tensor:
-        """``x``."""
+    def forward(ctx: Any, x: Tensor, root: Tensor, histogram: GradientHistogram) -> Tensor:
+        """``x``, as if it depended on ``root``, which gets no gradient: nothing before the first probe needs any."""
         ctx.histogram = histogram
         ctx.save_for_backward(x)
         return x.view_as(x)
@@ -86,7 +99,7 @@ class Probe(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The gradient, counted."""
         ctx.histogram.add(ctx.saved_tensors[0], gradient)
-        return gradient, None
+        return gradient if ctx.needs_input_grad[0] else None, None, None
 
 
 class GroupProbe(nn.Module):
@@ -101,6 +114,7 @@ class GroupProbe(nn.Module):
         super().__init__()
         self.histograms = [GradientHistogram(reach, bits) if reach else None for reach in reaches]
         self._seen = TensorMemo()  # what the readers of a tensor got
+        self.root = torch.zeros((), requires_grad=True)  # what ``fill`` differentiates by
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``, whose gradient is counted."""
@@ -108,7 +122,7 @@ class GroupProbe(nn.Module):
         if probed is not None:
             return probed
         histogram = self.histograms[len(self._seen)]
-        probed = x if histogram is None else Probe.apply(x, histogram)
+        probed = x if histogram is None else Probe.apply(x, self.root, histogram)
         self._seen.add(x, probed)
         return probed
 
@@ -125,17 +139,21 @@ class GroupProbe(nn.Module):
 
 
 def fill(
-    probes: Collection[GroupProbe], model: nn.Module, outputs: Outputs, batches: Iterable[Tensor], seed: int = 0
+    probes: Collection[GroupProbe],
+    outputs: Outputs,
+    batches: Iterable[Tensor],
+    images: int | None = None,
+    seed: int = 0,
 ) -> list[int]:
-    """Fill the histograms of ``probes``, which sit in ``model``, from the first ``IMAGES`` images.
+    """Fill the histograms of ``probes`` from the first ``IMAGES`` images.
 
     With many processes each takes its own batches, with the directions that one process would draw for them.
 
     Args:
-        probes: the stand-ins of the model's quantizers.
-        model: in eval mode.
-        outputs: gives its output maps, each (B, ...).
+        probes: the stand-ins of a model's quantizers.
+        outputs: gives the output maps of the model, which is in eval mode, each (B, ...).
         batches: images (B, 3, H, W), floats in 0..1 on the model's device.
+        images: how many there are, for the progress bar.
         seed: of the directions.
 
     Returns:
@@ -146,24 +164,34 @@ def fill(
     """
     order: list[int] = []
     directions = Directions(seed)
-    with frozen_parameters(model), torch.enable_grad(), tqdm(desc="Gradients", unit="image", leave=False) as bar:
+    bar = progress_bar(total=images and min(images, IMAGES), title="Gradients", unit="image")
+    with torch.enable_grad(), bar:
         for batch, lengths in RANKS.rounds(batches):
             for rank, length in enumerate(lengths):
                 taken = min(length, IMAGES - len(order))
                 order += [rank] * taken
                 if rank != RANKS.rank or batch is None:
                     directions.skip(taken)
-                    continue
-                for images in batch[:taken].split(CHUNK) if taken else ():
-                    images = images.clone().requires_grad_(True)
-                    maps = finite([part.float() for part in outputs(images)])
-                    torch.autograd.grad(maps, images, directions.draw(maps), allow_unused=True)
-                    for group in probes:
-                        group.forget()
+                elif taken:
+                    fill_from(probes, outputs, batch[:taken], directions)
             bar.update(len(order) - bar.n)
             if len(order) >= IMAGES:
                 break
     return order
+
+
+def fill_from(probes: Collection[GroupProbe], outputs: Outputs, images: Tensor, directions: Directions) -> None:
+    """Fill the histograms of ``probes`` from a batch; see ``fill``."""
+    roots = [probe.root for probe in probes]
+    for chunk in images.split(CHUNK):
+        maps = finite([part.float() for part in outputs(chunk)])
+        vectors = directions.draw(maps)
+        reached = [number for number, part in enumerate(maps) if part.requires_grad]  # by a probe, at least one
+        if reached:
+            ends, starts = [maps[number] for number in reached], [vectors[number] for number in reached]
+            torch.autograd.grad(ends, roots, starts, allow_unused=True)
+        for group in probes:
+            group.forget()
 
 
 class Directions:

@@ -219,7 +219,7 @@ def scale_by_detections(
     """
     probed = [histogram for histogram in gradients if histogram is not None]
     alone = [amax if histogram is None else best_amax([histogram]) for amax, histogram in zip(own, gradients)]
-    shared = max(alone) if choice == "max" else best_amax(probed)
+    shared = max(alone) if choice == "max" or len(alone) == 1 else best_amax(probed)
     cost = [
         0.0 if histogram is None else 10 * math.log10(histogram.energy(shared) / histogram.energy(amax))
         for amax, histogram in zip(alone, gradients)

@@ -17,7 +17,7 @@ from quantization.data.tensors import SQNR_IMAGES, pick_device
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.evaluation.class_table import class_text
-from quantization.evaluation.coco import Predictor
+from quantization.evaluation.detecting import Predictor
 from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.evaluation.saved_samples import read_reference, write_samples

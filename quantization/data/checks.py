@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Iterator, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from quantization.data.dataset import Dataset
 from quantization.data.headers import image_fault
 from quantization.data.labels import LabelFile, label_file, label_refusal, parse_labels
 from quantization.errors import UserError
+from quantization.progress_bar import progress_bar
 
 LOG = logging.getLogger("quantization")
 THREADS = 8
-BAR_FROM = 5000  # images; fewer take a second or two
 CHUNK = 1000
 
 
@@ -136,13 +135,14 @@ def _looks(
         label = parse_labels(label_file(image), needs.upstream) if with_labels and not fault else None
         return fault or (label.corrupt if label is not None else ""), label
 
-    with tqdm(total=len(images), desc=f"Check {name}", leave=False, disable=len(images) <= BAR_FROM) as bar:
-        with ThreadPoolExecutor(THREADS) as pool:
-            for start in range(0, len(images), CHUNK):  # in parts, so that an error does not wait for all images
-                part = images[start : start + CHUNK]
-                for image, found in zip(part, pool.map(look, part)):
-                    yield (image, *found)
-                bar.update(len(part))
+    with progress_bar(total=len(images), title=f"Check {name}", unit="image") as bar, ThreadPoolExecutor(
+        THREADS
+    ) as pool:
+        for start in range(0, len(images), CHUNK):  # in parts, so that an error does not wait for all images
+            part = images[start : start + CHUNK]
+            for image, found in zip(part, pool.map(look, part)):
+                yield (image, *found)
+            bar.update(len(part))
 
 
 def _check_split(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Sequence, Tuple
 
@@ -175,18 +176,19 @@ class Loader:
                 flips[first * self.batch_size :],
                 sizes[first:],
             )
-            pending: list[Any] = []
+            pending: deque[Future[Batch]] = deque()
             for number in range(self.turn[0], len(sizes), self.turn[1]):
                 end = min(len(files), (number + 1) * self.batch_size)
                 mine = range(number * self.batch_size + self.part[0], end, self.part[1])
                 futures = [
                     pool.submit(read_image, files[index], sizes[number], long_side, flips[index]) for index in mine
                 ]
-                pending.append((sizes[number], futures))
+                # begun after these reads, so it waits for none that still wait for a thread
+                pending.append(pool.submit(gather, sizes[number], futures))
                 if len(pending) > 2:  # read two batches ahead
-                    yield gather(*pending.pop(0))
-            for entry in pending:
-                yield gather(*entry)
+                    yield pending.popleft().result()
+            for future in pending:
+                yield future.result()
 
 
 def gather(size: tuple[int, int], futures: list[Any]) -> Batch:
@@ -194,7 +196,9 @@ def gather(size: tuple[int, int], futures: list[Any]) -> Batch:
     parts = [future.result() for future in futures]
     if not parts:
         return Batch(np.zeros((0, 3, *size), np.uint8), [])
-    images = np.ascontiguousarray(np.stack([part[0] for part in parts])[..., ::-1].transpose(0, 3, 1, 2))
+    images = np.empty((len(parts), 3, *size), np.uint8)
+    for place, part in enumerate(parts):
+        images[place] = part[0].transpose(2, 0, 1)[::-1]  # BGR to RGB
     return Batch(
         images,
         [part[5] for part in parts],

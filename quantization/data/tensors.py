@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from typing import Iterator, Optional, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from quantization.data.dataset import Dataset
-from quantization.data.images import Batch, Loader
+from quantization.data.images import Loader
 from quantization.data.labels import batch_targets
 from quantization.distributed import RANKS
 from quantization.errors import UserError
@@ -35,7 +36,7 @@ class TensorLoader:
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.loader:
-            yield as_floats(batch, self.device)
+            yield as_floats(batch.images, self.device)
 
 
 def training_sample(dataset: Dataset, options: DataOptions, count: int = SQNR_IMAGES) -> Loader:
@@ -67,9 +68,9 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def as_floats(batch: Batch, device: torch.device) -> Tensor:
-    """The images of a batch, (B, 3, H, W), floats in 0..1 on ``device``."""
-    return torch.from_numpy(batch.images).to(device, non_blocking=True).float() / 255
+def as_floats(images: np.ndarray, device: torch.device) -> Tensor:
+    """Images (B, 3, H, W) uint8 as floats in 0..1 on ``device``, to which they go as bytes."""
+    return torch.from_numpy(images).to(device, non_blocking=True).float() / 255
 
 
 class LabelledImages:
@@ -86,7 +87,7 @@ class LabelledImages:
 
     def __iter__(self) -> Iterator[Labelled]:
         for batch in self.loader:
-            images = as_floats(batch, self.device)
+            images = as_floats(batch.images, self.device)
             targets = None
             if self.classes is not None:
                 rows = batch_targets(batch, (images.shape[2], images.shape[3]), self.classes)

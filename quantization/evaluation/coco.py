@@ -1,4 +1,4 @@
-"""COCO mAP by pycocotools over any predictor: a torch module, an ONNX Runtime session, a TensorRT engine. No torch."""
+"""COCO mAP of a predictor by pycocotools, with its uncertainty. No torch."""
 
 from __future__ import annotations
 
@@ -6,54 +6,19 @@ import contextlib
 import io
 import logging
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from quantization.data.images import Batch, Loader
-from quantization.distributed import RANKS, in_order
-from quantization.errors import UserError
+from quantization.data.images import Loader
+from quantization.distributed import RANKS
 from quantization.evaluation.bootstrap import Samples, difference, half_widths, resample
-from quantization.evaluation.detections import Boxes, image_detections, to_image
+from quantization.evaluation.detecting import Detector, Found, Predictor, Thresholds, detect
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.matches import box_counts, matches_of, no_matches
 from quantization.evaluation.wording import difference_text, figures_text, rare_classes_text
 
 LOG = logging.getLogger("quantization")
-
-
-class Predictor(Protocol):
-    """A detection network, whatever runs it."""
-
-    def __call__(self, images: np.ndarray, /) -> Boxes:
-        """From images (B, 3, H, W), float32 in 0..1, to boxes (B, boxes, 5 + classes), or to final detections."""
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Which boxes of a network count as detections.
-
-    Attributes:
-        confidence: minimum detection score.
-        iou: overlap from which non-maximum suppression drops the weaker box.
-        objectness_only: see ``detections.detections``.
-
-    Raises:
-        UserError: a threshold is not between 0 and 1.
-    """
-
-    confidence: float = 0.001
-    iou: float = 0.65
-    objectness_only: bool = False
-
-    def __post_init__(self) -> None:
-        for flag, value in (("--confidence", self.confidence), ("--nmsthres", self.iou)):
-            if not 0 <= value <= 1:
-                raise UserError(f"{flag} {value} is out of range: give 0 to 1")
-
-    def __str__(self) -> str:
-        return f"NMS IoU {self.iou:g}, confidence {self.confidence:g}"
 
 
 @dataclass
@@ -90,85 +55,8 @@ class Metrics:
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "samples"}
 
 
-@dataclass(frozen=True)
-class Found:
-    """The detections of a data set.
-
-    Attributes:
-        image: (N,) int64, index into ``GroundTruth.files``.
-        boxes: (N, 4) float64, x1, y1, x2, y2 in pixels of the image.
-        scores: (N,) float64.
-        labels: (N,) int64, class.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-
-
-def detect(
-    predict: Predictor, loader: Loader, truth: GroundTruth, thresholds: Thresholds, description: str = "Evaluate"
-) -> Found:
-    """The detections of a predictor, those of one image best first; with many processes rank 0 gets those of all.
-
-    Args:
-        predict: the network.
-        loader: the validation images, with many processes this one's batches; repeated ones are looked at once.
-        truth: their annotations.
-        thresholds: which boxes count.
-        description: for the progress bar.
-
-    Raises:
-        UserError: the output's shape does not fit the number of classes.
-    """
-    batches = [
-        _detect_batch(predict, batch, truth, thresholds)
-        for batch in tqdm(loader, desc=description, unit="batch", leave=False)
-    ]
-    rows: dict[int, np.ndarray] = {}
-    for batch in in_order(RANKS.to_main(batches)):
-        for image, boxes in batch:
-            rows.setdefault(image, boxes)  # a repeated image counts once
-    table = np.concatenate([np.zeros((0, 7)), *rows.values()])
-    return Found(table[:, 0].astype(np.int64), table[:, 1:5], table[:, 5], table[:, 6].astype(np.int64))
-
-
-def _detect_batch(
-    predict: Predictor, batch: Batch, truth: GroundTruth, thresholds: Thresholds
-) -> list[tuple[int, np.ndarray]]:
-    """The images of a batch with their detections (N, 7): image, x1, y1, x2, y2, score, class."""
-    output = predict(batch.images.astype(np.float32) / 255)
-    check_classes(output, len(truth.names))
-    result = []
-    for place, file in enumerate(batch.files):
-        image = truth.image_index(file)
-        boxes = image_detections(
-            output, place, thresholds.confidence, thresholds.iou, objectness_only=thresholds.objectness_only
-        )
-        boxes = to_image(boxes, batch.gains[place], batch.pads[place], batch.shapes[place])
-        result.append((image, np.insert(boxes, 0, image, axis=1)))
-    return result
-
-
-def check_classes(output: Boxes, classes: int) -> None:
-    """Raises a UserError if the output is not that of a network with so many classes."""
-    if isinstance(output, list):
-        highest = max((int(rows[:, 5].max(initial=-1)) for rows in output), default=-1)
-        if highest >= classes:
-            raise UserError(
-                f"the network finds an object of class {highest}, counted from 0, but the data has {classes} classes: "
-                "use the data that the model was trained on"
-            )
-    elif output.ndim != 3 or output.shape[2] != 5 + classes:
-        raise UserError(
-            f"the network's output has the shape {tuple(output.shape)}; (B, boxes, {5 + classes}) is expected for "
-            f"{classes} classes"
-        )
-
-
 def evaluate(
-    predict: Predictor,
+    predict: Predictor | Detector,
     loader: Loader,
     truth: GroundTruth,
     thresholds: Thresholds = Thresholds(),
@@ -233,11 +121,11 @@ class Evaluator:
         if rare:
             LOG.info("%s", rare)
 
-    def __call__(self, predict: Predictor, label: str, quiet: bool = False) -> Metrics:
+    def __call__(self, predict: Predictor | Detector, label: str, quiet: bool = False) -> Metrics:
         """The mAP, logged as well unless ``quiet``."""
         return self.measure(predict, label, quiet)[0]
 
-    def measure(self, predict: Predictor, label: str, quiet: bool = False) -> tuple[Metrics, Found]:
+    def measure(self, predict: Predictor | Detector, label: str, quiet: bool = False) -> tuple[Metrics, Found]:
         """The mAP and the detections."""
         metrics, found = evaluate(predict, self._loader, self.truth, self._thresholds, f"Evaluate {label}")
         assert metrics.samples is not None  # coco_metrics gives them

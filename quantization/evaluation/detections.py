@@ -9,6 +9,7 @@ import numpy as np
 from quantization.evaluation.nms import nms
 
 MAX_CANDIDATES = 30_000  # as both upstreams: the best boxes by score go into suppression
+MAX_DETECTIONS = 300  # likewise: that stay of an image
 MAX_BOX = 7680.0  # offset between classes, larger than any image side
 
 # of a batch: rows (B, N, 5 + C) for non-maximum suppression, or each image's final detections (M, 6), best first
@@ -19,7 +20,7 @@ def detections(
     output: np.ndarray,
     confidence: float,
     iou_threshold: float,
-    max_detections: int = 300,
+    max_detections: int = MAX_DETECTIONS,
     objectness_only: bool = False,
 ) -> np.ndarray:
     """Boxes of one image, as the upstreams' ``non_max_suppression(multi_label=True)`` gives them.

@@ -10,8 +10,9 @@ from quantization.data.images import Loader
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.evaluation.categories import grouping_category, is_single_class
-from quantization.evaluation.coco import Evaluator, Thresholds
+from quantization.evaluation.coco import Evaluator
 from quantization.evaluation.coco_json import read_coco
+from quantization.evaluation.detecting import Thresholds
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.options import DataOptions
 

@@ -13,12 +13,12 @@ from typing import Any, Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from quantization.data.tensors import Labelled
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.options import QatOptions
+from quantization.progress_bar import progress_bar
 from quantization.qat.batch_parts import BatchParts
 from quantization.qat.losses import Distillation, TaskLoss
 from quantization.qat.progress import Progress
@@ -237,14 +237,8 @@ def _train_epoch(
     if not left:
         return
     progress.total = torch.as_tensor(progress.total, dtype=torch.float32, device=trainer.device)
-    steps = tqdm(
-        take(batches, left),
-        initial=progress.step,
-        total=options.steps,
-        leave=False,
-        unit="step",
-        desc=f"QAT {epoch + 1}/{options.epochs}",
-    )
+    title = f"QAT {epoch + 1}/{options.epochs}"
+    steps = progress_bar(take(batches, left), total=options.steps, title=title, unit="step", done=progress.step)
     with SIGNALS.deferred(), trainer.training():
         trainer.agree()
         for images, targets in steps:

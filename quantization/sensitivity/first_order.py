@@ -22,9 +22,9 @@ from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from quantization.errors import UserError
+from quantization.progress_bar import progress_bar
 from quantization.quantizers.switches import disable_quantization
 from quantization.sensitivity.units import Unit
 from quantization.upstream.outputs import LEAST_ENERGY, Outputs, frozen_parameters, random_directions, weighted_outputs
@@ -140,7 +140,7 @@ def measure(
     sums, images_seen = torch.zeros(len(units), dtype=torch.float64), 0
     generator: torch.Generator | None = None
     with frozen_parameters(model), probed(model, units) as steps, torch.enable_grad():
-        for images in tqdm(batches, desc="SQNR", unit="batch", leave=False):
+        for images in progress_bar(batches, title="SQNR", unit="batch"):
             if generator is None:
                 generator = torch.Generator(device=images.device).manual_seed(probes.seed)
             maps = [part.float() for part in outputs(images)]

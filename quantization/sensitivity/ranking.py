@@ -6,12 +6,12 @@ import logging
 from typing import Any, Callable, Mapping, Sequence
 
 from torch import nn
-from tqdm import tqdm
 
 from quantization.data.tensors import TensorLoader
 from quantization.evaluation.coco import Metrics
 from quantization.files import write_json
 from quantization.placement.policy import ignore_policy, policy_line
+from quantization.progress_bar import progress_bar
 from quantization.quantizers.backend import swapped
 from quantization.quantizers.switches import disable_quantization, have_quantizers
 from quantization.sensitivity.first_order import Probes, UnitError, decibels, measure
@@ -41,7 +41,7 @@ def rank_by_map(
     baseline = {"quantized": everything.map, "float": nothing.map, "images": everything.images}
     records: list[dict[str, Any]] = []
     layers = [(f"model.{index}", layer) for index, layer in enumerate(layers_of(model)) if have_quantizers(layer)]
-    for path, layer in tqdm(layers, desc="Sensitivity", unit="layer"):
+    for path, layer in progress_bar(layers, title="Sensitivity", unit="layer"):
         with swapped(layer, lambda *place: nn.Identity()):  # shared quantizers stay on for the other layers
             metrics = evaluate()
         records.append({"layer": path, "type": type(layer).__name__, **_gained(metrics, everything)})

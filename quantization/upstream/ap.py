@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantization.evaluation.coco import Found
+from quantization.evaluation.detecting import Found
 from quantization.evaluation.ground_truth import TrueBoxes
 from quantization.upstream.shims import install_shims
 

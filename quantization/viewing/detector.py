@@ -10,7 +10,7 @@ import numpy as np
 from quantization.data.images import letterbox
 from quantization.errors import UserError
 from quantization.evaluation.categories import is_single_class, same_name
-from quantization.evaluation.coco import Predictor, check_classes
+from quantization.evaluation.detecting import Predictor, check_classes
 from quantization.evaluation.detections import image_detections, to_image
 from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.network import Network

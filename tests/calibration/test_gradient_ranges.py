@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from tqdm import tqdm
 
+from quantization import progress_bar
+from quantization.calibration import gradient_ranges
 from quantization.calibration.calibrate import calibrate_model
-from quantization.calibration.gradient_ranges import GradientHistogram, GroupProbe, best_amax, fill
+from quantization.calibration.gradient_ranges import BINS, GradientHistogram, GroupProbe, best_amax, fill
 from quantization.calibration.group_ranges import GroupCalibrator, group_scales
 from quantization.calibration.joining import end_batch
 from quantization.errors import UserError
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
-from quantization.upstream.outputs import raw_outputs
+from quantization.upstream.outputs import frozen_parameters, raw_outputs
 
 
 def rounded(x: np.ndarray, amax: float, bits: int = 8) -> np.ndarray:
@@ -45,6 +50,22 @@ def test_error_is_the_product_of_gradient_and_rounding(layout: torch.memory_form
         assert found[0] == 0 and histogram.energy(amax) == pytest.approx((expected**2).mean(), rel=0.2)
         if amax == 3:
             np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("piece", [7, 1000])
+def test_rows_are_sums_of_gradients(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, however many values are counted at once; values beyond the range go to the last bin, zeros nowhere."""
+    monkeypatch.setattr(gradient_ranges, "PIECE", piece)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 100, generator=generator).round(decimals=1)
+    slopes = torch.randn(40, 100, generator=generator)
+    histogram = GradientHistogram(2.0)
+    histogram.add(x, slopes)
+    assert (x == 0).any() and (x.abs() > 2).any() and len(histogram.rows) == 40
+    for values, gradients, row in zip(x.numpy(), slopes.numpy(), histogram.rows):
+        bins = np.minimum((np.abs(values) * np.float32(BINS / 2)).astype(np.int64), BINS - 1)
+        expected = np.bincount(bins, np.sign(values) * gradients, BINS)
+        np.testing.assert_array_equal(row.numpy(), expected)
 
 
 def test_values_that_the_outputs_need_widen_the_range() -> None:
@@ -102,17 +123,21 @@ def batches() -> list[torch.Tensor]:
     return [torch.randn(4, 4, 32, 32, generator=generator) for _ in range(8)]
 
 
+def probed(net: Net, reach: float) -> GroupProbe:
+    """A probe in the place of the quantizer that two convolutions share; all others are gone."""
+    probe = GroupProbe([reach])
+    for conv in (net.first, net.second, net.nowhere):
+        quantizer.put_quantizer(conv, nn.Identity() if conv is net.nowhere else probe)
+        quantizer.put_quantizer(conv, nn.Identity(), quantizer.WEIGHT_NAME)
+    return probe
+
+
 def test_readers_of_one_tensor_count_as_one(net: Net, batches: list[torch.Tensor]) -> None:
     """By hand: the gradient at x is that of both readers together."""
-    probe = GroupProbe([float(max(x.abs().max() for x in batches))])
-    quantizer.put_quantizer(net.first, probe)
-    quantizer.put_quantizer(net.second, probe)
-    quantizer.put_quantizer(net.first, nn.Identity(), quantizer.WEIGHT_NAME)
-    quantizer.put_quantizer(net.second, nn.Identity(), quantizer.WEIGHT_NAME)
-    quantizer.put_quantizer(net.nowhere, nn.Identity(), quantizer.WEIGHT_NAME)
-    quantizer.put_quantizer(net.nowhere, nn.Identity())
+    probe = probed(net, float(max(x.abs().max() for x in batches)))
     net.requires_grad_(True)
-    fill([probe], net, raw_outputs(net), batches[:1], seed=5)
+    with frozen_parameters(net):
+        fill([probe], raw_outputs(net), batches[:1], seed=5)
     assert net.first.weight.requires_grad and net.first.weight.grad is None
     (histogram,) = probe.found()
     x = batches[0]
@@ -138,6 +163,34 @@ def test_calibration_has_the_least_error_in_the_outputs(net: Net, batches: list[
     least = min(error(amax) for amax in np.linspace(2, 5, 200))
     assert error(found) <= 1.1 * least and error(by_mse) > 1.3 * least
     assert float(quantizer.get_quantizer(net.nowhere).amax) == nowhere  # no gradient: by its own error
+
+
+def test_an_output_that_no_quantizer_reaches(net: Net, batches: list[torch.Tensor]) -> None:
+    """As a segmentation network's, whose layers before it are all float: it takes its directions, and nothing else."""
+    maps, rows = raw_outputs(net), []
+    for more in ([], [torch.ones(4, 9)]):
+        probe = probed(net, 6.0)
+        fill([probe], lambda images, more=more: [*maps(images), *more], batches[:1])
+        rows.append(torch.stack(probe.found()[0].rows).numpy())
+    assert rows[0].any()
+    np.testing.assert_allclose(rows[1] * 2**0.5, rows[0], atol=1e-6)  # two maps share the energy of one
+    fill([probed(net, 6.0)], lambda images: [torch.ones(4, 9)], batches[:1])
+
+
+def test_bars_have_a_total(net: Net, batches: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[Any] = []
+
+    def terminal(*items: Any, **settings: Any) -> Any:
+        bars.append(tqdm(*items, **{**settings, "disable": False}))
+        return bars[-1]
+
+    monkeypatch.setattr(progress_bar, "tqdm", terminal)
+    calibrate_model(net, batches, "sqnr")
+    assert [(bar.desc.rstrip(": "), bar.total, bar.n) for bar in bars] == [("Calibrate", 8, 8), ("Gradients", 32, 32)]
+    monkeypatch.setattr(gradient_ranges, "IMAGES", 6)
+    calibrate_model(net, iter(batches), "max")
+    calibrate_model(net, batches, "sqnr")
+    assert [(bar.total, bar.n) for bar in bars[2:]] == [(None, 8), (8, 8), (6, 6)]
 
 
 def test_choice_of_a_group_and_what_sharing_costs(batches: list[torch.Tensor]) -> None:

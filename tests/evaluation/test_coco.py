@@ -13,7 +13,8 @@ from quantization.data.dataset import open_dataset
 from quantization.data.images import Loader
 from quantization.data.labels import label_file, read_labels
 from quantization.errors import UserError
-from quantization.evaluation.coco import Evaluator, Thresholds, evaluate
+from quantization.evaluation.coco import Evaluator, evaluate
+from quantization.evaluation.detecting import Thresholds
 from quantization.evaluation.detections import detections
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.nms import nms

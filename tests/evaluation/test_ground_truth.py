@@ -18,7 +18,8 @@ from pycocotools.cocoeval import COCOeval
 
 from quantization.data.dataset import Dataset
 from quantization.errors import UserError
-from quantization.evaluation.coco import Found, coco_metrics
+from quantization.evaluation.coco import coco_metrics
+from quantization.evaluation.detecting import Found
 from quantization.evaluation.ground_truth import GroundTruth
 from support.drawn_data import NAMES, SIDE, Drawn
 

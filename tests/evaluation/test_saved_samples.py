@@ -16,7 +16,8 @@ from quantization.data.dataset import open_dataset
 from quantization.data.images import Loader
 from quantization.errors import UserError
 from quantization.evaluation.class_table import class_text
-from quantization.evaluation.coco import Evaluator, Metrics, Thresholds
+from quantization.evaluation.coco import Evaluator, Metrics
+from quantization.evaluation.detecting import Thresholds
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.saved_samples import read_reference, write_samples
 from shapes import draw_dataset

@@ -40,7 +40,7 @@ ORDER = (
     ("onnx_graph",),
     ("options",),
     ("locks", "pictures", "distributed", "closing"),
-    ("option_fields", "files", "text", "tables", "dot", "argument_types", "memory", "failures"),
+    ("option_fields", "progress_bar", "files", "text", "tables", "dot", "argument_types", "memory", "failures"),
     ("errors", "union_find", "processes"),
     ("signals", "streams"),
 )

@@ -17,7 +17,7 @@ install_shims(scripts=True)
 import numpy as np
 import torch
 
-from quantization.evaluation.coco import Found
+from quantization.evaluation.detecting import Found
 from quantization.evaluation.ground_truth import TrueBoxes
 from quantization.upstream.ap import upstream_ap
 
