@@ -26,7 +26,8 @@ def points_text(found: Mapping[str, Any]) -> str:
     """A figure's difference in points with its interval: "-0.48 +- 0.35"; "none" where it has none."""
     if found["points"] is None:
         return "none"
-    return f"{found['points']:+.2f}{plus_minus_text(found['plus_minus'], 2)}"
+    points = round(found["points"], 2) + 0.0  # no "-0.00"
+    return f"{points:+.2f}{plus_minus_text(found['plus_minus'], 2)}"
 
 
 def rare_classes_text(names: Sequence[str], counts: Iterable[int]) -> str | None:
