@@ -76,9 +76,9 @@ def option(default: Any, text: str, **spec: Any) -> Any:
     return field(metadata={"spec": Spec(help=text, **spec)}, **keywords)
 
 
-def argument(text: str) -> Any:
-    """The positional argument WEIGHT."""
-    return option(MISSING, text, flag="", kind=str, metavar="WEIGHT")
+def argument(text: str, metavar: str = "WEIGHT") -> Any:
+    """The positional argument."""
+    return option(MISSING, text, flag="", kind=str, metavar=metavar)
 
 
 def group(options: type, title: str) -> Any:

@@ -18,7 +18,10 @@ MODULE_LINES = 300
 FUNCTION_LINES = 40
 PARAMETERS = 5
 # what runs where torch is missing: Jetson, TensorRT's Python, a user's own ONNX tools
-WITHOUT_TORCH = ("engine", "inspector", "preflight", "onnx_graph", "evaluation", "data", *ORDER[-1])
+WITHOUT_TORCH = (
+    *("onnx_quantize", "engine", "inspector", "preflight", "onnx_graph", "ranges", "evaluation", "data"),
+    *ORDER[-1],
+)
 WITH_TORCH = ("data.tensors",)
 COMMAND_LINES = (
     "cli.",

@@ -11,7 +11,8 @@ from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeC
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.quantization import Quantization
 from quantization.cli.resume import is_done, own_files
-from quantization.data.tensors import SQNR_IMAGES, pick_device
+from quantization.data.sample import SQNR_IMAGES
+from quantization.data.tensors import pick_device
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.evaluation.coco import Predictor

@@ -25,7 +25,7 @@ PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkou
 CONFIG_HELP = "YAML file of options, named as on the command line (calib-method: mse); the command line wins"
 
 
-class _Parser(argparse.ArgumentParser):
+class LineParser(argparse.ArgumentParser):
     """A parser whose errors are one line. ``config``: the file that the options come from, "" for the command line."""
 
     config = ""
@@ -41,7 +41,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     Args:
         name: "yolov5" or "yolov7".
     """
-    parser = _Parser(prog=f"qat-{name}.py", description=PROGRAM.format(name=name))
+    parser = LineParser(prog=f"qat-{name}.py", description=PROGRAM.format(name=name))
     parser.add_argument("--version", action="version", version=f"quant-tools {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
@@ -133,7 +133,7 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     content = read_yaml(file, "--config")
     if not isinstance(content, dict):
         raise UserError(f"--config {file} is no mapping of options to values, e.g. calib-method: mse")
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = LineParser(add_help=False, allow_abbrev=False)
     parser.config = file
     add_options(parser, options, positional=False)
     flags = {key_of(entry): entry for _, entry in walk(options) if flag_of(entry)}

@@ -12,15 +12,15 @@ from torch import nn
 
 from quantization.errors import UserError
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.export import fp16
-from quantization.export.cleanup import clean, respell_float_silu
 from quantization.export.graph import ExportOutputs, export_graph, export_mode
 from quantization.export.quantizer import ExportQuantizer
 from quantization.files import atomic_write
+from quantization.onnx_graph import fp16
+from quantization.onnx_graph.cleanup import clean, respell_float_silu
 from quantization.options import LOWEST_OPSET, ExportOptions
 from quantization.quantizers.backend import bits, is_enabled, is_quantizing, named_quantizers, swapped
-from quantization.quantizers.levels import BITS
 from quantization.quantizers.switches import uncalibrated
+from quantization.ranges.levels import BITS
 
 LOG = logging.getLogger("quantization")
 

@@ -28,6 +28,7 @@ ORDER = (
     ("qat",),
     ("export",),
     ("upstream",),
+    ("onnx_quantize",),
     ("evaluation",),
     ("engine",),
     ("inspector",),
@@ -35,7 +36,7 @@ ORDER = (
     ("modules", "native"),  # old places that checkpoints of version 0.1 name
     ("quantizers",),
     ("data",),
-    ("onnx_graph",),
+    ("onnx_graph", "ranges"),
     ("options",),
     ("locks", "pictures", "distributed"),
     ("option_fields", "files", "text", "dot", "argument_types", "memory", "failures"),
