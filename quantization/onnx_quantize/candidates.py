@@ -17,6 +17,10 @@ from quantization.preflight.qdq_graph import QdqGraph
 from quantization.preflight.subject import head_convolutions, stem_convolutions
 
 POLICY = "--ignore-policy"
+RESIZES = ("Resize", "Upsample")
+POOL = "AveragePool"
+ADD = "Add"
+OPERATIONS = (*RESIZES, POOL, ADD)  # without weights, whose inputs may get Q/DQ
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Candidates:
     Attributes:
         layers: may be quantized, in the order of the graph.
         head: of the others, those that end in boxes and scores; their inputs may be quantized.
-        reasons: why each of the others stays float.
+        reasons: why each of the others, and an operation without weights that the policy names, stays float.
     """
 
     layers: tuple[int, ...]
@@ -50,6 +54,8 @@ def find_candidates(graph: QdqGraph, options: LayerOptions) -> Candidates:
     layers: list[int] = []
     reasons: dict[int, str] = {}
     for position, node in enumerate(graph.nodes):
+        if node.op_type in OPERATIONS and ignored(graph.layer(position)):
+            reasons[position] = POLICY
         if node.op_type not in WEIGHTED or (node.op_type not in CONVOLUTIONS and graph.weight(position) is None):
             continue  # a product of two tensors that are both computed is no layer
         reason = refused_weight(graph, position)

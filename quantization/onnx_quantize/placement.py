@@ -15,16 +15,13 @@ from typing import Collection
 
 from quantization.onnx_graph.commuting import refusal
 from quantization.onnx_graph.graph import attribute
-from quantization.onnx_quantize.candidates import Candidates, find_candidates
+from quantization.onnx_quantize.candidates import ADD, POOL, RESIZES, Candidates, find_candidates
 from quantization.onnx_quantize.plan import Plan, planned_graph
 from quantization.options import LayerOptions
 from quantization.preflight.conversions import interpolates
 from quantization.preflight.operators import POINTWISE
 from quantization.preflight.qdq_graph import QdqGraph
 from quantization.preflight.subject import Subject
-
-RESIZES = ("Resize", "Upsample")
-POOL = "AveragePool"
 
 
 def choose_plan(graph: QdqGraph, options: LayerOptions) -> Plan:
@@ -39,33 +36,33 @@ def choose_plan(graph: QdqGraph, options: LayerOptions) -> Plan:
     """
     candidates = find_candidates(graph, options)
     reasons = dict(candidates.reasons)
-    pools: set[int] = set()
     while True:
-        plan = complete(graph, candidates, reasons, pools)
+        plan = complete(graph, candidates, reasons)
         subject = Subject(planned_graph(graph, plan), set(map(graph.layer, reasons)).__contains__)
-        light, averages = light_readers(subject), float_pools(subject) - pools
-        if not light and not averages:
+        light = light_readers(subject)
+        if not light:
             return replace(plan, inputs=head_inputs(subject, candidates, options.head))
         reasons.update(light)
-        pools |= averages
 
 
-def complete(graph: QdqGraph, candidates: Candidates, reasons: dict[int, str], pools: Collection[int]) -> Plan:
-    """The plan with all layers quantized but those with a reason; sums and Resizes follow from them."""
+def complete(graph: QdqGraph, candidates: Candidates, reasons: dict[int, str]) -> Plan:
+    """The plan with all layers quantized but those with a reason; sums, Resizes and average pools follow from them."""
     weights = tuple(position for position in candidates.layers if position not in reasons)
-    leads = leading_to(graph, weights)
     quantized = coming_from(graph, weights)
-    sums = tuple(
-        position
-        for position, node in enumerate(graph.nodes)
-        if node.op_type == "Add" and position in leads and is_shortcut(graph, position, quantized)
+    leads = sorted(leading_to(graph, weights))
+
+    def chosen(operators: tuple[str, ...]) -> list[int]:
+        return [p for p in leads if graph.nodes[p].op_type in operators and p not in reasons]
+
+    return Plan(
+        weights,
+        (),
+        tuple(position for position in chosen((ADD,)) if is_shortcut(graph, position, quantized)),
+        tuple(position for position in chosen(RESIZES) if graph.commutes[position]),
+        # in float, a pool would keep the layer before it from emitting INT8, and a Q kernel would follow
+        tuple(position for position in chosen((POOL,)) if graph.reads[position][0].tensor in quantized),
+        dict(reasons),
     )
-    resizes = tuple(
-        position
-        for position, node in enumerate(graph.nodes)
-        if node.op_type in RESIZES and graph.commutes[position] and position in leads
-    )
-    return Plan(weights, (), sums, resizes, tuple(pools), dict(reasons))
 
 
 def passes_values(graph: QdqGraph, position: int) -> bool:
@@ -112,16 +109,6 @@ def light_readers(subject: Subject) -> dict[int, str]:
             other = graph.nodes[others[0]]
             why = f"its input is needed in float too, by {graph.layer(others[0])} ({other.op_type}: {refusal(other)})"
             found.update(dict.fromkeys(conversion.readers, why))
-    return found
-
-
-def float_pools(subject: Subject) -> set[int]:
-    """The average pools that alone keep a tensor in float: with Q/DQ on their input, they run in INT8 too."""
-    graph, found = subject.graph, set()
-    for conversion in subject.propagation.conversions:
-        others = needed_in_float(subject, conversion.tensor) if conversion.reason == "mixed readers" else []
-        if others and all(graph.nodes[position].op_type == POOL for position in others):
-            found.update(others)
     return found
 
 
