@@ -22,8 +22,9 @@ from onnx import ModelProto
 
 from quantization.errors import UserError
 from quantization.onnx_graph.load import load_onnx
-from quantization.onnx_quantize.comparison import output_ratios
+from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel
+from quantization.preflight.qdq_graph import QdqGraph
 from quantization.preflight.report import preflight
 
 OURS = "quant-tools"
@@ -93,7 +94,8 @@ def judged(source: FloatModel, result: ModelProto, images: np.ndarray) -> dict[s
     found["INT8 layers"] = f"{report.int8_layers} of {report.layers}"
     found["Q kernels"] = sum(report.separate_q.values())
     found["Reformats"] = report.type_changing + report.requantize
-    ratios = output_ratios([source.source, result], source.name, source.shape[0], images)
+    models = (source.source, result)
+    ratios = tensor_ratios(models, source, images, compared_tensors(models, QdqGraph(source.model)))
     return {**found, "SQNR dB": min(ratios.values())}
 
 

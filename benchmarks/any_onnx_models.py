@@ -66,8 +66,9 @@ def randomise(model: nn.Module, images: torch.Tensor, seed: int = 0) -> None:
         norm.train()
     model(images)
     model.eval()
-    last = [module for module in model.modules() if isinstance(module, nn.Conv2d) and module.bias is not None]
-    for conv in last:  # the convolutions without a norm: those of the head
+    for conv in model.modules():
+        if not isinstance(conv, nn.Conv2d) or conv.bias is None:
+            continue  # those without a norm, of the head, have one
         if conv.weight.requires_grad:
             conv.weight.mul_(LOGITS * (3 * conv.weight[0].numel()) ** -0.5 / conv.weight.std().clamp(min=1e-6))
         conv.bias.normal_(0, 0.5)

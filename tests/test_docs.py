@@ -23,7 +23,10 @@ MODULE = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/\w+(?:\.py)?(?![\w/.-])
 PLACEHOLDER = re.compile(r"\b(?:ROOM|MODULE|DIR|NAME)\b")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-zA-Z0-9-]*")
-CALL = re.compile(r"(?:scripts/)?(qat-yolov[57]|qat-yoloX|draw-engine|bench-engine|eval-engine|check-onnx)\.py\s+(.*)")
+CALL = re.compile(
+    r"(?:scripts/)?(qat-yolov[57]|qat-yoloX|draw-engine|bench-engine|eval-engine|check-onnx|quantize-onnx)\.py\s+(.*)"
+)
+PLAIN_SCRIPTS = ("draw-engine", "bench-engine", "eval-engine", "check-onnx", "quantize-onnx")
 # of trtexec, pip, pytest, ruff, train.py and the older guides that the documents speak of
 FOREIGN = {
     *("--onnx --fp16 --int8 --memPoolSize --shapes --saveEngine --profilingVerbosity --exportLayerInfo").split(),
@@ -44,7 +47,7 @@ def commands() -> dict[str, frozenset[str]]:
     qat = {name: help_of("qat-yolov5.py", name) for name in ("quantize", "export", "sensitive", "test")}
     return {
         **qat,
-        **{name: help_of(f"{name}.py") for name in ("draw-engine", "bench-engine", "eval-engine", "check-onnx")},
+        **{name: help_of(f"{name}.py") for name in PLAIN_SCRIPTS},
     }
 
 

@@ -18,7 +18,7 @@ from quantization.cli.parser import LineParser, add_options
 from quantization.errors import NotWritten, UserError, log_to_stdout
 from quantization.files import atomic_write, check_writable, refuse_overwriting, write_json
 from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
-from quantization.onnx_quantize.comparison import output_ratios
+from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel
 from quantization.onnx_quantize.images import calibration_batches
 from quantization.onnx_quantize.quantize import calibrate_onnx, plan_onnx, write_pairs
@@ -82,9 +82,8 @@ def quantize_onnx(options: OnnxCommand) -> int:
     found = calibrate_onnx(source, planned, chain(first, iterator), total, options.calibration)
     LOG.info("Calibrated on %d images by %s", total, options.calibration.method)
     result = write_pairs(source, found, options.fp16_remainder)
-    ratios = output_ratios(
-        [source.source, result], source.name, source.shape[0], first[0][:COMPARED].astype(source.dtype)
-    )
+    models = (source.source, result)
+    ratios = tensor_ratios(models, source, first[0][:COMPARED], compared_tensors(models, found.graph))
     report = preflight(result)
     with atomic_write(options.output) as temporary:
         onnx.save(result, temporary)

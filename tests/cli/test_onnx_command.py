@@ -97,5 +97,5 @@ def test_nan_on_an_image_names_the_tensor(net: str, tmp_path: Path) -> None:
     images = noise(2)
     images[1] = np.nan
     np.save(tmp_path / "images.npy", images)
-    with pytest.raises(UserError, match="tensor .* holds NaN"):
+    with pytest.raises(UserError, match=r"tensor .* holds NaN"):
         run_onnx_command([net, "--images", str(tmp_path / "images.npy")])

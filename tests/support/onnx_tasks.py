@@ -42,6 +42,7 @@ def main(cfg: str, images: str, batch_size: str, file: str) -> None:
     for group in shared_groups(model):
         path, name = group.members[0]
         amax = get_amax(get_quantizer(model.get_submodule(path), name))
+        assert amax is not None  # it was calibrated
         found.append([list(group.names), float(amax)])
     print(json.dumps(found))
 
