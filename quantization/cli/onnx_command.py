@@ -73,14 +73,14 @@ def quantize_onnx(options: OnnxCommand) -> int:
     if options.summary is not None:
         check_writable(options.summary, "--summary")
     source = FloatModel(options.model, FP16_OPSET if options.fp16_remainder else None)
-    size = source.image_size(options.images.imgsz)
-    planned = plan_onnx(source, size, options.placement)
+    shape = source.image_shape(options.images.imgsz)
+    planned = plan_onnx(source, shape, options.placement)
     count = options.calibration.batches * options.images.batch_size
-    batches, total = calibration_batches(options.images, size, count)
+    batches, total = calibration_batches(options.images, shape, count)
     iterator = iter(batches)
     first = list(islice(iterator, 1))
     found = calibrate_onnx(source, planned, chain(first, iterator), total, options.calibration)
-    LOG.info("Calibrated on %d images by %s", total, options.calibration.method)
+    LOG.info("Calibrated on %d images of %d x %d by %s", total, *shape[1:], options.calibration.method)
     result = write_pairs(source, found, options.fp16_remainder)
     models = (source.source, result)
     ratios = tensor_ratios(models, source, first[0][:COMPARED], compared_tensors(models, found.graph))

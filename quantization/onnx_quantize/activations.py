@@ -53,16 +53,29 @@ class TensorRunner:
             raise UserError(f"ONNX Runtime refuses the graph: {str(error).splitlines()[0]}") from error
 
     def __call__(self, images: np.ndarray) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """The tensors for images (B, C, H, W), a few at a time: how many images, and their tensors."""
+        """The tensors for images (B, C, H, W), a few at a time: how many images, and their tensors.
+
+        Raises:
+            UserError: ONNX Runtime fails, for example because the side is no multiple of the network's stride.
+        """
         for start in range(0, len(images), self._step):
             part = images[start : start + self._step]
             count = len(part)
             if count < self._step:
                 part = np.concatenate((part, np.zeros((self._step - count, *part.shape[1:]), part.dtype)))
-            found = dict(zip(self._made, self._session.run(self._made, {self._name: part})))
+            found = dict(zip(self._made, self._run(part)))
             found[self._name] = part
             tensors = [found[tensor] for tensor in self._tensors]
             yield count, [tensor[:count] if len(tensor) == self._step else tensor for tensor in tensors]
+
+    def _run(self, images: np.ndarray) -> list[np.ndarray]:
+        try:
+            found: list[np.ndarray] = self._session.run(self._made, {self._name: images})
+        except Exception as error:  # as above
+            raise UserError(
+                f"ONNX Runtime cannot run the graph on images {images.shape} ({str(error).splitlines()[0]}): check --imgsz"
+            ) from error
+        return found
 
 
 def collect_activations(

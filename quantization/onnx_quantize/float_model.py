@@ -16,6 +16,7 @@ from quantization.preflight.operators import QDQ
 LOG = logging.getLogger("quantization")
 MIN_OPSET = LOWEST_OPSET["torchscript"]  # per-channel Q/DQ
 OLDEST_OPSET = 11  # onnx's converter knows the operators of YOLO exports from here on
+IMAGE_CHANNELS = 3
 MAX_BYTES = 2**31  # of a protobuf file
 INTEGER = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 
@@ -47,17 +48,17 @@ class FloatModel:
         self.dtype = np.float16 if entry.type.tensor_type.elem_type == TensorProto.FLOAT16 else np.float32
         self.model = in_fp32(with_opset(self.source, opset or MIN_OPSET, file))
 
-    def image_size(self, default: int) -> tuple[int, int]:
-        """H and W of the input; ``default`` where the graph leaves them open."""
-        return self.shape[2] or default, self.shape[3] or default
+    def image_shape(self, default: int) -> tuple[int, int, int]:
+        """C, H and W of the input; 3 and ``default`` where the graph leaves them open."""
+        return self.shape[1] or IMAGE_CHANNELS, self.shape[2] or default, self.shape[3] or default
 
-    def of_size(self, size: tuple[int, int]) -> ModelProto:
-        """A copy of ``model`` whose input has this height and width, from which all shapes follow."""
+    def for_images(self, shape: tuple[int, int, int]) -> ModelProto:
+        """A copy of ``model`` whose input has this C, H and W, from which all shapes follow."""
         result = ModelProto()
         result.CopyFrom(self.model)
         del result.graph.value_info[:]
         entry = next(value for value in result.graph.input if value.name == self.name)
-        for dim, side in zip(entry.type.tensor_type.shape.dim, (self.shape[0] or 1, self.shape[1] or 3, *size)):
+        for dim, side in zip(entry.type.tensor_type.shape.dim, (self.shape[0] or 1, *shape)):
             dim.dim_value = side
         for value in result.graph.output:
             for dim in value.type.tensor_type.shape.dim:

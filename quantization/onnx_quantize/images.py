@@ -12,26 +12,31 @@ from quantization.data.dataset import Dataset, image_files, open_dataset
 from quantization.data.images import Loader
 from quantization.data.sample import training_sample
 from quantization.errors import UserError
+from quantization.onnx_quantize.float_model import IMAGE_CHANNELS
 from quantization.options import OnnxImageOptions
 
 Images = Tuple[Iterable[np.ndarray], int]  # batches (B, 3, H, W), and the number of images
 
 
-def calibration_batches(options: OnnxImageOptions, size: tuple[int, int], count: int) -> Images:
+def calibration_batches(options: OnnxImageOptions, shape: tuple[int, int, int], count: int) -> Images:
     """Images for calibration: of --data the same that the quantize command takes of it.
 
     Args:
         options: which images, and how they are read.
-        size: height and width.
+        shape: C, H and W.
         count: how many.
 
     Raises:
         UserError: they cannot be read, or an array does not fit the network.
     """
     if options.images is not None and options.images.endswith(".npy"):
-        array = open_array(options.images, size)
+        array = open_array(options.images, shape)
         return array_batches(array[:count], options.batch_size), min(count, len(array))
-    loader = training_sample(open_images(options), options, count, size)
+    if shape[0] != IMAGE_CHANNELS:
+        raise UserError(
+            f"the network takes images of {shape[0]} channels: give --images a .npy of (N, {shape[0]}, H, W)"
+        )
+    loader = training_sample(open_images(options), options, count, shape[1:])
     return ImageBatches(loader), len(loader.files)
 
 
@@ -57,7 +62,7 @@ class ImageBatches:
             yield batch.images.astype(np.float32) / 255
 
 
-def open_array(file: str, size: tuple[int, int]) -> np.ndarray:
+def open_array(file: str, shape: tuple[int, int, int]) -> np.ndarray:
     """An array of images on disk.
 
     Raises:
@@ -68,12 +73,11 @@ def open_array(file: str, size: tuple[int, int]) -> np.ndarray:
     try:
         images = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"--images {file} cannot be read ({error}): give a .npy of (N, 3, H, W)") from error
+        raise UserError(f"--images {file} cannot be read ({error}): give a .npy of (N, C, H, W)") from error
     fits = images.ndim == 4 and len(images) > 0 and images.dtype in (np.uint8, np.float32)
-    if not fits or tuple(images.shape[2:]) != size:
-        raise UserError(
-            f"--images {file} holds {images.dtype} {images.shape}: give (N, 3, {size[0]}, {size[1]}) in uint8 or float32"
-        )
+    if not fits or tuple(images.shape[1:]) != shape:
+        wanted = ", ".join(map(str, shape))
+        raise UserError(f"--images {file} holds {images.dtype} {images.shape}: give (N, {wanted}) in uint8 or float32")
     return images
 
 

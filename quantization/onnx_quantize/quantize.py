@@ -63,23 +63,25 @@ class OnnxScales:
         }
 
 
-def plan_onnx(source: FloatModel, size: tuple[int, int], options: LayerOptions) -> tuple[QdqGraph, Plan]:
+def plan_onnx(source: FloatModel, shape: tuple[int, int, int], options: LayerOptions) -> tuple[QdqGraph, Plan]:
     """Where Q/DQ go in a float model, and its graph; what stays float is logged with the reason.
 
     Args:
         source: the model.
-        size: height and width of the images.
+        shape: C, H and W of the images.
         options: stem, head and policy.
 
     Raises:
-        UserError: nothing is left to quantize, or the policy is wrong.
+        UserError: nothing is left to quantize, the policy is wrong, or a weight holds NaN or infinity.
     """
-    graph = QdqGraph(source.of_size(size))
+    graph = QdqGraph(source.for_images(shape))
     plan = choose_plan(graph, options)
     if not plan.weights:
         raise UserError(
             "no layer is left to quantize: check --ignore-policy, and that the ONNX holds a convolutional network"
         )
+    for position in plan.weights:
+        weight_of(graph, position)
     LOG.info("%d convolutions and %d sums are quantized", len(plan.weights), len(plan.sums))
     layers: dict[str, list[str]] = {}
     for position, reason in plan.reasons.items():
@@ -139,7 +141,7 @@ def write_pairs(source: FloatModel, found: OnnxScales, fp16_remainder: bool = Fa
         fp16_remainder: FP16 for what is not quantized; the opset must allow it.
 
     Raises:
-        UserError: a weight holds NaN or infinity, or does not fit FP16.
+        UserError: a weight does not fit FP16.
     """
     result = ModelProto()
     result.CopyFrom(source.model)

@@ -28,7 +28,7 @@ def test_checkout_and_onnx_give_one_result(
     theirs = run_task(checkouts(name), name, cfg, array, BATCH, file, program=SUPPORT / "onnx_tasks.py")
 
     source = FloatModel(str(file))
-    graph, plan = plan_onnx(source, (SIDE, SIDE), LayerOptions())
+    graph, plan = plan_onnx(source, (3, SIDE, SIDE), LayerOptions())
     batches = [images[:BATCH], images[BATCH:]]
     found = calibrate_onnx(source, (graph, plan), batches, len(images), OnnxCalibrationOptions())
     assert not preflight(write_pairs(source, found)).failed

@@ -40,7 +40,7 @@ def quantized(
     source = FloatModel(file, opset)
     images = noise()
     batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
-    planned = plan_onnx(source, source.image_size(SIDE), LayerOptions())
+    planned = plan_onnx(source, source.image_shape(SIDE), LayerOptions())
     found = calibrate_onnx(source, planned, batches, len(images), OnnxCalibrationOptions(method=method))
     return source, found, write_pairs(source, found, opset == FP16_OPSET)
 
@@ -113,6 +113,8 @@ def test_result_is_clean_and_close(tmp_path: Path) -> None:
     report = preflight(model)
     assert not [item.what for item in report.findings if item.severity != "known"]
     assert report.int8_layers == len(found.plan.weights) and report.requantize == 0
+    layers = [{found.graph.layer(read.node) for read in reads} for reads in found.groups]
+    assert sorted(map(sorted, report.groups)) == sorted(sorted(group) for group in layers if len(group) > 1)
     assert float_layers(model) >= {"model.2.attn.pe.conv", "model.0.conv"}
     (expected,), (actual,) = run(source.source, noise()), run(model, noise())
     error = float(np.square(actual - expected).sum() / np.square(expected - expected.mean((0, 2), keepdims=True)).sum())
