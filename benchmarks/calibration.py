@@ -24,6 +24,7 @@ from typing import Any
 from unittest import mock
 
 import bundle  # noqa: F401  # puts quantization on the import path
+import numpy as np
 import torch
 from architectures import CLASSES, CONFIGURATIONS
 from random_net import quantized_copy, random_net
@@ -31,17 +32,18 @@ from turns import machine, take_turns
 
 from quantization.calibration import calibrate
 from quantization.calibration.calibrate import calibrate_model
-from quantization.calibration.histograms import HistogramCalibrator, compute_amax_all
-from quantization.calibration.range_search import NUM_BINS, first_candidate
+from quantization.calibration.observation import collect_tensor
+from quantization.ranges.histograms import HistogramCalibrator, compute_amax_all
+from quantization.ranges.range_search import NUM_BINS, first_candidate
 
 
-def loop_index(counts: torch.Tensor) -> int:
+def loop_index(counts: np.ndarray) -> int:
     """The best candidate's bin, one candidate at a time: (B,) counts."""
-    centres = torch.arange(NUM_BINS, dtype=torch.float64, device=counts.device) + 0.5
+    centres = np.arange(NUM_BINS) + 0.5
     errors = []
     for candidate in centres[first_candidate() :]:
         scale = candidate / 127
-        quantized = (centres / scale).round().clamp(-128, 127) * scale
+        quantized = (centres / scale).round().clip(-128, 127) * scale
         errors.append(float(((quantized - centres) ** 2 * counts).sum()))
     return first_candidate() + min(range(len(errors)), key=errors.__getitem__)
 
@@ -53,7 +55,7 @@ def search(options: argparse.Namespace) -> None:
     for number in range(options.histograms):
         calibrators[str(number)] = HistogramCalibrator("mse")
         activations = torch.nn.functional.silu((1 + number % 7) * torch.randn(100_000, generator=generator))
-        calibrators[str(number)].collect(activations.to(options.device))
+        collect_tensor(calibrators[str(number)], activations)
     compute_amax_all({"0": calibrators["0"]})  # the level boundaries, made once per process
     start = time.perf_counter()
     amax = compute_amax_all({**calibrators})
@@ -65,7 +67,7 @@ def search(options: argparse.Namespace) -> None:
         expected = (loop_index(calibrator.counts) + 0.5) * calibrator.range / NUM_BINS
         equal += abs(float(best) - expected) < 1e-6
     loop = time.perf_counter() - start
-    print(f"torch {torch.__version__}, {options.device}, {options.histograms} histograms of {NUM_BINS} bins")
+    print(f"numpy {np.__version__}, {options.histograms} histograms of {NUM_BINS} bins")
     print(f"vectorised {vectorised:.3f} s, loop {loop:.2f} s: ratio {loop / vectorised:.0f}; equal amax: {equal}")
 
 

@@ -34,16 +34,23 @@ BACKEND_VARIABLE = "QUANT_TOOLS_BACKEND"
 
 
 @dataclass(frozen=True)
-class DataOptions(Options):
+class ImageOptions(Options):
+    """How images are read."""
+
+    imgsz: int = option(640, "longer image side in pixels, a multiple of the stride", bounds=POSITIVE)
+    batch_size: int = option(10, "images per batch", bounds=POSITIVE)
+    workers: int = option(4, "threads that read images", bounds=NOT_NEGATIVE, advanced=True)
+    seed: int = option(0, "seed of image sampling and training order", bounds=NOT_NEGATIVE, advanced=True)
+
+
+@dataclass(frozen=True)
+class DataOptions(ImageOptions):
     """Which images, and how they are read and evaluated."""
 
     cocodir: str | None = option(
         None, "COCO-layout folder: images/, train2017.txt, val2017.txt, annotations/ or labels/", metavar="DIR"
     )
     data: str | None = option(None, "YOLO data.yaml instead of --cocodir", metavar="YAML")
-    imgsz: int = option(640, "longer image side in pixels, a multiple of the stride", bounds=POSITIVE)
-    batch_size: int = option(10, "images per batch", bounds=POSITIVE)
-    workers: int = option(4, "threads that read images", bounds=NOT_NEGATIVE, advanced=True)
     square: bool = option(
         False, "evaluate on squares as a fixed-size engine does; without it on rectangles as upstream does"
     )
@@ -55,7 +62,24 @@ class DataOptions(Options):
         bounds=Bounds(least=0, most=1),
         advanced=True,
     )
-    seed: int = option(0, "seed of image sampling and training order", bounds=NOT_NEGATIVE, advanced=True)
+
+
+@dataclass(frozen=True)
+class OnnxImageOptions(ImageOptions):
+    """Images for the calibration of an ONNX."""
+
+    data: str | None = option(None, "YOLO data.yaml, whose training images are used", metavar="YAML")
+    images: str | None = option(
+        None,
+        "instead of --data: a folder of images, a .txt list, or a .npy of (N, 3, H, W) as the network takes them (uint8 is "
+        "divided by 255)",
+        metavar="PATH",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.data is None) == (self.images is None):
+            raise UserError("name the calibration images with either --data data.yaml or --images PATH")
 
 
 @dataclass(frozen=True)
@@ -83,8 +107,8 @@ class RunOptions(LoadOptions):
 
 
 @dataclass(frozen=True)
-class PlacementOptions(Options):
-    """Which layers are quantized, and which share a scale."""
+class LayerOptions(Options):
+    """Which layers are quantized."""
 
     ignore_policy: tuple[str, ...] = option(
         (),
@@ -104,6 +128,12 @@ class PlacementOptions(Options):
         "the convolution that reads the image; auto: float if it has a stride, where INT8 is slower",
         choices=STEMS,
     )
+
+
+@dataclass(frozen=True)
+class PlacementOptions(LayerOptions):
+    """Which layers are quantized, and which share a scale."""
+
     rules: bool = option(
         True,
         "quantize convolutions and linear layers only, each with a scale of its own (slower engines; for comparison)",
@@ -117,7 +147,20 @@ class PlacementOptions(Options):
 
 
 @dataclass(frozen=True)
-class CalibrationOptions(Options):
+class RangeOptions(Options):
+    """What every calibration is asked for."""
+
+    group_scale: str = option(
+        "error",
+        "how tensors that share a scale get it: smallest total error, one joint histogram, or the largest amax",
+        choices=GROUP_SCALES,
+        advanced=True,
+    )
+    batches: int = option(25, "batches of training images to calibrate on", flag="--calib-batches", bounds=POSITIVE)
+
+
+@dataclass(frozen=True)
+class CalibrationOptions(RangeOptions):
     """How ranges are found."""
 
     method: str = option(
@@ -127,12 +170,6 @@ class CalibrationOptions(Options):
         flag="--calib-method",
         choices=CALIBRATION_METHODS,
     )
-    group_scale: str = option(
-        "error",
-        "how tensors that share a scale get it: smallest total error, one joint histogram, or the largest amax",
-        choices=GROUP_SCALES,
-        advanced=True,
-    )
     equalize: bool = option(
         True,
         "do not bring the channels behind ReLU and LeakyReLU to similar ranges first (which does not change what the float "
@@ -141,7 +178,27 @@ class CalibrationOptions(Options):
         off=True,
         advanced=True,
     )
-    batches: int = option(25, "batches of training images to calibrate on", flag="--calib-batches", bounds=POSITIVE)
+
+
+@dataclass(frozen=True)
+class OnnxCalibrationOptions(RangeOptions):
+    """How ranges are found where there is an ONNX alone."""
+
+    method: str = option(
+        "mse",
+        "activation ranges with the smallest error in the activations (mse), or by entropy, percentile or maximum; sqnr "
+        "needs a checkpoint",
+        flag="--calib-method",
+        choices=CALIBRATION_METHODS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method == "sqnr":
+            raise UserError(
+                "--calib-method sqnr takes gradients of the detections, which ONNX Runtime does not compute: use mse, or "
+                "quantize the checkpoint in its checkout"
+            )
 
 
 @dataclass(frozen=True)

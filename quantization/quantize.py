@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.equalization import equalize
-from quantization.calibration.group_ranges import GroupScale
 from quantization.export.export import export_onnx
 from quantization.export.graph import export_graph
 from quantization.options import CalibrationOptions, ExportOptions
@@ -26,6 +25,7 @@ from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import Placement
 from quantization.quantizers.backend import select_backend as initialize
 from quantization.quantizers.switches import amax_table, disable_quantization
+from quantization.ranges.group_scales import GroupScale
 from quantization.upstream.model import largest_stride
 
 __all__ = [

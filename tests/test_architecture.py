@@ -19,15 +19,8 @@ FUNCTION_LINES = 40
 PARAMETERS = 5
 # what runs where torch is missing: Jetson, TensorRT's Python, a user's own ONNX tools
 WITHOUT_TORCH = (
-    "report",
-    "engine",
-    "inspector",
-    "preflight",
-    "onnx_graph",
-    "evaluation",
-    "viewing",
-    "handover",
-    "data",
+    *("report", "viewing", "onnx_quantize", "evaluation", "engine", "inspector", "preflight", "handover"),
+    *("onnx_graph", "ranges", "data"),
     *ORDER[-1],
 )
 WITH_TORCH = ("data.tensors",)

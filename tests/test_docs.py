@@ -30,9 +30,10 @@ PLACEHOLDER = re.compile(r"\b(?:ROOM|MODULE|DIR|NAME)\b")
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-zA-Z0-9-]*")
 CALL = re.compile(
-    r"(?:scripts/)?(qat-yolov[57]|qat-yoloX|draw-engine|bench-engine|eval-engine|check-onnx|make-report|predict)\.py\s+(.*)"
+    r"(?:scripts/)?(qat-yolov[57]|qat-yoloX|draw-engine|bench-engine|eval-engine|check-onnx|make-report|predict|quantize-onnx)"
+    r"\.py\s+(.*)"
 )
-SCRIPTS = ("draw-engine", "bench-engine", "eval-engine", "check-onnx", "make-report", "predict")
+SCRIPTS = ("draw-engine", "bench-engine", "eval-engine", "check-onnx", "make-report", "predict", "quantize-onnx")
 # of trtexec, pip, pytest, ruff, train.py and the older guides that the documents speak of
 FOREIGN = {
     *("--onnx --fp16 --int8 --memPoolSize --shapes --saveEngine --profilingVerbosity --exportLayerInfo").split(),

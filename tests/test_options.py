@@ -65,7 +65,7 @@ def test_the_command_line_reaches_the_fields() -> None:
     assert isinstance(options, QuantizeCommand)
     assert options.qat == "q.pt" and options.max_drop == 0.1 and options.run.device == "cpu"
     assert not options.placement.rules and options.placement.ignore_policy == ("a", "b")
-    assert options.calibration == CalibrationOptions("mse", equalize=False, batches=3)
+    assert options.calibration == CalibrationOptions(method="mse", equalize=False, batches=3)
     assert options.training == QatOptions(lr=1e-5, task_weight=0.0) and options.images == DataOptions(imgsz=320)
 
 

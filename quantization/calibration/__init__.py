@@ -1,1 +1,1 @@
-"""Ranges of quantizers from images: histograms, range searches, scale groups, equalization; no placement and no training."""
+"""Ranges of quantizers from images and gradients, as torch shows them; equalization; no placement and no training."""

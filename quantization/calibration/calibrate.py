@@ -15,12 +15,9 @@ from quantization.calibration.group_ranges import (
     Collector,
     Gradients,
     GroupCalibrator,
-    GroupScale,
-    group_scales,
+    detection_scales,
 )
-from quantization.calibration.histograms import HistogramCalibrator
 from quantization.calibration.joining import end_batch, join_counts, join_rows
-from quantization.calibration.range_search import channel_amax
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.placement.scale_groups import place_name
@@ -34,7 +31,9 @@ from quantization.quantizers.backend import (
     set_enabled,
     swapped,
 )
-from quantization.quantizers.levels import replace_zeros
+from quantization.quantizers.levels import channel_amax, replace_zeros
+from quantization.ranges.group_scales import GroupScale, group_scales
+from quantization.ranges.histograms import HistogramCalibrator
 from quantization.upstream.outputs import frozen_parameters, weighted_outputs
 
 LOG = logging.getLogger("quantization")
@@ -70,7 +69,8 @@ def calibrate_model(
         groups, owners, images = collect(model, batches, method, total)
         gradients = probe_gradients(model, groups, batches, images) if method == "sqnr" else None
     # quantizers have other ids in other processes, but one order
-    found = RANKS.main_only(lambda: list(group_scales(groups, group_scale, gradients).values()))
+    other = None if gradients is None else detection_scales(groups, group_scale, gradients)
+    found = RANKS.main_only(lambda: list(group_scales(groups, group_scale, other).values()))
     scales = dict(zip(groups, found))
     set_scales(owners, scales, next(model.parameters()).device)
     return [scale for scale in found if scale is not None and len(scale.own) > 1]
@@ -140,7 +140,7 @@ def collect(
         raise UserError(f"calibration stopped: {error}; check the checkpoint") from error
     if not seen:
         raise UserError("calibration got no images: check --cocodir or --data and --calib-batches")
-    join_counts(list(groups.values()), next(model.parameters()).device)
+    join_counts(list(groups.values()))
     return groups, owners, seen
 
 

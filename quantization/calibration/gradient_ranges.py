@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.progress_bar import progress_bar
-from quantization.quantizers.levels import BITS, highest_level
 from quantization.quantizers.pass_memo import TensorMemo
+from quantization.ranges.levels import BITS, highest_level
 from quantization.upstream.outputs import LEAST_ENERGY, Outputs, random_directions
 
 BINS = 4096  # 32 per level of 8 bits at the widest range

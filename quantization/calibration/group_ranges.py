@@ -1,53 +1,31 @@
-"""One scale for the tensors of a group: a histogram for each distinct tensor, and an amax that suits all of them.
-
-A tensor that three convolutions read counts once. The published tool lets all readers fill one histogram, so a tensor
-counts as often as it is read, and large tensors outweigh small ones.
-"""
+"""The tensors of a group as torch shows them, and their scale by the gradients of the detections."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Mapping, Optional, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from quantization.calibration.gradient_ranges import GradientHistogram, best_amax
-from quantization.calibration.histograms import (
-    Calibrator,
-    HistogramCalibrator,
-    Observation,
-    compute_amax_all,
-    make_calibrator,
-    observe,
-)
-from quantization.calibration.range_search import first_candidate, squared_errors
-from quantization.quantizers.levels import BITS
+from quantization.calibration.observation import Observation, observe
 from quantization.quantizers.pass_memo import TensorMemo
-
-WARN_RATIO = 4.0  # two of eight bits
+from quantization.ranges.group_scales import GroupScale, OtherScale, SharedTensors
+from quantization.ranges.histograms import HistogramCalibrator
+from quantization.ranges.levels import BITS
 
 # group name to the gradients of the detections for each of its tensors; None: all zeros, or it does not reach them
 Gradients = Mapping[str, Sequence[Optional[GradientHistogram]]]
 
 
-class GroupCalibrator:
+class GroupCalibrator(SharedTensors):
     """Collects the distinct tensors that the quantizers of one group read.
 
-    Args:
-        method: activation calibration, one of ``options.CALIBRATION_METHODS``.
-        bits: width of the group's quantizer.
-
-    Attributes:
-        tensors: a calibrator for each distinct tensor, in the order of the forward pass.
-        readers: the places that read each of them.
+    The arguments and attributes are those of ``SharedTensors``.
     """
 
     def __init__(self, method: str, bits: int = BITS) -> None:
-        self.method, self.bits = method, bits
-        self.tensors: list[Calibrator] = []
-        self.readers: list[list[str]] = []
+        super().__init__(method, bits)
         self._seen = TensorMemo()  # index in tensors
         self._observed: list[tuple[int, Observation]] = []  # index in tensors
 
@@ -61,13 +39,6 @@ class GroupCalibrator:
             self._observed.append((index, observe(x)))
         if place not in self.readers[index]:
             self.readers[index].append(place)
-
-    def tensor(self, index: int) -> Calibrator:
-        """The calibrator of a tensor; a new one, of one that another process saw first."""
-        while index >= len(self.tensors):
-            self.tensors.append(make_calibrator(self.method, self.bits))
-            self.readers.append([])
-        return self.tensors[index]
 
     def take_observed(self) -> list[tuple[int, Observation]]:
         """What this forward pass showed, by the index of the tensor; the next pass starts afresh."""
@@ -85,11 +56,11 @@ class GroupCalibrator:
                     for weight, counts in theirs.by_weight.items():
                         mine.add(weight, counts)
 
-    def move(self, device: torch.device) -> None:
-        """Move the counts to a device."""
+    def to_host(self) -> None:
+        """Bring the counts to the host, where ranges are chosen."""
         for tensor in self.tensors:
             if isinstance(tensor, HistogramCalibrator):
-                tensor.by_weight = {weight: counts.to(device) for weight, counts in tensor.by_weight.items()}
+                tensor.by_weight = {weight: counts.cpu() for weight, counts in tensor.by_weight.items()}
 
 
 class Collector(nn.Module):
@@ -105,109 +76,26 @@ class Collector(nn.Module):
         return x
 
 
-@dataclass
-class GroupScale:
-    """What sharing one scale means for a group.
-
-    Attributes:
-        amax: of the group.
-        readers: the places that read each distinct tensor.
-        own: the amax that each distinct tensor would have alone; the group's for one whose values were all zero.
-        cost_db: signal-to-noise ratio that each loses by sharing, in decibels; empty without histograms.
-    """
-
-    amax: float
-    readers: list[list[str]]
-    own: list[float]
-    cost_db: list[float]
-
-    @property
-    def ratio(self) -> float:
-        """Largest own amax over the smallest."""
-        return max(self.own) / min(self.own)
-
-    def advice(self) -> str | None:
-        """What to do about a group whose tensors differ by more than ``WARN_RATIO``; None for the others."""
-        if self.ratio <= WARN_RATIO:
-            return None
-        loser = (
-            max(range(len(self.own)), key=lambda index: self.cost_db[index])
-            if self.cost_db
-            else min(range(len(self.own)), key=lambda index: self.own[index])
-        )
-        cost = f" by {self.cost_db[loser]:.1f} dB" if self.cost_db else ""
-        return (
-            f"the tensors of {', '.join(self.readers[loser])} and its group differ {self.ratio:.1f}-fold in amax; "
-            f"sharing lowers its signal-to-noise ratio{cost}. If the accuracy suffers, leave "
-            f"{', '.join(self.readers[loser])} in float (--ignore-policy): one Reformat for each Concat between them"
-        )
-
-
-def group_scales(
-    calibrators: Mapping[str, GroupCalibrator], choice: str = "error", gradients: Gradients | None = None
-) -> dict[str, GroupScale | None]:
-    """The amax of every group.
+def detection_scales(calibrators: Mapping[str, SharedTensors], choice: str, gradients: Gradients) -> OtherScale:
+    """For ``group_scales``: the scale of each group whose tensors reach the detections, from their gradients.
 
     Args:
         calibrators: name to calibrator.
-        choice: for groups of several tensors: "error" minimises the sum over the tensors of the squared quantization
-            error divided by the tensor's energy, "joint" calibrates the sum of the histograms, "max" takes the largest
-            amax (as YOLOv6 does). Without histograms (method "max") it is always "max"; where the gradients of the
-            detections are known, "error" and "joint" both minimise the error there.
-        gradients: of the detections, by the same names (method "sqnr").
-
-    Returns:
-        Name to scale, or None where no tensor was seen.
+        choice: one of ``options.GROUP_SCALES``; "error" and "joint" both minimise the error in the detections.
+        gradients: by the same names (method "sqnr").
     """
-    singles = {
-        f"{name}/{number}": tensor
-        for name, calibrator in calibrators.items()
-        for number, tensor in enumerate(calibrator.tensors)
-    }
-    own = compute_amax_all(singles)
-    result: dict[str, GroupScale | None] = {}
-    for name, calibrator in calibrators.items():
-        amax = [own[f"{name}/{number}"] or 0.0 for number in range(len(calibrator.tensors))]
-        probed = (gradients or {}).get(name, [])
-        if not amax:
-            result[name] = None
-        elif not any(amax):  # zeros are exact at any scale, and TensorRT refuses zero
-            result[name] = GroupScale(1.0, calibrator.readers, [1.0] * len(amax), [0.0] * len(amax))
-        elif any(histogram is not None for histogram in probed):
-            result[name] = scale_by_detections(calibrator, probed, amax, choice)
-        else:
-            result[name] = scale_by_values(calibrator, amax, choice)
-    return result
 
+    def scale(name: str, own: Sequence[float]) -> GroupScale | None:
+        probed = gradients[name]
+        if all(histogram is None for histogram in probed):
+            return None
+        return scale_by_detections(calibrators[name], probed, own, choice)
 
-def scale_by_values(calibrator: GroupCalibrator, own: Sequence[float], choice: str) -> GroupScale:
-    """A group's scale from the tensors' values.
-
-    Args:
-        calibrator: that has seen values other than zero.
-        own: each tensor's own amax, 0 where every value was zero.
-        choice: one of ``options.GROUP_SCALES``.
-    """
-    histograms = [
-        tensor if isinstance(tensor, HistogramCalibrator) and tensor.counts is not None else None
-        for tensor in calibrator.tensors
-    ]
-    filled = [histogram for histogram in histograms if histogram is not None]
-    if len(filled) < 2 or choice == "max":
-        shared = max(own)
-    elif choice == "joint":
-        shared = joint_histogram(filled).compute_amax() or max(own)
-    else:
-        shared = least_error_amax(filled)
-    cost = [
-        0.0 if histogram is None else 10 * math.log10(error_at(histogram, shared) / error_at(histogram, alone))
-        for histogram, alone in zip(histograms, own)
-    ]
-    return GroupScale(shared, calibrator.readers, [alone or shared for alone in own], cost if filled else [])
+    return scale
 
 
 def scale_by_detections(
-    calibrator: GroupCalibrator, gradients: Sequence[GradientHistogram | None], own: Sequence[float], choice: str
+    calibrator: SharedTensors, gradients: Sequence[GradientHistogram | None], own: Sequence[float], choice: str
 ) -> GroupScale:
     """A group's scale from the gradients of the detections.
 
@@ -225,46 +113,3 @@ def scale_by_detections(
         for amax, histogram in zip(alone, gradients)
     ]
     return GroupScale(shared, calibrator.readers, [amax or shared for amax in alone], cost)
-
-
-def filled_counts(histogram: HistogramCalibrator) -> Tensor:
-    """A histogram's counts (num_bins,), of one that has seen values other than zero."""
-    counts = histogram.counts
-    if counts is None:
-        raise ValueError("the histogram is empty")
-    return counts
-
-
-def error_at(histogram: HistogramCalibrator, amax: float) -> float:
-    """Squared error of a histogram's values at one amax, in squared bins; above zero."""
-    counts, width = filled_counts(histogram), histogram.range / histogram.num_bins
-    bins = torch.full((1,), amax / width, dtype=torch.float64, device=counts.device)
-    return float(squared_errors(counts, bins, histogram.bits)[0].clamp(min=1e-30))
-
-
-def least_error_amax(histograms: Sequence[HistogramCalibrator]) -> float:
-    """The amax with the smallest sum over the tensors of squared error / energy, each in units of its own bins."""
-    reach = max(histogram.range for histogram in histograms)
-    num_bins, bits, device = histograms[0].num_bins, histograms[0].bits, filled_counts(histograms[0]).device
-    centres = torch.arange(num_bins, dtype=torch.float64, device=device) + 0.5
-    candidates = centres[first_candidate(bits) :] * reach / num_bins
-    total = torch.zeros_like(candidates)
-    for histogram in histograms:
-        counts, width = filled_counts(histogram), histogram.range / num_bins
-        energy = (counts * centres * centres).sum()
-        total += squared_errors(counts, candidates / width, bits) / energy
-    return float(candidates[total.argmin()])
-
-
-def joint_histogram(histograms: Sequence[HistogramCalibrator]) -> HistogramCalibrator:
-    """One histogram of all tensors: bins are put where their centres lie in the widest range."""
-    first = histograms[0]
-    result = HistogramCalibrator(first.method, first.percentile, first.num_bins, first.bits)
-    result.seen, result.range = True, max(histogram.range for histogram in histograms)
-    total = torch.zeros_like(filled_counts(first))
-    centres = torch.arange(result.num_bins, device=total.device) + 0.5
-    for histogram in histograms:
-        bins = (centres * (histogram.range / result.range)).long()
-        total.scatter_add_(0, bins, filled_counts(histogram))
-    result.add(1.0, total)
-    return result

@@ -8,7 +8,7 @@ import torch
 
 from quantization.calibration.gradient_ranges import BINS, GradientHistogram
 from quantization.calibration.group_ranges import GroupCalibrator
-from quantization.calibration.histograms import largest_magnitudes
+from quantization.calibration.observation import largest_magnitudes
 from quantization.distributed import RANKS
 from quantization.signals import SIGNALS
 
@@ -40,16 +40,15 @@ def end_batch(calibrators: Sequence[GroupCalibrator]) -> None:
                 calibrator.count(observed[number][2])
 
 
-def join_counts(calibrators: Sequence[GroupCalibrator], device: torch.device) -> None:
-    """Give rank 0 the counts of all ranks; see ``end_batch``."""
+def join_counts(calibrators: Sequence[GroupCalibrator]) -> None:
+    """Bring the counts to the host, those of all ranks to rank 0's; see ``end_batch``."""
+    for calibrator in calibrators:
+        calibrator.to_host()
     if not RANKS.many:
         return
-    for calibrator in calibrators:
-        calibrator.move(torch.device("cpu"))
     parts = RANKS.to_main(list(calibrators))
     for number, calibrator in enumerate(calibrators):
         calibrator.join([part[number] for part in parts[1:]])
-        calibrator.move(device)
 
 
 def join_rows(histograms: Sequence[GradientHistogram], order: Sequence[int], device: torch.device) -> None:

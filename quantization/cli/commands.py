@@ -13,7 +13,8 @@ from quantization.cli.resume import resumed_options
 from quantization.cli.stages import run_export, run_quantize
 from quantization.closing import tell
 from quantization.data.dataset import open_dataset
-from quantization.data.tensors import SQNR_IMAGES, pick_device
+from quantization.data.sample import SQNR_IMAGES
+from quantization.data.tensors import pick_device
 from quantization.distributed import RANKS
 from quantization.errors import UserError
 from quantization.evaluation.class_table import class_text

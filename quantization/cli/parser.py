@@ -31,7 +31,7 @@ CONFIG_HELP = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class LineParser(argparse.ArgumentParser):
     """A parser whose errors are one line. ``config``: the file that the options come from, "" for the command line."""
 
     config = ""
@@ -47,7 +47,7 @@ def build_parser(name: str) -> argparse.ArgumentParser:
     Args:
         name: "yolov5" or "yolov7".
     """
-    parser = _Parser(prog=f"qat-{name}.py", description=PROGRAM.format(name=name))
+    parser = LineParser(prog=f"qat-{name}.py", description=PROGRAM.format(name=name))
     parser.add_argument("--version", action="version", version=f"quant-tools {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True
@@ -149,7 +149,7 @@ def read_config(file: str, options: type[Options]) -> dict[str, Any]:
     if isinstance(content.get("options"), dict):  # a summary; what it says of the weight is for the command line
         positional = {key_of(entry) for _, entry in walk(options) if not flag_of(entry)}
         content = {name: value for name, value in content["options"].items() if name not in positional}
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = LineParser(add_help=False, allow_abbrev=False)
     parser.config = file
     add_options(parser, options, positional=False)
     flags = {key_of(entry): entry for _, entry in walk(options) if flag_of(entry)}

@@ -13,7 +13,8 @@ from quantization import __version__
 from quantization.calibration.equalization import BATCHES
 from quantization.cli.options import QuantizeCommand, SensitiveCommand
 from quantization.data.dataset import Dataset
-from quantization.data.tensors import SQNR_IMAGES, TensorLoader, training_sample
+from quantization.data.sample import SQNR_IMAGES, training_sample
+from quantization.data.tensors import TensorLoader
 from quantization.options import CalibrationOptions, DataOptions
 from quantization.placement.policy import Placement
 from quantization.quantize import ScaleReport, equalize_channels, initialize, quantize

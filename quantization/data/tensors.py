@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from typing import Iterator, Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from quantization.data.dataset import Dataset
 from quantization.data.images import Loader
 from quantization.data.labels import batch_targets
 from quantization.distributed import RANKS
 from quantization.errors import UserError
-from quantization.options import DataOptions
 
 Labelled = Tuple[Tensor, Optional[Tensor]]  # images (B, 3, H, W), floats in 0..1; targets (N, 6), or None
-SQNR_IMAGES = 64  # on a trained yolov5n the estimates are then 1.4 dB from brute force (standard deviation)
 
 
 class TensorLoader:
@@ -37,13 +33,6 @@ class TensorLoader:
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self.loader:
             yield as_floats(batch.images, self.device)
-
-
-def training_sample(dataset: Dataset, options: DataOptions, count: int = SQNR_IMAGES) -> Loader:
-    """``count`` training images at random, letterboxed as in evaluation; with many processes this one's batches of them."""
-    files = random.Random(options.seed).sample(dataset.train, min(len(dataset.train), count))
-    size = (options.imgsz, options.imgsz)
-    return Loader(files, size, options.batch_size, options.workers, turn=(RANKS.rank, RANKS.size))
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -11,18 +11,18 @@ from torch import nn
 
 from quantization.errors import UserError
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.export import fp16
-from quantization.export.cleanup import clean, respell_float_silu
 from quantization.export.end2end import Suppression, append_suppression
 from quantization.export.graph import export_graph
 from quantization.export.quantizer import ExportQuantizer
 from quantization.export.target import for_target, has_tanh_silu
 from quantization.export.verification import Difference, compare, report_difference
 from quantization.files import atomic_write
+from quantization.onnx_graph import fp16
+from quantization.onnx_graph.cleanup import clean, respell_float_silu
 from quantization.options import ExportOptions
 from quantization.quantizers.backend import bits, is_enabled, is_quantizing, named_quantizers, swapped
-from quantization.quantizers.levels import BITS
 from quantization.quantizers.switches import uncalibrated
+from quantization.ranges.levels import BITS
 from quantization.upstream.model import class_count, class_names
 
 LOG = logging.getLogger("quantization")

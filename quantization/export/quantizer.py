@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from quantization.quantizers.backend import bits, get_scale, is_per_channel, is_quantizing
-from quantization.quantizers.levels import highest_level
+from quantization.ranges.levels import highest_level
 
 
 class ExportQuantizer(nn.Module):

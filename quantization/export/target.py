@@ -8,7 +8,7 @@ from dataclasses import replace
 from quantization.engine import versions
 from quantization.engine.versions import Version
 from quantization.errors import UserError
-from quantization.export.fp16 import MIN_OPSET
+from quantization.onnx_graph.fp16 import MIN_OPSET
 from quantization.options import LOWEST_OPSET, ExportOptions
 
 FLAG = "--target-tensorrt"

@@ -71,7 +71,7 @@ def _explain_mixed_readers(subject: Subject, tensor: str, conversions: list[Conv
             "it, also if its weight stays float (of a detect convolution: --head shared)",
             quantized + names,
         )
-    if all(_interpolates(subject, position) for position in ends):
+    if all(interpolates(subject, position) for position in ends):
         change = "none needed: an interpolated value lies between the levels, so this one computes in float"
         return Finding("mixed-readers", "known", line, change, quantized + names)
     sums = [position for position in ends if position >= 0 and graph.nodes[position].op_type == "Add"]
@@ -86,7 +86,7 @@ def _explain_mixed_readers(subject: Subject, tensor: str, conversions: list[Conv
     return Finding("concat" if concats else "mixed-readers", "fail", line, change, quantized + names)
 
 
-def _interpolates(subject: Subject, position: int) -> bool:
+def interpolates(subject: Subject, position: int) -> bool:
     """Whether a node is a Resize or Upsample that computes new values; outputs have positions below zero."""
     node = subject.graph.nodes[position] if position >= 0 else None
     return (

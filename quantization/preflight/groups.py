@@ -9,6 +9,15 @@ from quantization.preflight.qdq_graph import QdqGraph
 from quantization.union_find import UnionFind
 
 
+def scale_classes(graph: QdqGraph) -> UnionFind:
+    """The tensors of a graph by the scale that they must have: operations that commute with Q/DQ join them."""
+    classes = UnionFind()
+    for position, node in enumerate(graph.nodes):
+        if graph.commutes[position]:
+            classes.join_all([*(read.tensor for read in graph.reads[position]), *filter(None, node.output)])
+    return classes
+
+
 class ScaleGroups:
     """The scale groups of a graph.
 
@@ -17,10 +26,7 @@ class ScaleGroups:
     """
 
     def __init__(self, graph: QdqGraph) -> None:
-        self._classes = UnionFind()
-        for position, node in enumerate(graph.nodes):
-            if graph.commutes[position]:
-                self._classes.join_all([*(read.tensor for read in graph.reads[position]), *filter(None, node.output)])
+        self._classes = scale_classes(graph)
         layers: dict[str, dict[str, None]] = {}
         for position, reads in enumerate(graph.reads):
             for read in reads:

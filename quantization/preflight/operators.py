@@ -42,4 +42,4 @@ POINTWISE = {
     "Where",
 }
 ACTIVATIONS = POINTWISE - {"Add"}  # a quantized sum of two convolutions is a layer of its own
-APART = {"Tanh"}  # what a float convolution does not take into its kernel (export.cleanup.respell_float_silu)
+APART = {"Tanh"}  # what a float convolution does not take into its kernel (onnx_graph.cleanup.respell_float_silu)

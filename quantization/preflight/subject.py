@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from functools import cached_property
 from typing import Callable, Iterable
 
+import onnx
+
+from quantization.onnx_graph.decode import is_expectation
 from quantization.onnx_graph.graph import attribute
 from quantization.preflight.operators import CONVOLUTIONS, POINTWISE, WEIGHTED
 from quantization.preflight.propagation import Propagation
 from quantization.preflight.qdq_graph import QdqGraph
 
 IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
+FLOAT_LAYERS = "quant-tools.float-layers"  # entry of an ONNX's metadata: JSON, path of a layer left float to the reason
 
 
 def nothing(path: str) -> bool:
@@ -24,7 +29,7 @@ class Subject:
 
     Args:
         graph: the file.
-        is_float: whether the layer of a path was left in float on purpose.
+        is_float: whether the layer of a path was left in float on purpose, besides those that the file tells.
 
     Attributes:
         graph: the file.
@@ -40,10 +45,12 @@ class Subject:
         self.propagation = Propagation(graph)
         self.head = head_convolutions(graph)
         self.stems = stem_convolutions(graph)
+        told = float_layers(graph.onnx.model)
         self.policy = {
             position
             for position, node in enumerate(graph.nodes)
-            if node.op_type in (*WEIGHTED, "Add") and is_float(graph.layer(position))  # a sum may stay float too
+            # a sum may stay float too
+            if node.op_type in (*WEIGHTED, "Add") and (is_float(graph.layer(position)) or graph.layer(position) in told)
         }
         self.allowed = self.head | self.stems | self.policy
 
@@ -96,8 +103,21 @@ class Subject:
         return list(dict.fromkeys(self.graph.layer(position) for position in positions))
 
 
+def float_layers(model: onnx.ModelProto) -> set[str]:
+    """The layers that whoever quantized the model left in float on purpose, as its metadata tells."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == FLOAT_LAYERS), "{}")
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    return set(content) if isinstance(content, dict) else set()
+
+
 def head_convolutions(graph: QdqGraph) -> set[int]:
-    """Convolutions and linear layers whose outputs reach a graph output without passing another one."""
+    """Convolutions and linear layers whose outputs reach a graph output without passing another one.
+
+    One that takes the mean of a distribution is of the decode: those before it are of the head too.
+    """
     found: set[int] = set()
     seen: set[int] = set()
     pending = [read.tensor for read in graph.outputs]
@@ -108,19 +128,20 @@ def head_convolutions(graph: QdqGraph) -> set[int]:
         seen.add(position)
         if graph.nodes[position].op_type in CONVOLUTIONS or graph.weight(position) is not None:
             found.add(position)
-        else:
-            pending += [read.tensor for read in graph.reads[position]]
+            if not is_expectation(graph.nodes[position], graph.onnx):
+                continue
+        pending += [read.tensor for read in graph.reads[position]]
     return found
 
 
-def stem_convolutions(graph: QdqGraph) -> set[int]:
-    """Convolutions with a stride that read the image itself, not a rearrangement of it."""
+def stem_convolutions(graph: QdqGraph, only_strided: bool = True) -> set[int]:
+    """Convolutions (with a stride, or all) that read the image itself, not a rearrangement of it."""
     return {
         read.node
         for name in graph.inputs
         for read in graph.readers.get(name, [])
         if read.node >= 0
         and graph.nodes[read.node].op_type == "Conv"
-        and max(attribute(graph.nodes[read.node], "strides", [1])) > 1
+        and (not only_strided or max(attribute(graph.nodes[read.node], "strides", [1])) > 1)
         and (graph.weight_shape(read.node) or [0, 99])[1] <= IMAGE_CHANNELS
     }

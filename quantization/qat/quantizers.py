@@ -23,8 +23,8 @@ from quantization.quantizers.backend import (
     set_amax,
     swapped,
 )
-from quantization.quantizers.levels import highest_level
 from quantization.quantizers.pass_memo import TensorMemo
+from quantization.ranges.levels import highest_level
 
 LOG = logging.getLogger("quantization")
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from quantization.errors import UserError
 from quantization.options import BACKEND_VARIABLE, BACKENDS
 from quantization.quantizers import native
-from quantization.quantizers.levels import BITS, highest_level
+from quantization.ranges.levels import BITS, highest_level
 
 INPUT_NAMES = ("_input_quantizer", "_input0_quantizer", "_input1_quantizer")
 WEIGHT_NAME = "_weight_quantizer"

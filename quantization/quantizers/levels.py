@@ -1,20 +1,16 @@
-"""What amax, scale and level mean: scale = amax / highest level, zero point 0, levels -highest - 1 to highest."""
+"""Which amax gives a scale, and what stands in for one that does not; ``ranges.levels`` says what amax means."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-BITS = 8  # the width that TensorRT has kernels for; narrower ones serve experiments
+from quantization.ranges.levels import LEAST_AMAX
 
 
-def highest_level(bits: int = BITS) -> int:
-    """The level that amax is represented by: 127 for 8 bits."""
-    return 2 ** (bits - 1) - 1
-
-
-# the smallest amax whose scale is a normal float32: below it a scale loses digits or is zero, and TensorRT refuses zero
-LEAST_AMAX = highest_level() * torch.finfo(torch.float32).tiny
+def channel_amax(weight: Tensor) -> Tensor:
+    """The largest magnitude of each output channel, (C, ...) to (C, 1, ...), in float32; NaN where there is one."""
+    return weight.detach().abs().float().amax(dim=tuple(range(1, weight.dim())), keepdim=True)
 
 
 def usable(amax: Tensor) -> Tensor:

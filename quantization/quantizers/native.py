@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quantization.quantizers.levels import BITS, highest_level
+from quantization.ranges.levels import BITS, highest_level
 
 
 def checked_bits(width: int) -> int:

@@ -14,11 +14,12 @@ from quantization import progress_bar
 from quantization.calibration import gradient_ranges
 from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.gradient_ranges import BINS, GradientHistogram, GroupProbe, best_amax, fill
-from quantization.calibration.group_ranges import GroupCalibrator, group_scales
+from quantization.calibration.group_ranges import GroupCalibrator, detection_scales
 from quantization.calibration.joining import end_batch
 from quantization.errors import UserError
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
+from quantization.ranges.group_scales import group_scales
 from quantization.upstream.outputs import frozen_parameters, raw_outputs
 
 
@@ -200,8 +201,10 @@ def test_choice_of_a_group_and_what_sharing_costs(batches: list[torch.Tensor]) -
         calibrator.collect(tensor, f"conv{number}")
     end_batch([calibrator])
     gradients = [filled(tensors[0], tensors[0]), filled(tensors[1], tensors[1]), None]
+    groups = {"g": calibrator}
     scales = {
-        choice: group_scales({"g": calibrator}, choice, {"g": gradients})["g"] for choice in ("error", "joint", "max")
+        choice: group_scales(groups, choice, detection_scales(groups, choice, {"g": gradients}))["g"]
+        for choice in ("error", "joint", "max")
     }
     alone = [best_amax([histogram]) for histogram in gradients[:2]]
     assert scales["max"].own[:2] == alone and scales["max"].amax == max(alone)

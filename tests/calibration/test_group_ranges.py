@@ -8,17 +8,13 @@ import torch
 from torch import nn
 
 from quantization.calibration.calibrate import calibrate_model
-from quantization.calibration.group_ranges import (
-    Collector,
-    GroupCalibrator,
-    group_scales,
-    joint_histogram,
-    least_error_amax,
-)
-from quantization.calibration.histograms import HistogramCalibrator
+from quantization.calibration.group_ranges import Collector, GroupCalibrator
 from quantization.calibration.joining import end_batch
+from quantization.calibration.observation import collect_tensor
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
+from quantization.ranges.group_scales import group_scales, joint_histogram, least_error_amax
+from quantization.ranges.histograms import HistogramCalibrator
 
 
 def collected(tensors: list[torch.Tensor], method: str = "mse", bits: int = 8) -> GroupCalibrator:
@@ -62,7 +58,7 @@ def test_choices(tensors: list[torch.Tensor]) -> None:
     assert scales["max"].amax == pytest.approx(max(own))
     assert scales["error"].amax == pytest.approx(least_error_amax(calibrator.tensors))
     joint = HistogramCalibrator("mse")
-    joint.collect(torch.cat(tensors))
+    collect_tensor(joint, torch.cat(tensors))
     assert scales["joint"].amax == pytest.approx(float(joint.compute_amax()), rel=0.02)
     assert scales["error"].own == pytest.approx(own) and scales["error"].ratio == pytest.approx(max(own) / min(own))
     # what sharing costs is the ratio of the errors, here measured on the values themselves
@@ -77,7 +73,7 @@ def test_joint_histogram_keeps_every_count(tensors: list[torch.Tensor]) -> None:
     assert joint.counts.sum() == sum(tensor.numel() for tensor in tensors)
     values = np.abs(torch.cat(tensors).numpy())
     expected, _ = np.histogram(values, 2048, (0, joint.range))
-    assert np.abs(np.cumsum(expected) - np.cumsum(joint.counts.numpy())).max() < 0.01 * len(values)
+    assert np.abs(np.cumsum(expected) - np.cumsum(joint.counts)).max() < 0.01 * len(values)
 
 
 def test_a_tensor_counts_once_however_many_read_it() -> None:

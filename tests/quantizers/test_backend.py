@@ -15,11 +15,11 @@ from quantization.errors import UserError
 from quantization.export.quantizer import ExportQuantizer
 from quantization.options import BACKEND_VARIABLE
 from quantization.quantizers import backend as seam
-from quantization.quantizers.levels import LEAST_AMAX
 from quantization.quantizers.modules import QuantAdd, QuantConv2d, QuantUpsample, quantized_type
 from quantization.quantizers.native import QuantDescriptor
 from quantization.quantizers.native import TensorQuantizer as NativeQuantizer
 from quantization.quantizers.switches import disable_quantization, quantizers_of, uncalibrated
+from quantization.ranges.levels import LEAST_AMAX
 
 try:
     seam.import_pytorch_quantization()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from quantization.quantizers.levels import LEAST_AMAX, highest_level, replace_zeros, usable
+from quantization.quantizers.levels import replace_zeros, usable
+from quantization.ranges.levels import LEAST_AMAX, highest_level
 
 
 def test_a_usable_amax_has_a_normal_scale() -> None:

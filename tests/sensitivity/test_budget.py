@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from quantization.calibration.histograms import MaxCalibrator
+from quantization.calibration.observation import collect_tensor
 from quantization.evaluation.coco import Metrics
 from quantization.evaluation.summary import Summary
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantConv2d
 from quantization.quantizers.switches import disable_quantization
+from quantization.ranges.histograms import MaxCalibrator
 from quantization.sensitivity import budget
 from quantization.sensitivity.drop import Drop
 from quantization.sensitivity.int8_share import int8_share, multiply_accumulates
@@ -165,7 +166,7 @@ def quantized(images: list[torch.Tensor], outlier: bool) -> nn.Module:
         convs[2].weight[:, 2] /= 300
     seen: dict[nn.Module, MaxCalibrator] = {conv: MaxCalibrator() for conv in convs}
     for conv in convs:
-        conv.register_forward_pre_hook(lambda module, inputs: seen[module].collect(inputs[0]))
+        conv.register_forward_pre_hook(lambda module, inputs: collect_tensor(seen[module], inputs[0]))
     for batch in images:
         model(batch)
     for conv in convs:

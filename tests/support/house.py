@@ -28,7 +28,7 @@ ORDER = (
     ("qat",),
     ("export",),
     ("upstream",),
-    ("report", "viewing"),
+    ("report", "viewing", "onnx_quantize"),
     ("evaluation",),
     ("engine",),
     ("inspector",),
@@ -37,7 +37,7 @@ ORDER = (
     ("modules", "native"),  # old places that checkpoints of version 0.1 name
     ("quantizers",),
     ("data",),
-    ("onnx_graph",),
+    ("onnx_graph", "ranges"),
     ("options",),
     ("locks", "pictures", "distributed", "closing"),
     ("option_fields", "progress_bar", "files", "text", "tables", "dot", "argument_types", "memory", "failures"),

@@ -1,7 +1,8 @@
 """What calibration keeps of a tensor: its largest magnitude, or a histogram of magnitudes, and the amax that follows.
 
-Collecting has two steps: ``observe``, which does not wait for a GPU, and ``count``, which needs the largest value on the
-host. Whoever collects many tensors observes them all first and fetches all largest values at once.
+Collecting has two steps, so that whoever shows many tensors of a GPU can fetch all their largest values at once: ``reach``
+takes in the largest value, ``count`` the values. They are counted where they are: torch counts a tensor on its device
+(``calibration.observation``), numpy an array (``ranges.samples``). The counts are on the host before an amax is asked for.
 
 The searches over candidate ranges are one vectorised computation each: with prefix sums of the histogram, the error
 of a candidate needs the bins at its level boundaries only, and the boundaries, in units of bins, are the same for
@@ -12,58 +13,41 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Mapping, NamedTuple, Sequence
+from typing import Any, Mapping, Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from quantization.calibration.range_search import NUM_BINS, entropy_index, mse_index, percentile_index
-from quantization.quantizers.levels import BITS, LEAST_AMAX
+from quantization.ranges.levels import BITS, LEAST_AMAX
+from quantization.ranges.range_search import NUM_BINS, entropy_index, mse_index, percentile_index
 
 # values that a histogram takes of one tensor at most: in 25 batches 1,600 for each of 2,048 bins
 SAMPLES = 2**17
+Counts = Any  # (num_bins,) float64, a numpy array or a torch tensor
 
 
-class Observation(NamedTuple):
-    """What calibration takes of one tensor, on its device.
+def sampling_step(count: int) -> int:
+    """Every how many of a tensor's ``count`` values one is taken, so that ``SAMPLES`` at most are."""
+    step = -(-count // SAMPLES)
+    if step < 2:
+        return 1
+    while math.gcd(step, count) > 1:  # else it could miss whole columns or channels
+        step += 1
+    return step
+
+
+class Magnitudes(Protocol):
+    """Absolute values of a tensor, all or a sample of them.
 
     Attributes:
-        least: the smallest value, shape (); NaN if there is one.
-        most: the largest, shape (); NaN if there is one.
-        values: absolute values (n,), all of a small tensor or a sample of a large one.
-        weight: how many values of the tensor each of ``values`` stands for.
+        weight: how many values of the tensor each of them stands for.
     """
 
-    least: Tensor
-    most: Tensor
-    values: Tensor
-    weight: float
+    @property
+    def weight(self) -> float:
+        """See above."""
 
-
-def observe(x: Tensor) -> Observation:
-    """Look at ``x``, any shape, on any device, without waiting for it."""
-    x = x.detach()
-    least, most = torch.aminmax(x)
-    values = evenly_sampled(x)
-    return Observation(least, most, values.abs().float(), x.numel() / values.numel())
-
-
-def largest_magnitudes(observations: Sequence[Observation]) -> list[float]:
-    """The largest absolute value of each tensor, NaN if there is one; waits for the GPU, once."""
-    ends = torch.stack([end.float() for observation in observations for end in observation[:2]])
-    return ends.abs().reshape(-1, 2).amax(1).tolist()
-
-
-def evenly_sampled(x: Tensor) -> Tensor:
-    """All values of a small tensor, or at most ``SAMPLES`` of a large one, evenly spread; shape (n,)."""
-    step = -(-x.numel() // SAMPLES)
-    if step < 2:
-        return x.reshape(-1)
-    while math.gcd(step, x.numel()) > 1:  # else it could miss whole columns or channels
-        step += 1
-    if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
-        x = x.as_strided((x.numel(),), (1,), x.storage_offset())  # in the order of its memory: no copy
-    return x.reshape(-1)[::step]
+    def histogram(self, num_bins: int, reach: float) -> Counts:
+        """How many of them lie in each of ``num_bins`` bins from 0 to ``reach``, above zero; those beyond in none."""
 
 
 def refuse_damaged(largest: float) -> None:
@@ -84,22 +68,12 @@ class Calibrator(abc.ABC):
         """
 
     @abc.abstractmethod
-    def count(self, observation: Observation) -> None:
-        """Count what was observed of the tensor whose largest value ``reach`` has just taken in."""
+    def count(self, magnitudes: Magnitudes) -> None:
+        """Count the values of the tensor whose largest one ``reach`` has just taken in."""
 
     @abc.abstractmethod
     def compute_amax(self) -> float | None:
         """The amax, 0 if every value was zero (below ``LEAST_AMAX``); None if nothing was collected."""
-
-    def collect(self, x: Tensor) -> None:
-        """Observe and count one tensor, any shape, on any device.
-
-        Raises:
-            ValueError: it holds NaN or infinity.
-        """
-        observation = observe(x)
-        self.reach(*largest_magnitudes([observation]))
-        self.count(observation)
 
 
 class MaxCalibrator(Calibrator):
@@ -113,7 +87,7 @@ class MaxCalibrator(Calibrator):
         refuse_damaged(largest)
         self.largest = max(largest, self.largest or 0.0)
 
-    def count(self, observation: Observation) -> None:
+    def count(self, magnitudes: Magnitudes) -> None:
         """Nothing is left to count."""
 
     def compute_amax(self) -> float | None:
@@ -148,14 +122,14 @@ class HistogramCalibrator(Calibrator):
         self.method, self.percentile, self.num_bins, self.bits = method, percentile, num_bins, bits
         self.seen = False
         self.range = 0.0
-        self.by_weight: dict[float, Tensor] = {}
+        self.by_weight: dict[float, Counts] = {}
 
     @property
-    def counts(self) -> Tensor | None:
-        """(num_bins,) float64, by weight; None while every value was zero."""
+    def counts(self) -> np.ndarray | None:
+        """(num_bins,) float64, by weight, of counts on the host; None while every value was zero."""
         if not self.by_weight:
             return None
-        return torch.stack([weight * self.by_weight[weight] for weight in sorted(self.by_weight)]).sum(0)
+        return np.stack([weight * np.asarray(self.by_weight[weight]) for weight in sorted(self.by_weight)]).sum(0)
 
     def reach(self, largest: float) -> None:
         """See ``Calibrator.reach``."""
@@ -165,16 +139,18 @@ class HistogramCalibrator(Calibrator):
             self.range = largest if largest >= LEAST_AMAX else 0.0  # nothing but zeros: no range to set yet
         while largest > self.range > 0:
             for weight, counts in self.by_weight.items():
-                pairs = counts.view(-1, 2).sum(1)
-                self.by_weight[weight] = torch.cat((pairs, torch.zeros_like(pairs)))
+                pairs = counts.reshape(-1, 2).sum(1)
+                wider = counts * 0
+                wider[: self.num_bins // 2] = pairs
+                self.by_weight[weight] = wider
             self.range *= 2
 
-    def count(self, observation: Observation) -> None:
+    def count(self, magnitudes: Magnitudes) -> None:
         """See ``Calibrator.count``."""
         if self.range:
-            self.add(observation.weight, torch.histc(observation.values, self.num_bins, 0.0, self.range).double())
+            self.add(magnitudes.weight, magnitudes.histogram(self.num_bins, self.range))
 
-    def add(self, weight: float, counts: Tensor) -> None:
+    def add(self, weight: float, counts: Counts) -> None:
         """Add numbers of values, (num_bins,) float64 in the present range, each of which stands for ``weight`` values."""
         before = self.by_weight.get(weight)
         self.by_weight[weight] = counts if before is None else before + counts
@@ -192,7 +168,7 @@ class HistogramCalibrator(Calibrator):
 
 
 def compute_amax_all(calibrators: Mapping[str, Calibrator]) -> dict[str, float | None]:
-    """The amax of many calibrators at once; MSE and entropy histograms are searched in batches on their device.
+    """The amax of many calibrators at once; MSE and entropy histograms are searched in batches.
 
     Args:
         calibrators: name to calibrator.
@@ -201,7 +177,7 @@ def compute_amax_all(calibrators: Mapping[str, Calibrator]) -> dict[str, float |
         Name to amax, 0 where every value was zero, None where the calibrator saw nothing.
     """
     result: dict[str, float | None] = {}
-    batches: dict[tuple[str, int, int], list[tuple[str, HistogramCalibrator, Tensor]]] = {}
+    batches: dict[tuple[str, int, int], list[tuple[str, HistogramCalibrator, np.ndarray]]] = {}
     for name, calibrator in calibrators.items():
         if not isinstance(calibrator, HistogramCalibrator):
             result[name] = calibrator.compute_amax()
@@ -215,7 +191,7 @@ def compute_amax_all(calibrators: Mapping[str, Calibrator]) -> dict[str, float |
             key = (calibrator.method, calibrator.num_bins, calibrator.bits)
             batches.setdefault(key, []).append((name, calibrator, counted))
     for (method, _, bits), entries in batches.items():
-        counts = torch.stack([entry[2] for entry in entries])  # (H, B)
+        counts = np.stack([entry[2] for entry in entries])  # (H, B)
         indices = (mse_index if method == "mse" else entropy_index)(counts, bits).tolist()
         result.update((name, calibrator.at_index(index)) for (name, calibrator, _), index in zip(entries, indices))
     return {name: result[name] for name in calibrators}

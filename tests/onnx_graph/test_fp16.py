@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from quantization.errors import UserError
-from quantization.export.fp16 import convert_remainder
+from quantization.onnx_graph.fp16 import convert_remainder
 
 NETWORK = """
 <ir_version: 9, opset_import: ["" : {opset}]>

@@ -13,6 +13,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from quantization.errors import UserError
+from quantization.onnx_graph.decode import is_expectation
 from quantization.onnx_graph.graph import OnnxGraph
 
 MIN_OPSET = 19  # the first whose QuantizeLinear takes FP16
@@ -20,12 +21,13 @@ LEAST = 2.0**-24  # the smallest positive FP16 number; a scale must not become 0
 FLOAT_INPUTS = {"Resize": (1, 2)}  # inputs that stay FP32 whatever the data's type: roi and scales
 
 
-def decode_tensors(nodes: list[NodeProto]) -> set[str]:
+def decode_tensors(graph: OnnxGraph) -> set[str]:
     """What the nodes behind the last convolutions make: no convolution reads it, directly or not."""
     body: set[str] = set()  # tensors that a convolution depends on
     decode: set[str] = set()
-    for node in reversed(nodes):  # topological order: readers come first here
-        if node.op_type == "Conv" or any(name in body for name in node.output):
+    for node in reversed(graph.nodes):  # topological order: readers come first here
+        is_layer = node.op_type == "Conv" and not is_expectation(node, graph)
+        if is_layer or any(name in body for name in node.output):
             body.update(node.input)
         elif node.op_type != "Constant":  # constants belong to their readers
             decode.update(node.output)
@@ -63,7 +65,7 @@ def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
         for value in onnx.shape_inference.infer_shapes(model).graph.value_info
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    decode = decode_tensors(list(result.graph.node))
+    decode = decode_tensors(OnnxGraph(result))
     conversion = HalfConversion(result, floats)
     for node in result.graph.node:
         if node.output[0] in decode:

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from quantization.export.cleanup import respell_float_silu
+from quantization.onnx_graph.cleanup import respell_float_silu
 from quantization.preflight.report import preflight
 from support.qdq_net import STYLES, Net
 

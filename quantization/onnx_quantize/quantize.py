@@ -1,0 +1,176 @@
+"""The pipeline of an ONNX: plan, ranges, Q/DQ nodes, one function per stage.
+
+    float ONNX -> placement.choose_plan -> activations -> group_scales -> insertion -> clean-up -> preflight
+
+Nothing here knows of the command line or of files.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any, Iterable
+
+import numpy as np
+from onnx import ModelProto
+
+from quantization.errors import UserError
+from quantization.onnx_graph.cleanup import respell_float_silu
+from quantization.onnx_graph.fp16 import convert_remainder
+from quantization.onnx_quantize.activations import TensorRunner, collect_activations
+from quantization.onnx_quantize.float_model import FloatModel
+from quantization.onnx_quantize.insertion import PairWriter, channel_scales, scale_of
+from quantization.onnx_quantize.placement import choose_plan
+from quantization.onnx_quantize.plan import Plan, place_names
+from quantization.options import LayerOptions, OnnxCalibrationOptions
+from quantization.preflight.qdq_graph import QdqGraph, Read
+from quantization.preflight.subject import FLOAT_LAYERS
+from quantization.ranges.group_scales import GroupScale, SharedTensors, group_scales
+
+LOG = logging.getLogger("quantization")
+
+
+@dataclass(frozen=True)
+class OnnxScales:
+    """What was decided for an ONNX.
+
+    Attributes:
+        graph: the float graph.
+        plan: where Q/DQ go.
+        groups: the reads that share a scale.
+        scales: of each group.
+    """
+
+    graph: QdqGraph
+    plan: Plan
+    groups: list[list[Read]]
+    scales: list[GroupScale]
+
+    @property
+    def float_layers(self) -> dict[str, str]:
+        """The layers with weights that stay float, and why."""
+        return {self.graph.layer(position): reason for position, reason in self.plan.reasons.items()}
+
+    def content(self) -> dict[str, Any]:
+        """For the summary."""
+        shared = [scale for scale in self.scales if len(scale.own) > 1]
+        return {
+            "groups": [place_names(self.graph, group) for group in self.groups],
+            "amax": [scale.amax for scale in self.scales],
+            "shared_scales": [{**asdict(scale), "ratio": scale.ratio} for scale in shared],
+            "float_layers": self.float_layers,
+        }
+
+
+def plan_onnx(source: FloatModel, shape: tuple[int, int, int], options: LayerOptions) -> tuple[QdqGraph, Plan]:
+    """Where Q/DQ go in a float model, and its graph; what stays float is logged with the reason.
+
+    Args:
+        source: the model.
+        shape: C, H and W of the images.
+        options: stem, head and policy.
+
+    Raises:
+        UserError: nothing is left to quantize, the policy is wrong, or a weight holds NaN or infinity.
+    """
+    graph = QdqGraph(source.for_images(shape))
+    plan = choose_plan(graph, options)
+    if not plan.weights:
+        raise UserError(
+            "no layer is left to quantize: check --ignore-policy, and that the ONNX holds a convolutional network"
+        )
+    for position in plan.weights:
+        weight_of(graph, position)
+    LOG.info("%d convolutions and %d sums are quantized", len(plan.weights), len(plan.sums))
+    layers: dict[str, list[str]] = {}
+    for position, reason in plan.reasons.items():
+        layers.setdefault(reason, []).append(graph.layer(position))
+    for reason, names in layers.items():
+        LOG.info("Left float: %s: %s", ", ".join(names), reason)
+    return graph, plan
+
+
+def calibrate_onnx(
+    source: FloatModel,
+    planned: tuple[QdqGraph, Plan],
+    batches: Iterable[np.ndarray],
+    total: int,
+    options: OnnxCalibrationOptions,
+) -> OnnxScales:
+    """The scales of the activations.
+
+    Args:
+        source: the float model.
+        planned: its graph and plan.
+        batches: images (B, C, H, W) as the network takes them.
+        total: number of images, for the progress bar.
+        options: of the calibration.
+
+    Raises:
+        UserError: see ``activations.collect_activations``.
+    """
+    graph, plan = planned
+    groups = plan.groups(graph)
+    shared, tensors = [], []
+    for reads in groups:
+        shared.append(SharedTensors(options.method))
+        distinct = list(dict.fromkeys(read.tensor for read in reads))
+        for number, tensor in enumerate(distinct):
+            shared[-1].tensor(number)
+            shared[-1].readers[number] = place_names(graph, [read for read in reads if read.tensor == tensor])
+        tensors += distinct
+    runner = TensorRunner(source.model, source.name, source.shape[0], tensors)
+    collect_activations(runner, shared, (batch.astype(source.dtype, copy=False) for batch in batches), total, tensors)
+    found = group_scales({str(number): group for number, group in enumerate(shared)}, options.group_scale)
+    scales = [scale for scale in found.values() if scale is not None]
+    assert len(scales) == len(groups)  # every tensor was seen
+    for scale in scales:
+        advice = scale.advice()
+        if advice is not None:
+            LOG.warning("Scales: %s", advice)
+    return OnnxScales(graph, plan, groups, scales)
+
+
+def write_pairs(source: FloatModel, found: OnnxScales, fp16_remainder: bool = False) -> ModelProto:
+    """The Q/DQ model.
+
+    Args:
+        source: the float model.
+        found: where Q/DQ go, and their scales.
+        fp16_remainder: FP16 for what is not quantized; the opset must allow it.
+
+    Raises:
+        UserError: a weight does not fit FP16.
+    """
+    result = ModelProto()
+    result.CopyFrom(source.model)
+    del result.graph.value_info[:]
+    nodes = {node.output[0]: node for node in result.graph.node}
+    graph, writer = found.graph, PairWriter(result)
+    for reads, scale in zip(found.groups, found.scales):
+        for read in reads:
+            writer.read(nodes[graph.nodes[read.node].output[0]], read.index, read.tensor, scale_of(scale.amax))
+    for position in found.plan.weights:
+        node = nodes[graph.nodes[position].output[0]]
+        axis = 1 if node.op_type == "ConvTranspose" else 0
+        scales = channel_scales(weight_of(graph, position), axis)
+        writer.read(node, 1, node.input[1], scales, axis)
+    writer.finish()
+    respell_float_silu(result)
+    entry = result.metadata_props.add()
+    entry.key, entry.value = FLOAT_LAYERS, json.dumps(found.float_layers)
+    return convert_remainder(result) if fp16_remainder else result
+
+
+def weight_of(graph: QdqGraph, position: int) -> np.ndarray:
+    """The weight of a layer that is quantized.
+
+    Raises:
+        UserError: it holds NaN or infinity.
+    """
+    weight = graph.onnx.constant(graph.nodes[position].input[1])
+    assert weight is not None  # see ``candidates.refused_weight``
+    if not np.isfinite(weight).all():
+        raise UserError(f"layer {graph.layer(position)}: its weight holds NaN or infinity; the ONNX is damaged")
+    return weight
