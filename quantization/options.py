@@ -65,24 +65,6 @@ class DataOptions(ImageOptions):
 
 
 @dataclass(frozen=True)
-class OnnxImageOptions(ImageOptions):
-    """Images for the calibration of an ONNX."""
-
-    data: str | None = option(None, "YOLO data.yaml, whose training images are used", metavar="YAML")
-    images: str | None = option(
-        None,
-        "instead of --data: a folder of images, a .txt list, or a .npy of (N, 3, H, W) as the network takes them (uint8 is "
-        "divided by 255)",
-        metavar="PATH",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.data is None) == (self.images is None):
-            raise UserError("name the calibration images with either --data data.yaml or --images PATH")
-
-
-@dataclass(frozen=True)
 class LoadOptions(Options):
     """How a checkpoint is loaded."""
 
@@ -178,27 +160,6 @@ class CalibrationOptions(RangeOptions):
         off=True,
         advanced=True,
     )
-
-
-@dataclass(frozen=True)
-class OnnxCalibrationOptions(RangeOptions):
-    """How ranges are found where there is an ONNX alone."""
-
-    method: str = option(
-        "mse",
-        "activation ranges with the smallest error in the activations (mse), or by entropy, percentile or maximum; sqnr "
-        "needs a checkpoint",
-        flag="--calib-method",
-        choices=CALIBRATION_METHODS,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.method == "sqnr":
-            raise UserError(
-                "--calib-method sqnr takes gradients of the detections, which ONNX Runtime does not compute: use mse, or "
-                "quantize the checkpoint in its checkout"
-            )
 
 
 @dataclass(frozen=True)

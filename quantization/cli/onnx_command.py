@@ -21,9 +21,10 @@ from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
 from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel
 from quantization.onnx_quantize.images import calibration_batches
+from quantization.onnx_quantize.options import OnnxCalibrationOptions, OnnxImageOptions
 from quantization.onnx_quantize.quantize import calibrate_onnx, plan_onnx, write_pairs
 from quantization.option_fields import Options, argument, group, make, option, record
-from quantization.options import LayerOptions, OnnxCalibrationOptions, OnnxImageOptions
+from quantization.options import LayerOptions
 from quantization.preflight.report import preflight, report_text
 
 LOG = logging.getLogger("quantization")

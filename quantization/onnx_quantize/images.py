@@ -13,7 +13,7 @@ from quantization.data.images import Loader
 from quantization.data.sample import training_sample
 from quantization.errors import UserError
 from quantization.onnx_quantize.float_model import IMAGE_CHANNELS
-from quantization.options import OnnxImageOptions
+from quantization.onnx_quantize.options import OnnxImageOptions
 
 Images = Tuple[Iterable[np.ndarray], int]  # batches (B, 3, H, W), and the number of images
 

@@ -21,9 +21,10 @@ from quantization.onnx_graph.fp16 import convert_remainder
 from quantization.onnx_quantize.activations import TensorRunner, collect_activations
 from quantization.onnx_quantize.float_model import FloatModel
 from quantization.onnx_quantize.insertion import PairWriter, channel_scales, scale_of
+from quantization.onnx_quantize.options import OnnxCalibrationOptions
 from quantization.onnx_quantize.placement import choose_plan
 from quantization.onnx_quantize.plan import Plan, place_names
-from quantization.options import LayerOptions, OnnxCalibrationOptions
+from quantization.options import LayerOptions
 from quantization.preflight.qdq_graph import QdqGraph, Read
 from quantization.preflight.subject import FLOAT_LAYERS
 from quantization.ranges.group_scales import GroupScale, SharedTensors, group_scales

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from quantization.onnx_quantize.float_model import FloatModel
+from quantization.onnx_quantize.options import OnnxCalibrationOptions
 from quantization.onnx_quantize.plan import place_names
 from quantization.onnx_quantize.quantize import calibrate_onnx, plan_onnx, write_pairs
-from quantization.options import LayerOptions, OnnxCalibrationOptions
+from quantization.options import LayerOptions
 from quantization.preflight.report import preflight
 from support.workflow import SUPPORT, run_task
 

@@ -19,8 +19,9 @@ from quantization.errors import UserError
 from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
 from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel, opset_of
+from quantization.onnx_quantize.options import OnnxCalibrationOptions
 from quantization.onnx_quantize.quantize import OnnxScales, calibrate_onnx, plan_onnx, write_pairs
-from quantization.options import LayerOptions, OnnxCalibrationOptions
+from quantization.options import LayerOptions
 from quantization.preflight.report import preflight
 from quantization.preflight.subject import float_layers
 from quantization.ranges.group_scales import group_scales

@@ -1,0 +1,48 @@
+"""Options of quantize-onnx.py that commands on checkpoints do not have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantization.errors import UserError
+from quantization.option_fields import option
+from quantization.options import CALIBRATION_METHODS, ImageOptions, RangeOptions
+
+
+@dataclass(frozen=True)
+class OnnxImageOptions(ImageOptions):
+    """Images for the calibration of an ONNX."""
+
+    data: str | None = option(None, "YOLO data.yaml, whose training images are used", metavar="YAML")
+    images: str | None = option(
+        None,
+        "instead of --data: a folder of images, a .txt list, or a .npy of (N, 3, H, W) as the network takes them (uint8 is "
+        "divided by 255)",
+        metavar="PATH",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.data is None) == (self.images is None):
+            raise UserError("name the calibration images with either --data data.yaml or --images PATH")
+
+
+@dataclass(frozen=True)
+class OnnxCalibrationOptions(RangeOptions):
+    """How ranges are found where there is an ONNX alone."""
+
+    method: str = option(
+        "mse",
+        "activation ranges with the smallest error in the activations (mse), or by entropy, percentile or maximum; sqnr "
+        "needs a checkpoint",
+        flag="--calib-method",
+        choices=CALIBRATION_METHODS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method == "sqnr":
+            raise UserError(
+                "--calib-method sqnr takes gradients of the detections, which ONNX Runtime does not compute: use mse, or "
+                "quantize the checkpoint in its checkout"
+            )
