@@ -17,7 +17,7 @@ from quantization.evaluation.network import open_checked
 from quantization.files import check_writable
 from quantization.option_fields import make
 from quantization.options import DataOptions
-from quantization.viewing.detector import Detector, open_runtime, shared_names
+from quantization.viewing.detector import ImageDetector, open_runtime, shared_names
 from quantization.viewing.options import PredictCommand
 from quantization.viewing.results import Overview
 from quantization.viewing.run import LabelsOf, labels_of, look, no_labels, write_pictures
@@ -73,7 +73,7 @@ def _empty_folder(out: Path) -> Path:
     return out
 
 
-def _data_set(options: PredictCommand, detector: Detector) -> tuple[Source, LabelsOf]:
+def _data_set(options: PredictCommand, detector: ImageDetector) -> tuple[Source, LabelsOf]:
     """The validation images and their labels."""
     network = detector.network
     dataset = open_checked(DataOptions(cocodir=options.cocodir, data=options.data), network).dataset
@@ -81,7 +81,7 @@ def _data_set(options: PredictCommand, detector: Detector) -> tuple[Source, Labe
     return ImageFiles(truth.files), labels_of(truth)
 
 
-def _detectors(options: PredictCommand, classes: int | None) -> list[Detector]:
+def _detectors(options: PredictCommand, classes: int | None) -> list[ImageDetector]:
     """The models; a .pt takes the size that the other one has."""
     files = [options.model] + ([options.compare] if options.compare else [])
     for file in files:
@@ -101,7 +101,7 @@ def _is_torch(file: str) -> bool:
     return file.endswith(".pt")
 
 
-def _torch_detector(file: str, options: PredictCommand, size: tuple[int, int]) -> Detector:
+def _torch_detector(file: str, options: PredictCommand, size: tuple[int, int]) -> ImageDetector:
     """A checkpoint, in the checkout that this is in."""
     from quantization.upstream.checkout import enter_checkout, upstream_of
 
@@ -129,4 +129,4 @@ def _torch_detector(file: str, options: PredictCommand, size: tuple[int, int]) -
         raise UserError(f"{file} was never calibrated ({missing[0]} has no scale): run quantize first")
     network = torch_network(name, model, file, DataOptions(imgsz=max(size)))
     objectness = network.objectness_only or options.objectness
-    return Detector(file, torch_predictor(model), replace(network, size=size, objectness_only=objectness))
+    return ImageDetector(file, torch_predictor(model), replace(network, size=size, objectness_only=objectness))

@@ -19,7 +19,7 @@ from quantization.viewing.options import PredictCommand
 
 
 @dataclass(frozen=True)
-class Detector:
+class ImageDetector:
     """A network to look at.
 
     Attributes:
@@ -54,7 +54,7 @@ class Detector:
         return to_image(boxes, gain, pad, image.shape[:2])
 
 
-def open_runtime(options: PredictCommand, file: str, classes: int | None) -> Detector:
+def open_runtime(options: PredictCommand, file: str, classes: int | None) -> ImageDetector:
     """An ONNX in ONNX Runtime, or a TensorRT engine.
 
     Args:
@@ -78,10 +78,10 @@ def open_runtime(options: PredictCommand, file: str, classes: int | None) -> Det
     if count is None:
         raise UserError(f"{file} does not tell its number of classes: give --data data.yaml with their names")
     upstream = "yolov7" if options.objectness else "yolov5"
-    return Detector(file, predict, Network(upstream, count, tuple(names), size, options.iou, options.objectness))
+    return ImageDetector(file, predict, Network(upstream, count, tuple(names), size, options.iou, options.objectness))
 
 
-def shared_names(detectors: Sequence[Detector], given: Sequence[str], source: str) -> list[str]:
+def shared_names(detectors: Sequence[ImageDetector], given: Sequence[str], source: str) -> list[str]:
     """What the classes of all models are called: as a data.yaml says, else as a model does, else class0, class1 ...
 
     Models of ``--single-cls`` have one class, whatever the data.yaml has.

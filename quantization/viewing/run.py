@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.files import atomic_write, write_json
-from quantization.viewing.detector import Detector
+from quantization.viewing.detector import ImageDetector
 from quantization.viewing.differences import FAINT, label_errors, match_models
 from quantization.viewing.drawing import beside, draw_sides, jpeg
 from quantization.viewing.page import picture_page
@@ -40,7 +40,7 @@ def labels_of(truth: GroundTruth) -> LabelsOf:
     return labels
 
 
-def look(detectors: Sequence[Detector], source: Source, labels: LabelsOf, asked: Overview) -> Overview:
+def look(detectors: Sequence[ImageDetector], source: Source, labels: LabelsOf, asked: Overview) -> Overview:
     """Find the boxes of every image, and rank the images.
 
     Args:

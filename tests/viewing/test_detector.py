@@ -10,7 +10,7 @@ import pytest
 from quantization.errors import UserError
 from quantization.evaluation.network import Network
 from quantization.viewing import detector as module
-from quantization.viewing.detector import Detector, open_runtime, shared_names
+from quantization.viewing.detector import ImageDetector, open_runtime, shared_names
 from quantization.viewing.options import PredictCommand
 
 
@@ -27,7 +27,7 @@ class FakeEngine:
         return np.array([[[48, 32, 20, 10, 0.9, 0.1, 0.8]]], np.float32)
 
 
-def opened(monkeypatch: pytest.MonkeyPatch, classes: int | None, given: int | None) -> Detector:
+def opened(monkeypatch: pytest.MonkeyPatch, classes: int | None, given: int | None) -> ImageDetector:
     asked: list[Any] = []
 
     def load(file: str, output_format: str) -> FakeEngine:
@@ -58,8 +58,8 @@ def test_an_engine_that_does_not_tell_its_classes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_names() -> None:
-    def model(file: str, classes: int, *names: str) -> Detector:
-        return Detector(file, FakeEngine(classes), Network("yolov5", classes, names, (64, 64), 0.45, False))
+    def model(file: str, classes: int, *names: str) -> ImageDetector:
+        return ImageDetector(file, FakeEngine(classes), Network("yolov5", classes, names, (64, 64), 0.45, False))
 
     silent, known, numbered = model("a", 2), model("b", 2, "Ant", "bee"), model("c", 2, "0", "1")
     assert shared_names([silent], [], "") == ["class0", "class1"]
