@@ -135,14 +135,13 @@ def _looks(
         label = parse_labels(label_file(image), needs.upstream) if with_labels and not fault else None
         return fault or (label.corrupt if label is not None else ""), label
 
-    with progress_bar(total=len(images), title=f"Check {name}", unit="image") as bar, ThreadPoolExecutor(
-        THREADS
-    ) as pool:
-        for start in range(0, len(images), CHUNK):  # in parts, so that an error does not wait for all images
-            part = images[start : start + CHUNK]
-            for image, found in zip(part, pool.map(look, part)):
-                yield (image, *found)
-            bar.update(len(part))
+    with progress_bar(total=len(images), title=f"Check {name}", unit="image") as bar:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(images), CHUNK):  # in parts, so that an error does not wait for all images
+                part = images[start : start + CHUNK]
+                for image, found in zip(part, pool.map(look, part)):
+                    yield (image, *found)
+                bar.update(len(part))
 
 
 def _check_split(
