@@ -83,7 +83,7 @@ def export_onnx(
 def name_classes(graph: onnx.ModelProto, model: nn.Module) -> None:
     """Write the names of the classes into the metadata, as upstream's export.py does, if the checkpoint has them."""
     names = class_names(model)
-    if len(names) == class_count(model):
+    if names and len(names) == class_count(model):
         graph.metadata_props.add(key="names", value=str(dict(enumerate(names))))
 
 

@@ -141,6 +141,8 @@ def test_suppression_follows_the_rows_in_float32(
     options = ExportOptions(SIZE, batch=2, dynamic=dynamic, exporter=exporter, fp16_remainder=dynamic)
     rows = export_onnx(net, str(tmp_path / "rows.onnx"), options)
     whole = export_onnx(net, str(tmp_path / "net.onnx"), replace(options, end2end=form, topk_all=5, conf_thres=0.0))
+    for exported in (rows, whole):
+        assert [entry.value for entry in exported.graph.metadata_props] == ["{0: 'ant', 1: 'bee'}"]
     count = len(rows.graph.graph.node)
     assert (
         whole.graph.graph.node[:count] == rows.graph.graph.node[:]
