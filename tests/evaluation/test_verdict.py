@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from quantization.evaluation.class_table import class_text
 from quantization.evaluation.verdict import accuracy_table, against_float, choose_checkpoint
 
 
@@ -52,10 +51,3 @@ def test_the_table_has_what_was_measured() -> None:
         ("QAT, to ship", "0.4800", "0.5800", "-2.00 points"),
     ]
     assert [row.cells[2] for row in accuracy_table(summary(ptq=0.5)["figures"]).rows] == [""]
-
-
-def test_classes_without_boxes_are_one_line() -> None:
-    per_class = {"cat": 0.5, "dog": 0.25, **{f"none {number}": -1.0 for number in range(10)}}
-    lines = class_text(per_class).split("\n")
-    assert [line.split() for line in lines[1:3]] == [["dog", "0.2500"], ["cat", "0.5000"]]
-    assert lines[3:] == [f"no box of 10 of 12 classes: {', '.join(f'none {n}' for n in range(8))} and 2 more"]
