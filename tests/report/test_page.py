@@ -12,7 +12,6 @@ import pytest
 
 from quantization.errors import UserError
 from quantization.preflight.report import preflight
-from quantization.report.charts import LINE_HEIGHT, apart, curve_svg
 from quantization.report.page import write_report
 from support.qdq_net import pyramid
 
@@ -150,24 +149,3 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path: Path, file: str, cont
         write_report(str(tmp_path / "run"))
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "report.html").exists()
-
-
-def test_labels_of_the_curve_do_not_overlap() -> None:
-    for heights in ([10.0, 10.0, 10.0], [225.0, 225.0, 224.0], [100.0, 50.0, 52.0]):
-        placed = [height for height, _ in apart([(height, "") for height in heights])]
-        gaps = [after - before for before, after in zip(placed, placed[1:])]
-        assert all(gap >= LINE_HEIGHT - 1e-9 for gap in gaps)
-        assert max(placed) <= 226 + 1e-9 and min(placed) >= 0
-
-
-def test_the_curve_is_at_the_heights_of_its_figures() -> None:
-    maps = [0.30, 0.31, 0.33, 0.32]
-    content = {"qat": {"epochs": [{"epoch": n + 1, "map": value} for n, value in enumerate(maps)]}}
-    dots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)" r="(\d)"', curve_svg(content))
-    heights = [float(height) for _, height, _ in dots]
-    slope = (heights[1] - heights[0]) / (maps[1] - maps[0])
-    assert slope < 0 and [float(x) for x, _, _ in dots] == sorted(float(x) for x, _, _ in dots)
-    for height, value in zip(heights, maps):
-        assert height == pytest.approx(heights[0] + slope * (value - maps[0]), abs=0.3)
-    assert [radius for _, _, radius in dots] == ["3", "3", "6", "3"]
-    curve_svg({"qat": {"epochs": [{"epoch": 1, "map": 0.0}]}, "float": {"map": 0.0}})  # one epoch, no height
