@@ -34,7 +34,12 @@ def write_samples(file: str, metrics: Metrics, network: str, evaluator: Evaluato
         UserError: the file cannot be written.
     """
     assert metrics.samples is not None  # an evaluator gives them
-    facts = {"format": FORMAT, "label": Path(network).name, "conditions": metrics.conditions, "truth": _digest(evaluator)}
+    facts = {
+        "format": FORMAT,
+        "label": Path(network).name,
+        "conditions": metrics.conditions,
+        "truth": _digest(evaluator),
+    }
     parts: dict[str, Any] = {**facts, **asdict(metrics.samples)}
     with atomic_write(file) as temporary, open(temporary, "wb") as handle:
         np.savez(handle, **parts)
