@@ -47,7 +47,8 @@ def resample(matches: Matches, resamples: int = RESAMPLES, seed: int = SEED) -> 
     detections of one image have the same score, it ranks copies of an image one after the other, this all at once.
     """
     images, classes = matches.boxes.shape
-    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), resamples)
+    # RandomState draws the same in every version of numpy: samples are compared across machines (saved_samples)
+    draws = np.random.RandomState(seed).multinomial(images, np.full(images, 1 / images), resamples)
     weights = np.concatenate((np.ones((1, images), np.int64), draws)).astype(np.int32)  # (R, images)
     boxes = weights @ matches.boxes.astype(np.int32)  # (R, classes)
     precision = np.full((len(weights), classes, len(matches.correct)), np.nan)
