@@ -42,6 +42,8 @@ def results_of(folder: Path) -> dict[str, Any]:
             commands = {step: command_text(record["command"]) for step, record in steps.items()}
             kept = ("map", "map50", "merged", "per_class", "boxes", "conditions", "plus_minus", "against")
             figures = {runtime: {key: content[key] for key in kept} for runtime, content in entry.items()}
+            for content in figures.values():
+                content["against"] = {Path(network).name: apart for network, apart in content["against"].items()}
             found[place.name] = {**figures, "commands": commands}
     return found if "float" in found else {}
 
@@ -131,6 +133,8 @@ def _classes(name: str, runs: dict[str, Any]) -> Iterable[str]:
     for label in shown:
         apart = [next(iter(runs[way]["torch"]["against"].values()))["per_class"][label] for way in ways]
         value = f"{100 * figures['per_class'][label]:.2f}"
+        if figures["boxes"][label] == 1:
+            apart = [{**part, "plus_minus": None} for part in apart]  # one box tells nothing of others
         yield f"| {label} | {figures['boxes'][label]} | {value} | {' | '.join(map(points_text, apart))} |"
     left = sum(count > 0 for count in figures["boxes"].values()) - len(shown)
     if left:

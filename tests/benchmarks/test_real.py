@@ -133,7 +133,10 @@ def test_the_table(tmp_path: Path) -> None:
     text = (tmp_path / "real.md").read_text()
     assert "| float | 50.00 +- 1.00 | 40.00 +- 1.00 | |" in text
     assert "| ptq-sqnr | -0.20 +- 0.30 |  |  |\n| ptq-mse | -1.00 +- 0.30 | +0.04 +- 0.30 | -0.48 +- 0.21 |" in text
-    assert "| cat | 1 | 50.00 | -0.20 +- 0.30 | -1.00 +- 0.30 |" in text and "bee" not in text
+    assert (
+        "| ant | 50 | 50.00 | -0.20 +- 0.30 | -1.00 +- 0.30 |\n| cat | 1 | 50.00 | -0.20 | -1.00 |" in text
+        and "bee" not in text
+    )
     assert "- a: 9 images, squares of 320." in text and "- b, ptq-mse, torch: `python x.py w.pt WORK/b`" in text
     assert list(json.loads((tmp_path / "real.json").read_text())["sets"]) == ["a", "b"]
 

@@ -12,9 +12,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from quantization.evaluation import bootstrap
-from quantization.evaluation.bootstrap import Samples, difference, half_width, resample
+from quantization.evaluation.bootstrap import Samples, difference, half_width, half_widths, resample
 from quantization.evaluation.ground_truth import TrueBoxes
-from quantization.evaluation.matches import box_counts, matches_of, no_matches
+from quantization.evaluation.matches import Matches, box_counts, matches_of, no_matches
 
 IMAGES, CLASSES, RESAMPLES = 9, 4, 12
 
@@ -118,7 +118,7 @@ def test_every_resample_has_the_figures_of_pycocotools(seed: int, block: int, mo
     monkeypatch.setattr(bootstrap, "BLOCK", block)  # 50: two resamples at a time
     annotations, rows = scene(seed)
     found = sampled(seed)
-    draws = np.random.default_rng(bootstrap.SEED).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), RESAMPLES)
+    draws = np.random.RandomState(bootstrap.SEED).multinomial(IMAGES, np.full(IMAGES, 1 / IMAGES), RESAMPLES)
     for number, draw in enumerate([np.ones(IMAGES, np.int64), *draws]):
         resampled = copied(draw, annotations, rows)
         expected = figures(coco_evaluation(IMAGES, *resampled))
@@ -142,10 +142,33 @@ def test_a_difference_is_paired() -> None:
 
 
 def test_an_interval_leaves_out_what_has_no_figure() -> None:
-    values = np.array([[5.0, 5, 5], [1, np.nan, np.nan], [2, 4, np.nan], [6, 8, np.nan]])
+    values = np.array([[5.0, 5, 5], [1, np.nan, np.nan], [2, 4, np.nan], [6, 8, 2], [3, 3, 9]])
     found = half_width(values)
-    np.testing.assert_allclose(found[:2], [1.96 * np.std([1, 2, 6], ddof=1), 1.96 * np.std([4, 8], ddof=1)])
+    expected = [1.96 * np.std(part, ddof=1) for part in ([1, 2, 6, 3], [4, 8, 3])]
+    np.testing.assert_allclose(found[:2], expected)
     assert np.isnan(found[2])
+
+
+def test_files_of_other_versions_of_numpy_are_comparable() -> None:
+    """The first draws, as they were when this was written."""
+    boxes = np.eye(5, dtype=np.int64)
+    found = resample(no_matches(boxes), 4)
+    assert np.isnan(found.classes[1:]).astype(int).tolist() == [
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1],
+        [0, 1, 0, 0, 1],
+        [0, 0, 1, 1, 0],
+    ]
+
+
+def test_a_class_in_one_image_has_no_interval() -> None:
+    boxes = np.zeros((40, 2), np.int64)
+    boxes[3, 0], boxes[3:5, 1] = 5, 1
+    image, label = np.array([3, 3, 4]), np.array([0, 1, 1])
+    correct = np.array([[True, True, False]])
+    samples = resample(Matches(image, label, np.array([0.9, 0.8, 0.7]), correct, np.zeros_like(correct), boxes))
+    widths = half_widths(samples, ["one", "two"])["per_class"]
+    assert widths["one"] is None and widths["two"] > 0
 
 
 def test_nothing_found_is_zero_everywhere() -> None:
@@ -172,7 +195,7 @@ def test_the_interval_covers_what_other_images_give() -> None:
         matches = no_matches(np.full((images, 1), per_image), 1)
         rows = np.arange(images * per_image)
         found = resample(
-            type(matches)(
+            Matches(
                 rows // per_image,
                 np.zeros_like(rows),
                 generator.random(len(rows)),
