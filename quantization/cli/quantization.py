@@ -85,6 +85,7 @@ class Quantization:
             lambda: begin(options, inputs_of(options.weight, self.dataset, self.device, facts))
         )
         self.run_id = self.state.facts["run"]
+        self.training: QatRun | None = None  # once it is done
         self.kept = own_checkpoints(options, self.state, name) if RANKS.main else None
         if self.evaluator is not None:
             self.evaluator.references.update(references_of(self.state.tensors))
@@ -166,6 +167,9 @@ class Quantization:
             return
         gone = [file for file in (self.options.ptq, self.options.qat) if file is not None and not Path(file).is_file()]
         if gone:
+            self.state.keep({})  # its file went too, and --resume writes the PTQ checkpoint from it
+            if self.training is not None:
+                self.training.write_best(last=True)
             raise NotWritten(f"the run is done, but {gone[0]} is gone")
         self.summary.finish()
         self.state.remove()
@@ -245,6 +249,7 @@ class Quantization:
         try:
             with named_stage("QAT", images.batch_size, training=True):
                 run.train(self.model, teacher, batches, self.task)
+            self.training = run
         finally:
             self._list_failed(substitutes)
         if options.training.fall_back_to_ptq and not run.verdict.better:

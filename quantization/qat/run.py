@@ -195,7 +195,7 @@ class QatRun:
             self.progress,
             lambda important: self._keep(trainer, important),
         )
-        self._write_best(last=True)
+        self.write_best(last=True)
         if RANKS.main and self.best is not None and not Path(picture_file(self.summary.file)).exists():
             self._record()  # what failed after the last epoch
         LOG.info(
@@ -215,10 +215,10 @@ class QatRun:
             record = self.record.with_(amax=amax_table(model), epoch=epoch + 1, history=list(self.history))
             if RANKS.main:
                 self.kept, self._saved = (copy.deepcopy(model).cpu(), record), False
-        self._write_best()
+        self.write_best()
         self._record()
 
-    def _write_best(self, last: bool = False) -> None:
+    def write_best(self, last: bool = False) -> None:
         """Write the best epoch if it is not written, or its file has gone. A failure costs a warning, at last an error."""
         if self.kept is None or (self._saved and Path(self.checkpoint).is_file()):
             return

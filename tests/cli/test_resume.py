@@ -75,6 +75,12 @@ class TestFaults:
         assert code == 2 and "ptq.pt cannot be written (No space left on device): make room" in log.splitlines()[-1]
         assert cases["faults"]["ptq left"] == []  # no state, no lock, no temporary file
 
+    def test_a_folder_that_is_deleted_at_the_end_costs_no_result(self, cases: dict[str, Any]) -> None:
+        code, log = cases["faults"]["gone"]
+        assert code == 1 and "Traceback" not in log and "ptq.pt is gone" in log.splitlines()[-1]
+        code, log = cases["faults"]["back"]
+        assert code == 0 and "QAT 1/1:" not in log and cases["faults"]["back differs"] == []
+
     def test_a_qat_checkpoint_is_tried_again(self, cases: dict[str, Any]) -> None:
         code, log = cases["faults"]["qat"]
         assert code == 0 and "qat.pt cannot be written" in log and cases["faults"]["qat left"] == []

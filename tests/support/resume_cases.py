@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -61,6 +62,23 @@ def full_disk(ending: str, until: int) -> Hook:
             original(source, target)
 
         files.os.replace = replace  # type: ignore[assignment]
+
+    return hook
+
+
+def folder_goes(folder: Path) -> Hook:
+    """A hook: the outputs' folder is deleted when all is written."""
+
+    def hook() -> None:
+        from quantization.cli.quantization import Quantization
+
+        original = Quantization._finish
+
+        def finish(self: Quantization) -> None:
+            shutil.rmtree(folder)
+            original(self)
+
+        Quantization._finish = finish  # type: ignore[method-assign]  # in this process, which was forked for one run
 
     return hook
 
@@ -125,6 +143,9 @@ def faults(lab: Lab) -> dict[str, Any]:
         "ptq left": short.left("ptq"),
         "qat": short.run("qat", hook=full_disk("qat.pt", 1)),
         "qat left": short.left("qat"),
+        "gone": short.run("gone", hook=folder_goes(short.folder / "gone")),
+        "back": short.run("gone", ["--resume"], options=False),
+        "back differs": differences(short.result("qat"), short.result("gone")),
     }
 
 
