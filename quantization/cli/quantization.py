@@ -251,7 +251,7 @@ class Quantization:
                 run.train(self.model, teacher, batches, self.task)
             self.training = run
         finally:
-            self._list_failed(substitutes)
+            self.summary.list_failed(substitutes.failed)
         if options.training.fall_back_to_ptq and not run.verdict.better:
             self.fall_back(options.qat, run)
         if options.max_drop is not None:
@@ -259,15 +259,8 @@ class Quantization:
 
     def _measure_epoch(self, label: str, substitutes: Substitutes) -> Metrics:
         substitutes.share()
-        self._list_failed(substitutes)
+        self.summary.list_failed(substitutes.failed)
         return self.measure(self.model, label)
-
-    def _list_failed(self, substitutes: Substitutes) -> None:
-        """The summary lists the training images that could not be read, also in an earlier part of this run."""
-        before = self.summary.content.get("images_that_failed", [])
-        found = sorted({*before, *substitutes.failed})
-        if found != before:
-            self.summary.add(images_that_failed=found)
 
     def fall_back(self, file: str, run: QatRun) -> None:
         """Write PTQ's weights as the QAT checkpoint."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Iterable
 
 from quantization.distributed import RANKS
 from quantization.errors import NotWritten, UserError
@@ -59,6 +59,13 @@ class Summary:
         """
         self.content["figures"][label] = {**metrics.content(), **more}
         self._write()
+
+    def list_failed(self, images: Iterable[str]) -> None:
+        """Write the training images that could not be read, beside those of an earlier part of the run."""
+        before = self.content.get("images_that_failed", [])
+        found = sorted({*before, *images})
+        if found != before:
+            self.add(images_that_failed=found)
 
     def figures(self, label: str) -> dict[str, Any]:
         """The figures recorded for one model."""
