@@ -254,6 +254,7 @@ class Quantization:
             self.summary.list_failed(substitutes.failed)
         if options.training.fall_back_to_ptq and not run.verdict.better:
             self.fall_back(options.qat, run)
+            self.training = None  # its epochs are not what --qat holds
         if options.max_drop is not None:
             self.hold_qat_budget(options.qat)
 
