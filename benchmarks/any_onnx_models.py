@@ -1,8 +1,8 @@
-"""Float ONNX files of other detectors, with random weights that keep the signal: python any_onnx_models.py --help.
+"""Float ONNX files of other detectors, with random weights: python any_onnx_models.py --help.
 
-Needs the ``ultralytics`` package for YOLOv8 and its successors, and clones of YOLOv9 and YOLOX for those. Weights and
-biases are random, and each batch normalization gets the statistics of real images, so that the activations of all layers
-have the spread of a trained network. Nothing is downloaded.
+Needs the ``ultralytics`` package for YOLOv8 and its successors, and clones of YOLOv9 and YOLOX for those. The weights are
+torch's initial ones; biases are random, and each batch normalization gets the statistics of real images, so that the
+activations of all layers have the spread of a trained network. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from quantization.data.dataset import image_files
 from quantization.data.images import load_batches
 
 CLASSES = 80
-MIXED = 0.5  # energy of the other channels in a convolution's output, relative to the one handed on
 LOGITS = 2.0  # spread of the head's outputs
 
 
@@ -52,37 +51,30 @@ def stub_torchvision() -> None:
                 setattr(sys.modules[parent], child, module)
 
 
-def keep_signal(conv: nn.Conv2d) -> None:
-    """Random weights that hand a smooth signal on: one channel as it is, and the others' means over the kernel.
-
-    Filters with independent weights are high passes: they take the signal of natural images away and leave quantization noise.
-    """
-    inside = conv.weight.shape[1]
-    height, width = conv.weight.shape[2:]
-    taps = torch.randn(conv.out_channels, inside, 1, 1) * MIXED**0.5 * inside**-0.5 / (height * width)
-    conv.weight.copy_(taps.expand_as(conv.weight))
-    for channel in range(conv.out_channels):
-        conv.weight[channel, channel % inside, height // 2, width // 2] += 1
+def fit(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    """Before a normalization sees its first tensor, (B, C, H, W): give it the statistics of that."""
+    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.zero_()
+    norm.running_var.copy_(inputs[0].square().mean((0, 2, 3)))
 
 
 @torch.no_grad()
 def randomise(model: nn.Module, images: torch.Tensor, seed: int = 0) -> None:
-    """Give a network random biases and the batch statistics of ``images``, (B, 3, H, W)."""
+    """Give a network random biases and the batch statistics of ``images``, (B, 3, H, W).
+
+    Each normalization divides by the root mean square and keeps the mean: random layers that take it away raise the noise of
+    quantization by more than 1 dB each, until nothing else is left.
+    """
     torch.manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.bias is None:
-            keep_signal(module)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.weight.uniform_(0.7, 1.3)
-        norm.bias.normal_(0, 0.3)
-        norm.momentum = None  # the mean over all passes
-        norm.reset_running_stats()
-    model.eval()
-    for norm in norms:
-        norm.train()
-    model(images)
-    model.eval()
+    handles = []
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.weight.uniform_(0.7, 1.3)
+            norm.bias.normal_(0, 0.3)
+            handles.append(norm.register_forward_pre_hook(fit))
+    model.eval()(images)
+    for handle in handles:
+        handle.remove()
     for conv in model.modules():
         if not isinstance(conv, nn.Conv2d) or conv.bias is None:
             continue  # those without a norm, of the head, have one
