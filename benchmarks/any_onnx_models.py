@@ -51,30 +51,21 @@ def stub_torchvision() -> None:
                 setattr(sys.modules[parent], child, module)
 
 
-def fit(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    """Before a normalization sees its first tensor, (B, C, H, W): give it the statistics of that."""
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
-    norm.running_mean.zero_()
-    norm.running_var.copy_(inputs[0].square().mean((0, 2, 3)))
-
-
 @torch.no_grad()
 def randomise(model: nn.Module, images: torch.Tensor, seed: int = 0) -> None:
-    """Give a network random biases and the batch statistics of ``images``, (B, 3, H, W).
-
-    Each normalization divides by the root mean square and keeps the mean: random layers that take it away raise the noise of
-    quantization by more than 1 dB each, until nothing else is left.
-    """
+    """Give a network random biases and the batch statistics of ``images``, (B, 3, H, W)."""
     torch.manual_seed(seed)
-    handles = []
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.weight.uniform_(0.7, 1.3)
-            norm.bias.normal_(0, 0.3)
-            handles.append(norm.register_forward_pre_hook(fit))
-    model.eval()(images)
-    for handle in handles:
-        handle.remove()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.uniform_(0.7, 1.3)
+        norm.bias.normal_(0, 0.3)
+        norm.momentum = None  # the mean over all passes
+        norm.reset_running_stats()
+    model.eval()
+    for norm in norms:
+        norm.train()
+    model(images)
+    model.eval()
     for conv in model.modules():
         if not isinstance(conv, nn.Conv2d) or conv.bias is None:
             continue  # those without a norm, of the head, have one

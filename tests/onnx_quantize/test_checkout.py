@@ -15,7 +15,7 @@ from quantization.options import LayerOptions, OnnxCalibrationOptions
 from quantization.preflight.report import preflight
 from support.workflow import SUPPORT, run_task
 
-SIDE, BATCH = 128, 3
+SIDE, BATCH = 128, 2
 
 
 @pytest.mark.parametrize("name, cfg", [("yolov5", "models/yolov5n.yaml"), ("yolov7", "cfg/training/yolov7-tiny.yaml")])
