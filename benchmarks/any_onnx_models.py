@@ -1,8 +1,8 @@
-"""Float ONNX files of other detectors, with random weights that keep the signal: python any_onnx_models.py --help.
+"""Float ONNX files of other detectors, with random weights: python any_onnx_models.py --help.
 
-Needs the ``ultralytics`` package for YOLOv8 and its successors, and clones of YOLOv9 and YOLOX for those. Weights and
-biases are random, and each batch normalization gets the statistics of real images, so that the activations of all layers
-have the spread of a trained network. Nothing is downloaded.
+Needs the ``ultralytics`` package for YOLOv8 and its successors, and clones of YOLOv9 and YOLOX for those. The weights are
+torch's initial ones; biases are random, and each batch normalization gets the statistics of real images, so that the
+activations of all layers have the spread of a trained network. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from quantization.data.dataset import image_files
 from quantization.data.images import load_batches
 
 CLASSES = 80
-MIXED = 0.5  # energy of the other channels in a convolution's output, relative to the one handed on
 LOGITS = 2.0  # spread of the head's outputs
 
 
@@ -52,26 +51,10 @@ def stub_torchvision() -> None:
                 setattr(sys.modules[parent], child, module)
 
 
-def keep_signal(conv: nn.Conv2d) -> None:
-    """Random weights that hand a smooth signal on: one channel as it is, and the others' means over the kernel.
-
-    Filters with independent weights are high passes: they take the signal of natural images away and leave quantization noise.
-    """
-    inside = conv.weight.shape[1]
-    height, width = conv.weight.shape[2:]
-    taps = torch.randn(conv.out_channels, inside, 1, 1) * MIXED**0.5 * inside**-0.5 / (height * width)
-    conv.weight.copy_(taps.expand_as(conv.weight))
-    for channel in range(conv.out_channels):
-        conv.weight[channel, channel % inside, height // 2, width // 2] += 1
-
-
 @torch.no_grad()
 def randomise(model: nn.Module, images: torch.Tensor, seed: int = 0) -> None:
     """Give a network random biases and the batch statistics of ``images``, (B, 3, H, W)."""
     torch.manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.bias is None:
-            keep_signal(module)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.weight.uniform_(0.7, 1.3)

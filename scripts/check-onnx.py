@@ -32,7 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="REGEX",
-        help="paths of layers left in float on purpose, as in --ignore-policy; the head always may be",
+        help="paths of layers left in float on purpose, as in --ignore-policy; the head may be, and what the file itself names",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw the graph by scale group: .svg or .png")

@@ -17,6 +17,7 @@ from quantization.preflight.qdq_graph import QdqGraph
 from quantization.preflight.subject import head_convolutions, stem_convolutions
 
 POLICY = "--ignore-policy"
+HEAD_REASON = "its output is boxes or scores"
 RESIZES = ("Resize", "Upsample")
 POOL = "AveragePool"
 ADD = "Add"
@@ -64,7 +65,7 @@ def find_candidates(graph: QdqGraph, options: LayerOptions) -> Candidates:
         elif is_expectation(node, graph.onnx):
             reason = "it takes the mean of a distribution: part of the decode"
         elif position in head and options.head != "int8":
-            reason = "its output is boxes or scores"
+            reason = HEAD_REASON
         elif position in stems:
             reason = "it reads the image"
         if reason is None:
@@ -72,7 +73,7 @@ def find_candidates(graph: QdqGraph, options: LayerOptions) -> Candidates:
         else:
             reasons[position] = reason
     free = (position for position in sorted(head) if graph.nodes[position].op_type == "Conv")
-    heads = tuple(position for position in free if reasons.get(position) == "its output is boxes or scores")
+    heads = tuple(position for position in free if reasons.get(position) == HEAD_REASON)
     return Candidates(tuple(layers), heads, reasons)
 
 

@@ -157,10 +157,15 @@ def older(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The ranges of the plain file."""
+    return [scale.amax for scale in quantized(saved(detector(), tmp_path_factory.mktemp("plain")))[1].scales]
+
+
 @pytest.mark.parametrize("kind", ["fp16", "opset 11", "opset 17", "dynamic", "batch of 4", "external data"])
-def test_files_of_all_kinds(tmp_path: Path, kind: str) -> None:
+def test_files_of_all_kinds(tmp_path: Path, reference: list[float], kind: str) -> None:
     """Each gives the scales of the plain file, and a graph that takes what the file took."""
-    reference = quantized(saved(detector(), tmp_path))[1]
     make: dict[str, Callable[[], onnx.ModelProto]] = {
         "fp16": lambda: in_half(detector()),
         "opset 11": lambda: older(detector()),
@@ -175,7 +180,7 @@ def test_files_of_all_kinds(tmp_path: Path, kind: str) -> None:
         assert (tmp_path / "net.data").is_file()
     source, found, model = quantized(file)
     tolerance = 0.02 if kind == "fp16" else 1e-5
-    assert [scale.amax for scale in found.scales] == pytest.approx([s.amax for s in reference.scales], rel=tolerance)
+    assert [scale.amax for scale in found.scales] == pytest.approx(reference, rel=tolerance)
     assert opset_of(model) >= 13 and not preflight(model).failed
     kinds = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
     assert kinds == [TensorProto.FLOAT16 if kind == "fp16" else TensorProto.FLOAT] * 2
