@@ -42,7 +42,7 @@ def choose_checkpoint(summary: Mapping[str, Any]) -> Verdict:
         )
     reasons = []
     if "float" in figures:
-        reasons.append(against_float(points_lost(figures, key)))
+        reasons.append(_float_text(figures, key))
     other = "ptq" if key == "qat" else "qat"
     if _against_ptq(figures.get("qat")) is not None:
         reasons.append(_noise_text(_against_ptq(figures["qat"]) or {}))
@@ -75,6 +75,15 @@ def _against_ptq(qat: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """Points of QAT above PTQ with classes merged, and half of their interval's width; None: they were not compared."""
     found = ((qat or {}).get("against") or {}).get("ptq", {}).get("merged")
     return None if found is None or found["points"] is None else found
+
+
+def _float_text(figures: Mapping[str, Mapping[str, Any]], key: str) -> str:
+    """``-0.48 +- 0.35 points against float``; without an interval ``0.48 points below float``."""
+    found = ((figures[key].get("against") or {}).get("float") or {}).get("map")
+    if found is None or found["plus_minus"] is None:
+        return against_float(points_lost(figures, key))
+    within = ", within the noise" if abs(found["points"]) <= found["plus_minus"] else ""
+    return f"{points_text(found)} points against float{within}"
 
 
 def _noise_text(found: Mapping[str, Any]) -> str:

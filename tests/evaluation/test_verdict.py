@@ -49,6 +49,13 @@ def test_qat_has_to_be_better_beyond_the_noise(points: float, shipped: str, text
     assert f"{points:+.2f} +- 0.50 points against PTQ, classes merged{text}" in verdict.text
 
 
+@pytest.mark.parametrize("points, text", [(-0.4, ", within the noise"), (-0.6, "")])
+def test_the_distance_to_float_has_its_interval(points: float, text: str) -> None:
+    content = summary(None, float=0.5, ptq=0.49)
+    content["figures"]["ptq"]["against"] = {"float": {"map": {"points": points, "plus_minus": 0.5}}}
+    assert choose_checkpoint(content).text == f"Ship ptq.pt: PTQ, {points:+.2f} +- 0.50 points against float{text}"
+
+
 def test_distances_say_their_direction() -> None:
     assert against_float(1.449) == "1.45 points below float"
     assert against_float(-1.449) == "1.45 points above float"
