@@ -14,11 +14,16 @@ from quantization.errors import run_main
 from quantization.report.page import write_report
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page; the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="make-report.py", description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="folder that deploy --out, or quantize --summary, wrote to")
-    file = write_report(parser.parse_args(arguments).folder)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; the exit code."""
+    file = write_report(build_parser().parse_args(arguments).folder)
     print(closing_text(Closing(written={file: "the report: open it in a browser"})))
     return 0
 

@@ -10,6 +10,7 @@ import shlex
 import pytest
 
 from quantization.cli import parser as qat_parser
+from quantization.cli.onnx_command import onnx_parser
 from quantization.cli.predict import predict_parser
 from quantization.engine.arguments import parser as bench_parser
 from quantization.errors import UserError
@@ -114,6 +115,8 @@ def parse(script: str, words: list[str]) -> None:
         qat_parser.parse(script[4:], words)
     elif script == "predict":
         predict_parser().parse_intermixed_args(words)
+    elif script == "quantize-onnx":
+        onnx_parser().parse_args(words)
     elif script == "bench-engine":
         bench_parser().parse_args(words)
     else:
@@ -146,7 +149,9 @@ def test_there_are_command_lines() -> None:
 
 
 def test_the_table_of_commands_lists_their_own_options() -> None:
-    rows = re.findall(r"^\| `(quantize|export|sensitive|test) WEIGHT` \|(.*)$", text_of("README.md"), re.MULTILINE)
-    assert [name for name, _ in rows] == ["quantize", "export", "sensitive", "test"]
+    rows = re.findall(
+        r"^\| `(quantize|export|sensitive|test|deploy) WEIGHT` \|(.*)$", text_of("docs/commands.md"), re.MULTILINE
+    )
+    assert [name for name, _ in rows] == ["quantize", "export", "sensitive", "test", "deploy"]
     for name, row in rows:
         assert set(OPTION.findall(row)) - {"--ignore-policy"} <= commands()[name]

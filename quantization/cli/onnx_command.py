@@ -53,12 +53,17 @@ class OnnxCommand(Options):
         return self.save or self.model[: -len(SUFFIX) if self.model.endswith(SUFFIX) else None] + f"-int8{SUFFIX}"
 
 
-def run_onnx_command(arguments: Sequence[str] | None = None) -> int:
-    """Parse and carry out; the exit code: 1 where a check of the preflight failed."""
+def onnx_parser() -> LineParser:
+    """The command line of quantize-onnx.py."""
     parser = LineParser(prog=PROGRAM, description=OnnxCommand.__doc__)
     parser.add_argument("--version", action="version", version=f"quant-tools {__version__}")
     add_options(parser, OnnxCommand)
-    options = make(OnnxCommand, vars(parser.parse_args(arguments)))
+    return parser
+
+
+def run_onnx_command(arguments: Sequence[str] | None = None) -> int:
+    """Parse and carry out; the exit code: 1 where a check of the preflight failed."""
+    options = make(OnnxCommand, vars(onnx_parser().parse_args(arguments)))
     log_to_stdout()
     return quantize_onnx(options)
 
