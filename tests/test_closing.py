@@ -17,7 +17,6 @@ from quantization.tables import Row, Table, table_html
 def own_logger() -> Iterator[logging.Logger]:
     logger = logging.getLogger("quantization")
     before = logger.level, logger.propagate, list(logger.handlers)
-    logger.handlers[:] = []
     yield logger
     logger.setLevel(before[0])
     logger.propagate, logger.handlers[:] = before[1:]
@@ -50,6 +49,7 @@ def test_a_command_line_is_what_a_shell_reads() -> None:
 
 
 def test_quiet_leaves_warnings_and_the_end(own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    own_logger.handlers[:] = []  # where another test has called log_to_stdout, pytest has added some since
     log_to_stdout(quiet=True)
     own_logger.info("a step")
     own_logger.warning("a warning")
