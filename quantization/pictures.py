@@ -26,12 +26,15 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, picture: str) -> None:
-    """Write a figure; the file appears complete or not at all.
+    """Write a figure; the file appears complete or not at all, and the same figure makes the same bytes.
 
     Args:
         figure: from ``new_figure``.
         picture: .png or .svg.
     """
+    import matplotlib
+
     figure.tight_layout()
-    with atomic_write(picture) as temporary:
-        figure.savefig(temporary, dpi=130)
+    vectors = picture.endswith(".svg")
+    with atomic_write(picture) as temporary, matplotlib.rc_context({"svg.hashsalt": "figure"}):
+        figure.savefig(temporary, dpi=130, metadata={"Date": None} if vectors else None)

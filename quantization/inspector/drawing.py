@@ -130,24 +130,33 @@ def _label_cluster(cluster: Digraph, label: str, size: int) -> None:
 
 def _draw_layer(dot: Digraph, graph: EngineGraph, place: Place, marks: dict[Place, int]) -> None:
     layer, name = graph.layers[place[1]], node_id(place)
-    cells = [
-        f'<TR><TD BGCOLOR="{KIND_COLORS[layer.kind]}"><FONT COLOR="white"><B>{escape(_head(layer))}</B></FONT></TD></TR>',
-        f"<TR><TD>{escape(layer.title)}</TD></TR>",
-    ]
     foot = [] if layer.is_reformat else [layer.precision]
     if layer.time_ms is not None:
         share = 100 * layer.time_ms / graph.engine.total_ms if graph.engine.total_ms else 0.0
         foot.append(f"{1000 * layer.time_ms:.1f} us, {share:.1f} %")
-    if foot:
-        cells.append(f"<TR><TD>{escape('   '.join(foot))}</TD></TR>")
-    if place in marks:
-        text = f"finding {marks[place]}"
-        cells.append(f'<TR><TD BGCOLOR="{MARK}"><FONT COLOR="white"><B>{text}</B></FONT></TD></TR>')
+    lines = [escape(line) for line in (layer.title, "   ".join(foot)) if line]
+    mark = f"finding {marks[place]}" if place in marks else ""
+    dot.node(name, layer_box(layer, lines, mark), id=name, tooltip=literal(shorten(layer.name, 300)))
+
+
+def layer_box(layer: Layer, lines: Sequence[str], mark: str = "") -> str:
+    """The label of a layer's node: its head, on the ground of its precision, framed if it changes the type.
+
+    Args:
+        layer: gives colours and head.
+        lines: HTML-like text of Graphviz, already escaped, below the head.
+        mark: text in a blue row at the foot; empty for none.
+    """
+    cells = [
+        f'<TR><TD BGCOLOR="{KIND_COLORS[layer.kind]}"><FONT COLOR="white"><B>{escape(_head(layer))}</B></FONT></TD></TR>',
+        *(f"<TR><TD>{line}</TD></TR>" for line in lines),
+    ]
+    if mark:
+        cells.append(f'<TR><TD BGCOLOR="{MARK}"><FONT COLOR="white"><B>{escape(mark)}</B></FONT></TD></TR>')
     border = f'BORDER="4" COLOR="{ALARM}"' if layer.type_change else 'BORDER="1" COLOR="#555555"'
     color = PRECISION_COLORS[layer.precision]
     table = f'{border} CELLBORDER="0" CELLSPACING="0" CELLPADDING="4" BGCOLOR="{color}"'
-    label = f"<<TABLE {table}>{''.join(cells)}</TABLE>>"
-    dot.node(name, label, id=name, tooltip=literal(shorten(layer.name, 300)))
+    return f"<<TABLE {table}>{''.join(cells)}</TABLE>>"
 
 
 def _head(layer: Layer) -> str:
