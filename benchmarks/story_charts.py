@@ -45,30 +45,18 @@ def speed_chart(engines: Path, accuracy: Path) -> Any:
     """Points of mAP that INT8 costs yolov5s, against images per second.
 
     Args:
-        engines: the folder of yolov5s' engines, with ``bench.json``.
+        engines: the folder of yolov5s' engines, with ``bench.json`` and ``models.json``.
         accuracy: the folder with ``ptq-boxes.json`` and ``engines-h100.json``.
 
     Raises:
         UserError: a file cannot be read, or matplotlib is not installed.
     """
-    bench: Mapping[str, Any] = read_export(engines / "bench.json")
+    bench, models = read_export(engines / "bench.json"), read_export(engines / "models.json")
+    boxes, trained = read_export(accuracy / "ptq-boxes.json"), read_export(accuracy / "engines-h100.json")
     speeds = {engine["name"]: engine["images_per_s"] for engine in bench["engines"]}
-    boxes = read_export(accuracy / "ptq-boxes.json")
-    runs = {(run["net"], run["placement"], run["calibration"]): run["map"] for run in boxes["runs"]}
-    trained = read_export(accuracy / "engines-h100.json")
-    floats = trained["models"]["yolov5s"]["float"]["backends"]
-    base = list(floats["torch"]["map"].values())
     figure = new_figure(8.8, 5.2)
     axes = figure.subplots()
-    _speed_point(axes, speeds["fp16"], _lost(base, list(floats["tensorrt"]["map"].values())), EDGE_COLORS["FP16"])
-    axes.annotate("FP16", (speeds["fp16"]["median"], 0.03), (8, -14), textcoords="offset points", weight="bold")
-    for engine, label, placements in _PLACEMENTS:
-        for calibration, placement in placements.items():
-            points = _lost(base, runs["yolov5s", placement, calibration])
-            _speed_point(axes, speeds[engine], points, _CALIBRATIONS[calibration][0])
-        place = (speeds[engine]["median"], statistics.mean(points))
-        side, shift = ("right", (-9, -4)) if engine == "head-float" else ("left", (9, 6))
-        axes.annotate(label, place, shift, textcoords="offset points", ha=side, weight="bold")
+    _placements(axes, speeds, boxes["runs"], trained["models"]["yolov5s"]["float"]["backends"])
     for engine in ("no-rule", "ptq"):
         speed = speeds[engine]["median"]
         axes.axvline(speed, color="#888888", linestyle="--", linewidth=1)
@@ -80,14 +68,33 @@ def speed_chart(engines: Path, accuracy: Path) -> Any:
     axes.set_ylim(0.66, -0.04)
     axes.set_xlim(right=1.07 * max(speed["max"] for speed in speeds.values()))
     axes.set_xlabel(
-        f"images/s ({bench['gpu']}, TensorRT {bench['versions']['tensorrt']}, 640 px, batch {bench['batch']}, random "
-        "weights)\n" + _accuracy_note(trained["settings"], boxes),
+        f"images/s ({bench['gpu']}, TensorRT {bench['versions']['tensorrt']}, {models['size']} px, batch {bench['batch']}, "
+        f"{models['weights']} weights)\n{_accuracy_note(trained['settings'], boxes)}",
         fontsize=9,
     )
     axes.set_ylabel("points of mAP@0.5:0.95 lost")
     axes.set_title("yolov5s: to the right is faster, up is more accurate", weight="bold")
     axes.grid(alpha=0.3)
     return figure
+
+
+def _placements(
+    axes: Any, speeds: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], floats: Mapping[str, Any]
+) -> None:
+    """FP16, and each placement in INT8 by its calibrations."""
+    base = list(floats["torch"]["map"].values())
+    points = _lost(base, list(floats["tensorrt"]["map"].values()))
+    _speed_point(axes, speeds["fp16"], points, EDGE_COLORS["FP16"])
+    place = (speeds["fp16"]["median"], statistics.mean(points))
+    axes.annotate("FP16", place, (8, -14), textcoords="offset points", weight="bold")
+    measured = {(run["net"], run["placement"], run["calibration"]): run["map"] for run in runs}
+    for engine, label, placements in _PLACEMENTS:
+        for calibration, placement in placements.items():
+            points = _lost(base, measured["yolov5s", placement, calibration])
+            _speed_point(axes, speeds[engine], points, _CALIBRATIONS[calibration][0])
+        place = (speeds[engine]["median"], statistics.mean(points))
+        side, shift = ("right", (-9, -4)) if engine == "head-float" else ("left", (9, 6))
+        axes.annotate(label, place, shift, textcoords="offset points", ha=side, weight="bold")
 
 
 def sensitivity_chart(result: Path) -> Any:
