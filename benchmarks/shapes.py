@@ -226,7 +226,8 @@ def draw_dataset(
     check(settings, train, val)
     out, names = settings.out, class_names(classes)
     (out / "annotations").mkdir(parents=True)
-    with multiprocessing.Pool(workers) as pool:
+    # OpenCV's threads do not survive a fork: a child of a process that has used them would wait for ever
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for split, count in zip(SPLITS, (train, val)):
             (out / "images" / split).mkdir(parents=True)
             (out / "labels" / split).mkdir(parents=True)
