@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and print; the exit code."""
     options = build_parser().parse_args(arguments)
     log_to_stdout()
+    if not Path(options.engine).is_file():
+        raise UserError(f"{options.engine} does not exist: name a TensorRT plan or an .onnx")
     refuse_overwriting(options.engine, options.against, options.save_json, options.save_samples)
     for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
         if file is not None:

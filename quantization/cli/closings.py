@@ -38,12 +38,13 @@ def after_quantize(name: str, options: QuantizeCommand) -> Closing:
     return Closing(accuracy_table(figures, verdict.key) if figures else None, verdict.text, written, following)
 
 
-def after_export(file: str, report: Report | None) -> Closing:
+def after_export(file: str, report: Report | None, folders: Mapping[str, str] | None = None) -> Closing:
     """The ONNX, and the engine to build from it.
 
     Args:
         file: the ONNX.
         report: of the preflight; None: it has no Q/DQ.
+        folders: what else is written, and what it is.
     """
     verdict = ""
     if report is not None:
@@ -51,7 +52,7 @@ def after_export(file: str, report: Report | None) -> Closing:
     mode = "fp16" if report is None else "qat"
     what = "float ONNX, without Q/DQ" if report is None else "Q/DQ ONNX"
     bench = command_line("bench-engine.py", file, "--modes", mode, "--save-engine", "plans")
-    return Closing(None, verdict, {file: what}, ["on the target:", bench])
+    return Closing(None, verdict, {file: what, **(folders or {})}, ["on the target:", bench])
 
 
 def after_sensitive(name: str, options: SensitiveCommand, quantized: bool) -> Closing:

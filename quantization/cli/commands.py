@@ -7,6 +7,7 @@ from typing import Any, Callable
 
 from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test, export_target
 from quantization.cli.deploy import deploy_command, resumed_deploy
+from quantization.cli.handing_over import handed_over
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.resume import resumed_options
@@ -49,7 +50,7 @@ def export_command(name: str, options: ExportCommand) -> int:
     """Checkpoint to Q/DQ ONNX."""
     file = export_target(options)
     report = run_export(name, options, file)
-    tell(after_export(file, report))
+    tell(after_export(file, report, handed_over(options)))
     return int(report is not None and report.failed)
 
 

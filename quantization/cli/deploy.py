@@ -32,6 +32,8 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 def deploy_command(name: str, options: DeployCommand) -> int:
     """All of it; see ``DeployCommand``."""
     folder = options.out
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise UserError(f"--out {folder} is a file: name a folder")
     lines = target_lines(name, options)
     resumed = ["deploy", options.weight, "--resume", "--out", folder]
     hint = f"; go on with: {command_line(f'qat-{name}.py', *resumed)}"

@@ -56,5 +56,15 @@ def hand_over(name: str, model: nn.Module, graph: onnx.ModelProto, options: Expo
         LOG.info("DeepStream: %s; its first lines say how to build the plan and the parser", files[0])
 
 
+def handed_over(options: ExportCommand) -> dict[str, str]:
+    """The folders that ``hand_over`` writes, and what they are."""
+    written = {}
+    if options.triton is not None:
+        written[str(Path(options.triton, _model_name(options)))] = "Triton's model, still without 1/model.plan"
+    if options.deepstream is not None:
+        written[options.deepstream] = "nvinfer's configuration and parser, still without model.plan"
+    return written
+
+
 def _model_name(options: ExportCommand) -> str:
     return Path(options.save or options.weight).stem

@@ -15,6 +15,7 @@ import onnxruntime
 
 from quantization import __version__
 from quantization.cli.parser import LineParser, add_options
+from quantization.closing import Closing, command_line, tell
 from quantization.errors import NotWritten, UserError, log_to_stdout
 from quantization.files import atomic_write, check_writable, refuse_overwriting, write_json
 from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
@@ -25,7 +26,7 @@ from quantization.onnx_quantize.options import OnnxCalibrationOptions, OnnxImage
 from quantization.onnx_quantize.quantize import calibrate_onnx, plan_onnx, write_pairs
 from quantization.option_fields import Options, argument, group, make, option, record
 from quantization.options import LayerOptions
-from quantization.preflight.report import preflight, report_text
+from quantization.preflight.report import Report, preflight, report_text
 
 LOG = logging.getLogger("quantization")
 COMPARED = 4  # images
@@ -105,7 +106,18 @@ def quantize_onnx(options: OnnxCommand) -> int:
                 "preflight": report.to_dict(),
             },
         )
+    tell(closing(options, report))
     return int(report.failed)
+
+
+def closing(options: OnnxCommand, report: Report) -> Closing:
+    """The files, and the engine to build."""
+    written = {options.output: "Q/DQ ONNX"}
+    if options.summary is not None:
+        written[options.summary] = "groups, ranges, layers left float, versions"
+    bench = command_line("bench-engine.py", options.output, "--modes", "qat", "--save-engine", "plans")
+    following = ["change what FAIL names above"] if report.failed else ["on the target:", bench]
+    return Closing(written=written, following=following)
 
 
 def ratio_text(ratios: dict[str, float]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Sequence
 
 from quantization.cli.parser import add_options
+from quantization.closing import Closing, tell
 from quantization.data.data_yaml import read_data_yaml
 from quantization.errors import UserError, log_to_stdout
 from quantization.evaluation.ground_truth import GroundTruth
@@ -58,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not summary.results:
         raise UserError("no image was read: name others, or a smaller --every")
     page = write_pictures(summary, source, out, options.worst)
-    LOG.info("%s", summary.headline)
     for model, boxes, missed, false in summary.errors:
         LOG.info("%s: %d boxes, %d labels missed, %d boxes false", model, boxes, missed, false)
-    LOG.info("Worst images first: %s; all pictures: %s", page, out / "pictures")
+    written = {str(page): "the worst images first: open it in a browser", str(out / "pictures"): "all of them"}
+    tell(Closing(verdict=summary.headline, written={**written, str(out / "predictions.json"): "all boxes"}))
     return 0
 
 

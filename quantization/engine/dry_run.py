@@ -14,7 +14,7 @@ from quantization.engine.build import check_precision
 from quantization.engine.options import BuildOptions, Shape, resolve_shapes
 from quantization.engine.specs import EngineSpec, trtexec_line
 from quantization.engine.timing import TimingOptions
-from quantization.engine.versions import Version, deprecates_weak_typing
+from quantization.engine.versions import Version, deprecates_weak_typing, highest_opset
 from quantization.errors import UserError
 from quantization.onnx_graph.load import load_onnx
 
@@ -51,8 +51,19 @@ def dry_run(specs: Sequence[EngineSpec], timed: TimingOptions, version: Version)
         typed = spec.options.is_typed(version)
         note = check_precision(is_quantized(model), has_half(model), spec.options.mode, typed, spec.onnx)
         kept = spec if spec.plan else dataclasses.replace(spec, plan=f"{spec.name}.plan")
-        notes = [note] if note else []
+        notes = [*([note] if note else []), *_opset_notes(model, spec.onnx, version)]
         yield shlex.join(trtexec_line(kept, timed, version, profile=profile)), notes + _notes(spec.options, version)
+
+
+def _opset_notes(model: onnx.ModelProto, file: str, version: Version) -> list[str]:
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    highest, (major, minor, _) = highest_opset(version), version
+    if opset <= highest:
+        return []
+    return [
+        f"{file} has opset {opset}, and TensorRT {major}.{minor} documents {highest} at most: export it with "
+        f"--target-tensorrt {major}.{minor}"
+    ]
 
 
 def _notes(options: BuildOptions, version: Version) -> list[str]:

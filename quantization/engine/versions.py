@@ -119,7 +119,7 @@ def import_tensorrt() -> Any:
     except (ImportError, OSError) as error:  # its own loader raises FileNotFoundError for a missing library
         raise UserError(
             f"the Python package tensorrt cannot be imported ({error}): install it (pip install tensorrt; "
-            "JetPack brings its own), or see --use-trtexec and --dry-run"
+            "JetPack brings its own), or see bench-engine.py --use-trtexec, and --dry-run with --trt-version"
         ) from error
     parse_version(tensorrt.__version__)
     return tensorrt

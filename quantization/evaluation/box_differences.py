@@ -65,7 +65,9 @@ class BoxDifferences:
         """In words."""
         if not self.is_enough:
             return f"too few for a verdict, which takes {FEWEST}"
-        return "SUSPICIOUS, far more than quantization noise" if self.is_suspicious else "quantization noise"
+        return (
+            "SUSPICIOUS, far more than quantization noise" if self.is_suspicious else "no more than quantization noise"
+        )
 
     def __str__(self) -> str:
         counts = f"{self.count} {self.what} in {self.images} images, {self.lost} lost, {self.new} new"

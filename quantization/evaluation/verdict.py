@@ -131,7 +131,7 @@ def accuracy_table(figures: Mapping[str, Mapping[str, Any]], shipped: str = "") 
 
 
 def figures_table(label: str, metrics: Mapping[str, Any]) -> Table:
-    """One model's figures with their intervals, and its distances to the references.
+    """One model's figures with their intervals, and its distances in mAP@0.5:0.95 to the references.
 
     Args:
         label: the model.
@@ -140,7 +140,8 @@ def figures_table(label: str, metrics: Mapping[str, Any]) -> Table:
     against = metrics["against"]
     columns = ("mAP@0.5:0.95", "mAP@0.5", "classes merged", *(f"against {name}" for name in against))
     cells = [_figure(metrics, key) for key in ("map", "map50", "merged")]
-    return Table(columns, [Row(label, [*cells, *(points_text(found["map"]) for found in against.values())])])
+    distances = [f"{points_text(found['map'])} points" for found in against.values()]
+    return Table(columns, [Row(label, [*cells, *distances])])
 
 
 def _figure(entry: Mapping[str, Any], key: str) -> str:

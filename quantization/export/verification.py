@@ -78,7 +78,7 @@ def compare(model: nn.Module, file: str, options: ExportOptions, source: str | N
 
 def report_difference(difference: Difference, file: str, source: str | None) -> None:
     """Log how far the boxes are, with a warning where it is too far."""
-    where = f"images of {source}" if source is not None else "drawn images (--compare-images names real ones)"
+    where = f"images of {source}" if source is not None else "drawn images (export --compare-images names real ones)"
     LOG.info("%s: ONNX Runtime against torch on %s: %s", file, where, difference.boxes)
     if difference.boxes.is_suspicious:
         LOG.warning(

@@ -35,6 +35,8 @@ def load_onnx(file: str) -> ModelProto:
         UserError: the file is missing, no ONNX, or incomplete: weights without their bytes, tensors that nothing makes,
             a cycle, or what ``onnx.checker`` refuses.
     """
+    if Path(file).is_dir():
+        raise UserError(f"{file} is a folder: name an ONNX file")
     if not Path(file).is_file():
         raise UserError(f"ONNX file {file} does not exist")
     try:

@@ -120,12 +120,13 @@ def _explain_image(subject: Subject, tensor: str, conversions: list[Conversion])
 def _explain_float_producer(subject: Subject, tensor: str, conversions: list[Conversion]) -> Finding:
     readers = subject.names(position for item in conversions for position in item.readers)
     line = f"{subject.graph.source(tensor)} works in float and {some(readers)} reads it in INT8: a Q kernel"
-    if _is_silu(subject, tensor):
+    if subject.is_for_tensorrt_8 and _is_silu(subject, tensor):
         return Finding(
             "float-producer",
             "warn",
             f"{line}, and TensorRT 8.6 runs its convolution in FP32, fused with SiLU",
-            "export it with quant-tools, which writes that SiLU with tanh: FP16, and no Q kernel",
+            "none for TensorRT 10 or newer; for 8, export without --target-tensorrt: SiLU is written with tanh there, which "
+            "runs in FP16 without a Q kernel",
             readers,
         )
     return Finding("float-producer", "known", line, "none needed", readers)

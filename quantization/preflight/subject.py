@@ -16,6 +16,7 @@ from quantization.preflight.propagation import Propagation
 from quantization.preflight.qdq_graph import QdqGraph
 
 IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
+BEYOND_TENSORRT_8 = 19  # opset; of 18 it documents nothing, and the dynamo exporter writes nothing older
 FLOAT_LAYERS = "quant-tools.float-layers"  # entry of an ONNX's metadata: JSON, path of a layer left float to the reason
 
 
@@ -53,6 +54,14 @@ class Subject:
             if node.op_type in (*WEIGHTED, "Add") and (is_float(graph.layer(position)) or graph.layer(position) in told)
         }
         self.allowed = self.head | self.stems | self.policy
+
+    @property
+    def is_for_tensorrt_8(self) -> bool:
+        """Whether TensorRT 8 may read the file."""
+        opsets = self.graph.onnx.model.opset_import
+        return (
+            max((entry.version for entry in opsets if entry.domain in ("", "ai.onnx")), default=0) < BEYOND_TENSORRT_8
+        )
 
     @cached_property
     def tail(self) -> set[int]:

@@ -139,21 +139,23 @@ def _sensitivity(run: Run) -> Part | None:
 
 
 def _classes(run: Run) -> Part | None:
-    """AP by class, what quantization costs most first."""
+    """AP by class, what quantization costs most first: that of the checkpoint to ship."""
     figures = run.summary["figures"]
     keys = [key for key in TITLES if key in figures]
     if not keys:
         return None
+    shipped = choose_checkpoint(run.summary).key
+    first, last = keys[0], shipped if shipped in keys[1:] else keys[-1]
     per_class = {key: figures[key]["per_class"] for key in keys}
-    names = [name for name, value in per_class[keys[0]].items() if value >= 0]
-    names.sort(key=lambda name: per_class[keys[-1]][name] - per_class[keys[0]][name])
-    columns = [TITLES[key] for key in keys] + (["difference"] if len(keys) > 1 else [])
+    names = [name for name, value in per_class[first].items() if value >= 0]
+    names.sort(key=lambda name: per_class[last][name] - per_class[first][name])
+    columns = [TITLES[key] for key in keys] + ([f"{TITLES[last]} against {TITLES[first]}"] if len(keys) > 1 else [])
     rows = []
     for name in names:
         values = [per_class[key][name] for key in keys]
-        apart = [f"{100 * (values[-1] - values[0]):+.2f}"] if len(keys) > 1 else []
+        apart = [f"{100 * (per_class[last][name] - per_class[first][name]):+.2f}"] if len(keys) > 1 else []
         rows.append(Row(name, [f"{value:.4f}" for value in values] + apart))
-    absent = len(per_class[keys[0]]) - len(names)
+    absent = len(per_class[first]) - len(names)
     note = f"<p class=note>{absent} classes have no box.</p>" if absent else ""
     return Part(f"Classes ({len(names)})", table_html(Table(columns, rows)) + note, folded=True)
 

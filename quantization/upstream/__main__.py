@@ -17,7 +17,9 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: there is no such script, or it would have to fetch something.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise UserError("name a script of the checkout: python -m quantization.upstream val.py ...; --help says more")
+    if arguments[0] in ("-h", "--help"):
         print(
             "usage: python -m quantization.upstream SCRIPT.py [ARGUMENT ...]\n"
             "Runs train.py, val.py, test.py, export.py ... of the checkout in the current folder on current packages.\n"

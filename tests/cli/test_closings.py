@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test
-from quantization.cli.options import EvaluationCommand, QuantizeCommand, SensitiveCommand
+from quantization.cli.handing_over import handed_over
+from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.parser import parse
 from quantization.closing import closing_text
 from quantization.engine.arguments import parser as bench_parser
@@ -40,6 +42,12 @@ def test_export_leads_to_an_engine_of_its_mode() -> None:
         assert (words.onnx, words.modes) == ("m.onnx", mode) and verdict in closing.verdict
 
 
+def test_export_names_the_folders_for_servers() -> None:
+    options = ExportCommand("w.pt", save="net.onnx", triton="models", deepstream="ds")
+    assert set(after_export("net.onnx", None, handed_over(options)).written) == {"net.onnx", "models/net", "ds"}
+    assert handed_over(ExportCommand("w.pt")) == {}
+
+
 def test_sensitive_proposes_a_quantize(tmp_path: Path) -> None:
     summary = tmp_path / "s.json"
     options = SensitiveCommand(
@@ -56,7 +64,9 @@ def test_sensitive_proposes_a_quantize(tmp_path: Path) -> None:
 
 
 def test_test_shows_its_figures() -> None:
-    content = {"map": 0.125, "map50": 0.5, "upstream_map": 0.2, "upstream_map50": 0.6}
+    content: dict[str, Any] = {"map": 0.125, "map50": 0.5, "merged": 0.25, "upstream_map": 0.2, "upstream_map50": 0.6}
+    content["conditions"] = "3 images"
+    content["against"] = {"float.pt": {"map": {"points": -1.5, "plus_minus": 0.5}}}
     text = closing_text(after_test(EvaluationCommand("m.onnx", "out.json"), content))
-    assert "0.1250" in text
+    assert "0.1250" in text and "-1.50 +- 0.50 points" in text and "3 images" in text
     assert "upstream's own AP" in text and "0.6000" in text and "out.json" in text

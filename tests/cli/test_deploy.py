@@ -134,6 +134,13 @@ def test_a_new_run_shows_no_engine_of_an_earlier_one(tmp_path: Path, stages: dic
     assert not accuracy.exists() and "0.1234" not in (tmp_path / "report.html").read_text()
 
 
+def test_out_that_is_a_file_is_refused_by_its_name(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match=r"--out .*notes is a file: name a folder"):
+        deploy.deploy_command("yolov5", options_of(tmp_path / "notes"))
+    assert not stages["quantize"] and (tmp_path / "notes").read_text() == "mine"
+
+
 def test_a_line_that_fails_is_no_success() -> None:
     assert not deploy.run_line(["draw-engine.py", "--layer", "missing.json"])
 

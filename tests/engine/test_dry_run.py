@@ -62,6 +62,8 @@ def test_each_version_has_its_notes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not notes
     ((found,), notes) = lines(capsys, half, "--modes", "qat", "--trt-version", "10.13", "--strongly-typed")
     assert "--stronglyTyped" in found and not notes
+    ((found,), notes) = lines(capsys, half, "--modes", "qat", "--trt-version", "8.6")
+    assert "has opset 19, and TensorRT 8.6 documents 17 at most: export it with --target-tensorrt 8.6" in notes[0]
     ((found,), notes) = lines(capsys, small_net(tmp_path / "f.onnx", 1), "--modes", "ptq", "--trt-version", "8.6")
     assert "random scales" in notes[0]
     (tmp_path / "cache").touch()

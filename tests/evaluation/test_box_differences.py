@@ -65,7 +65,7 @@ def test_noise(pixels: float) -> None:
 
     found = changed(detections_of_images(), shake)
     assert (found.count, found.lost, found.new) == (48, 0, 0)
-    assert not found.is_suspicious and str(found).endswith(": quantization noise")
+    assert not found.is_suspicious and str(found).endswith(": no more than quantization noise")
 
 
 CORRUPTIONS: dict[str, Change] = {

@@ -82,6 +82,11 @@ def test_what_cannot_be_compared_says_why(onnx_file: str, tmp_path: Path) -> Non
         EngineCheck(str(tmp_path / "no images"))
 
 
+def test_eval_engine_names_a_missing_plan_before_a_missing_gpu(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.plan does not exist"):
+        load_script("eval-engine").main([str(tmp_path / "none.plan"), "--data", "data.yaml"])
+
+
 @pytest.mark.parametrize("are_wrong", [False, True])
 def test_bench_checks_what_it_builds(
     fake_cuda: Any, fake_trt: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], are_wrong: bool

@@ -175,7 +175,7 @@ def test_damaged_files(tmp_path: Path, damage: Callable[[ModelProto], None], wor
 def test_no_file_no_onnx(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load_onnx(str(tmp_path / "missing.onnx"))
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="is a folder: name an ONNX file"):
         load_onnx(str(tmp_path))
     for content in (b"hello, this is text", b"", b"\x08\x08"):
         (tmp_path / "net.onnx").write_bytes(content)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from quantization.engine.versions import highest_opset
 from quantization.preflight.report import Report, preflight
 from support.qdq_net import Net, checks, failing, failures, single
 
@@ -39,6 +40,17 @@ def test_stem(
     report = preflight(net.model())
     assert report.passed and report.separate_q == separate_q
     assert {severity: checks(report, severity) for severity in findings} == findings
+
+
+def test_a_file_that_tensorrt_8_cannot_read_is_not_warned_of_it(style: str) -> None:
+    net = Net(style)
+    x = net.conv("images", "model.0", None, "silu", stride=2)
+    net.head(net.conv(x, "model.1"))
+    model = net.model()
+    assert highest_opset((8, 6, 0)) < 18
+    for opset, severity in ((17, "warn"), (18, "warn"), (19, "known")):
+        model.opset_import[0].version = opset
+        assert checks(preflight(model), severity) == ["float-producer"]
 
 
 def test_float_stem_without_stride_fails(style: str) -> None:

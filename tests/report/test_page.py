@@ -114,6 +114,16 @@ def test_everything_of_the_folder_is_in_the_page(tmp_path: Path) -> None:
         assert words in page.text, words
 
 
+def test_the_difference_of_classes_is_that_of_what_is_shipped(tmp_path: Path) -> None:
+    summary = write_run(tmp_path / "run")["summary.json"]
+    _, page = page_of(tmp_path / "run")
+    assert "QAT against float" in page.text and "0.50000.42000.4400-6.00" in page.text
+    summary["figures"]["qat"]["map"] = 0.41
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    _, page = page_of(tmp_path / "run")
+    assert "PTQ against float" in page.text and "0.50000.42000.4400-8.00" in page.text
+
+
 @pytest.mark.parametrize("name", ["cat", HOSTILE])
 def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path, name: str) -> None:
     write_run(tmp_path / "run", name)

@@ -42,6 +42,6 @@ def small_net(file: Path, batch: int | str, quantized: bool = False, half: bool 
         [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, [batch, 4, side, side])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19 if half else 17)], ir_version=9)
     onnx.save(model, str(file))
     return file

@@ -11,7 +11,9 @@ from typing import Callable
 import pytest
 import yaml
 
+from quantization.errors import UserError
 from quantization.upstream import offline
+from quantization.upstream.__main__ import main as run_main
 from support.workflow import TASKS, run_python
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "checkpoints"
@@ -60,6 +62,11 @@ def run_upstream(checkout: Path, few: Path, *arguments: object) -> tuple[subproc
         text=True,
     )
     return done, calls
+
+
+def test_without_a_script_there_is_nothing_to_run() -> None:
+    with pytest.raises(UserError, match="name a script"):
+        run_main([])
 
 
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
