@@ -74,9 +74,12 @@ def quantize_options(options: DeployCommand) -> QuantizeCommand:
         "square": True,
     }
     asked = make(QuantizeCommand, {**plain_record(options), **made})
-    if options.resume:
-        return resumed_options({**record(asked), "resume": True})
-    return replace(asked, restart=options.restart)
+    if not options.resume:
+        return replace(asked, restart=options.restart)
+    values = {**record(asked), "resume": True}
+    if options.training.iters is None:  # the run has the number that followed from the data
+        del values["iters"]
+    return resumed_options(values)
 
 
 def export_both(name: str, options: DeployCommand, chosen: str) -> bool:

@@ -12,9 +12,9 @@ from typing import Iterable, Iterator, Sequence
 import numpy as np
 import onnxruntime
 from onnx import ModelProto, helper
-from tqdm import tqdm
 
 from quantization.errors import UserError
+from quantization.progress_bar import progress_bar
 from quantization.ranges.group_scales import SharedTensors
 from quantization.ranges.samples import ArraySample
 
@@ -99,7 +99,7 @@ def collect_activations(
     """
     calibrators = [calibrator for group in groups for calibrator in group.tensors]
     seen = 0
-    with tqdm(total=total, desc="Calibrate", unit="image", leave=False) as bar:
+    with progress_bar(total=total, title="Calibrate", unit="image") as bar:
         for images in batches:
             samples: list[ArraySample] = []
             for count, tensors in runner(images):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Callable, Optional, Sequence, Tuple
 
 import numpy as np
-from tqdm import tqdm
 
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.files import atomic_write, write_json
+from quantization.progress_bar import progress_bar
 from quantization.viewing.detector import ImageDetector
 from quantization.viewing.differences import FAINT, label_errors, match_models
 from quantization.viewing.drawing import beside, draw_sides, jpeg
@@ -50,7 +50,7 @@ def look(detectors: Sequence[ImageDetector], source: Source, labels: LabelsOf, a
         asked: models, class names and thresholds.
     """
     results = []
-    for name, image in tqdm(source, desc="Look", unit="image", leave=False):
+    for name, image in progress_bar(source, title="Look", unit="image"):
         floor = asked.confidence * (FAINT if len(detectors) > 1 else 1)
         found = [detector.find(image, floor, asked.iou) for detector in detectors]
         boxes = [rows[rows[:, 4] > asked.confidence] for rows in found]
@@ -80,7 +80,7 @@ def write_pictures(summary: Overview, source: Source, out: Path, worst: int) -> 
     ranks = {result.name: rank for rank, result in enumerate(summary.results)}
     shown: dict[int, list[bytes]] = {}
     files = {}
-    for name, image in tqdm(source, desc="Draw", unit="image", total=len(ranks), leave=False):
+    for name, image in progress_bar(source, title="Draw", unit="image", total=len(ranks)):
         rank = ranks[name]
         sides = draw_sides(image, summary.results[rank], summary)
         titles = [Path(model).name for model in summary.models]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
@@ -23,6 +24,7 @@ from quantization.engine.named_engines import make_specs
 from quantization.errors import UserError
 from quantization.option_fields import typed_words
 from quantization.preflight.report import Report, preflight
+from quantization.qat.length import with_steps
 from support.qdq_net import pyramid
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -151,6 +153,17 @@ def test_resume_takes_the_options_of_the_run(tmp_path: Path, stages: dict[str, l
     tmp_path.rename(moved)
     with pytest.raises(UserError, match="was started with --out"):
         deploy.resumed_deploy({**given, "out": str(moved)})
+
+
+def test_a_run_whose_epochs_follow_from_the_data_is_resumed(tmp_path: Path) -> None:
+    """Its summary has the steps that quantize found, its record none."""
+    options = options_of(tmp_path, "--qat")
+    asked = deploy.quantize_options(options)
+    begun = replace(asked, training=with_steps(asked.training, 700, asked.images.batch_size))
+    Path(begun.summary).write_text(json.dumps({"options": plain_record(begun), "stage": "finished"}))
+    assert deploy.quantize_options(replace(options, resume=True)).training.iters == 70
+    with pytest.raises(UserError, match="was started with iters 70, not 71"):
+        deploy.quantize_options(replace(options, resume=True, training=replace(options.training, iters=71)))
 
 
 def test_resume_without_a_run_needs_all_options(tmp_path: Path) -> None:
