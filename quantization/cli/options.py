@@ -148,7 +148,7 @@ class DeployCommand(Options):
 
     weight: str = argument("float .pt from train.py")
     out: str = option("runs/int8", "folder of the run: checkpoints, ONNX, figures, report.html", metavar="DIR")
-    qat: bool = option(False, "train too, and take QAT's checkpoint where its mAP is higher than that of PTQ")
+    qat: bool = option(False, "train too, and take QAT's checkpoint where it is better than PTQ beyond the noise")
     max_drop: float | None = same_option(QuantizeCommand, "max_drop")
     resume: bool = option(False, "go on with the run in --out, with its options; start it if there is none")
     restart: bool = same_option(QuantizeCommand, "restart")
