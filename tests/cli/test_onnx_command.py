@@ -35,7 +35,10 @@ def test_without_torch(net: str, array: str, tmp_path: Path) -> None:
     """As a user runs it on a machine that builds engines."""
     arguments = [net, "--images", array, "--batch-size", 3, "--summary", tmp_path / "s.json", "--fp16-remainder"]
     done = run_python(tmp_path, SUPPORT / "without.py", "torch,torchvision", "script", SCRIPT, *arguments)
-    assert "Left float: model.0.conv: it reads the image" in done.stdout and "/8 [" in done.stderr
+    assert "Left float: model.0.conv: it reads the image" in done.stdout
+    assert (
+        done.stderr == ""
+    )  # no bar in a pipe, and ONNX Runtime does not tell of each FP16 constant that it cannot fold
     assert "Preflight passed: 0 errors, 0 warnings" in done.stdout
     model = onnx.load(str(tmp_path / "net-int8.onnx"))
     assert not preflight(model).failed and model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
