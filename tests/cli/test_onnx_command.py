@@ -73,6 +73,7 @@ def test_image_files_give_what_their_array_gives(source: str, net: str, tmp_path
         (["--images", "x", "--data", "y"], "either --data data.yaml or --images"),
         (["--images", "missing.npy"], "does not exist"),
         (["--images", "missing"], "does not exist"),
+        (["--images", "missing", "--save", "new/net.onnx", "--summary", "other/s.json"], "does not exist"),
         (["--images", "data.yaml"], "give it to --data"),
         (["--images", "small.npy"], r"\(8, 3, 4, 4\).*give \(N, 3, 16, 16\)"),
         (["--images", "damaged.npy"], "cannot be read"),
