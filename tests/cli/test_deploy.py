@@ -76,6 +76,22 @@ def test_without_qat_there_is_none(tmp_path: Path, stages: dict[str, list[Any]])
     assert stages["quantize"][0].qat is None and stages["export"][0][0] == str(tmp_path / "ptq.pt")
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--exporter", "dynamo", "--opset", "15"), "--opset 15 cannot hold"),
+        (("--target-tensorrt", "8.6", "--opset", "19"), "opset 19 is too new"),
+        (("--target-tensorrt", "8.6", "--fp16-remainder"), "--fp16-remainder is for strongly typed"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_any_work(
+    words: tuple[str, ...], message: str, tmp_path: Path, stages: dict[str, list[Any]]
+) -> None:
+    with pytest.raises(UserError, match=message):
+        deploy.deploy_command("yolov5", options_of(tmp_path, *words))
+    assert not stages["quantize"] and not list(tmp_path.iterdir())
+
+
 def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name.replace("-", "_"), SCRIPTS / f"{name}.py")
     assert spec is not None and spec.loader is not None
