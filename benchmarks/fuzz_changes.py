@@ -53,7 +53,12 @@ def change_bytes(rng: random.Random, data: bytes) -> bytes:
         end = min(len(content), start + rng.choice((1, 1, 4, 30, len(content))))
         part = bytes(content[start:end])
         content[start:end] = rng.choice(
-            (b"", part * 2, rng.randbytes(len(part)) if len(part) < 99 else b"", rng.choice(ODD_TEXT).encode() + part)
+            (
+                b"",
+                part * 2,
+                bytes(rng.choices(range(256), k=len(part))) if len(part) < 99 else b"",
+                rng.choice(ODD_TEXT).encode() + part,
+            )
         )
     return bytes(content)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Iterable
 
 from tqdm import tqdm
+
+DISABLE = "TQDM_DISABLE"  # tqdm's own variable, which the argument below outvotes; --quiet sets it
 
 
 def progress_bar(
@@ -19,5 +22,6 @@ def progress_bar(
         total: how many there are; None: the length of ``items``, if it has one.
         done: how many were done before.
     """
-    # disable=None: tqdm is silent where stderr is no terminal
-    return tqdm(items, total=total, desc=title, unit=unit, initial=done, leave=False, disable=None)
+    # None: tqdm is silent where stderr is no terminal
+    disable = None if os.environ.get(DISABLE, "0") in ("", "0") else True
+    return tqdm(items, total=total, desc=title, unit=unit, initial=done, leave=False, disable=disable)

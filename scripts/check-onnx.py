@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f"--draw {options.draw} ends in none of {', '.join(PICTURES)}: name a picture")
     for flag, file in (("--json", options.json), ("--draw", options.draw)):
         if file is not None:
-            check_writable(file, flag)
+            check_writable(file, flag, make_folder=False)
     model = load_onnx(options.onnx)
     report = preflight(model, is_float)
     written = {}

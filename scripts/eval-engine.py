@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     refuse_overwriting(options.engine, options.against, options.save_json, options.save_samples)
     for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
         if file is not None:
-            check_writable(file, flag)
+            check_writable(file, flag, make_folder=False)
     names: Sequence[str] = ()
     reference = None
     if options.engine.endswith(".onnx"):

@@ -29,7 +29,10 @@ def after_quantize(name: str, options: QuantizeCommand) -> Closing:
     verdict, figures = choose_checkpoint(summary), summary["figures"]
     written = {options.ptq: "PTQ checkpoint"}
     if options.qat is not None:
-        written[options.qat] = "QAT checkpoint, the best epoch"
+        fell_back = figures.get("qat", {}).get("epoch") == 0
+        written[options.qat] = (
+            "PTQ's weights, as no epoch was better" if fell_back else "QAT checkpoint, the best epoch"
+        )
     written[options.summary] = "figures, options, versions, scales"
     if options.qat is not None:
         written[picture_file(options.summary)] = "curve of QAT"

@@ -17,8 +17,10 @@ from quantization.closing import Closing, command_line, tell
 from quantization.engine.versions import import_tensorrt
 from quantization.errors import UserError
 from quantization.evaluation.verdict import accuracy_table, choose_checkpoint
+from quantization.export.target import for_target
 from quantization.files import write_json
 from quantization.option_fields import make, record, typed_words
+from quantization.options import ExportOptions
 from quantization.report.folder import remove_results, run_file
 from quantization.report.page import write_report
 from quantization.signals import SIGNALS
@@ -34,6 +36,7 @@ def deploy_command(name: str, options: DeployCommand) -> int:
     folder = options.out
     if Path(folder).exists() and not Path(folder).is_dir():
         raise UserError(f"--out {folder} is a file: name a folder")
+    for_target(graph_options(options))  # refuses what does not fit, before hours of work
     lines = target_lines(name, options)
     resumed = ["deploy", options.weight, "--resume", "--out", folder]
     hint = f"; go on with: {command_line(f'qat-{name}.py', *resumed)}"
@@ -76,9 +79,22 @@ def quantize_options(options: DeployCommand) -> QuantizeCommand:
         "square": True,
     }
     asked = make(QuantizeCommand, {**plain_record(options), **made})
-    if options.resume:
-        return resumed_options({**record(asked), "resume": True})
-    return replace(asked, restart=options.restart)
+    if not options.resume:
+        return replace(asked, restart=options.restart)
+    values = {**record(asked), "resume": True}
+    if options.training.iters is None:  # the run has the number that followed from the data
+        del values["iters"]
+    return resumed_options(values)
+
+
+def graph_options(options: DeployCommand) -> ExportOptions:
+    """What both ONNX files are exported with.
+
+    Raises:
+        UserError: the exporter does not know the opset.
+    """
+    side = options.images.imgsz
+    return replace(options.graph, size=(side, side), exporter=options.placement.exporter)
 
 
 def export_both(name: str, options: DeployCommand, chosen: str) -> bool:
@@ -89,9 +105,7 @@ def export_both(name: str, options: DeployCommand, chosen: str) -> bool:
         options: of the command.
         chosen: the checkpoint to ship.
     """
-    side = options.images.imgsz
-    graph = replace(options.graph, size=(side, side), exporter=options.placement.exporter)
-    quantized = ExportCommand(chosen, run=options.run, graph=graph)
+    quantized = ExportCommand(chosen, run=options.run, graph=graph_options(options))
     report = run_export(name, quantized, run_file(options.out, "model"))
     assert report is not None  # what quantize wrote is quantized
     write_json(run_file(options.out, "preflight"), report.to_dict())

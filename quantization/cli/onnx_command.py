@@ -75,10 +75,10 @@ def quantize_onnx(options: OnnxCommand) -> int:
     Raises:
         UserError: something in the input has to change; nothing is written then.
     """
-    check_writable(options.output, "--save")
+    check_writable(options.output, "--save", make_folder=False)
     refuse_overwriting(options.model, options.output, options.summary)
     if options.summary is not None:
-        check_writable(options.summary, "--summary")
+        check_writable(options.summary, "--summary", make_folder=False)
     source = FloatModel(options.model, FP16_OPSET if options.fp16_remainder else None)
     shape = source.image_shape(options.images.imgsz)
     planned = plan_onnx(source, shape, options.placement)

@@ -201,7 +201,7 @@ def _run(name: str, arguments: Sequence[str] | None) -> int:
         raise UserError(f"{command} is for one process: start it without torchrun")
     log_to_stdout(quiet)
     if quiet:
-        os.environ.setdefault("TQDM_DISABLE", "1")  # read when the bars' package is imported, below
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read by progress_bar, and by tqdm where upstream draws bars
     from quantization.upstream.checkout import enter_checkout
 
     enter_checkout(name, Path(__file__).resolve().parents[2])

@@ -272,6 +272,7 @@ class Quantization:
             assert found is not None  # ``ptq`` wrote it
             checkpoint.save(file, model, found.with_(history=run.history).content())
         self.summary.record("qat", run.start, epochs=run.history, epoch=0)
+        run.draw()  # it said that an epoch was saved
 
     def hold_qat_budget(self, file: str) -> None:
         """What ``--max-drop`` asks for of the best epoch."""

@@ -45,7 +45,10 @@ def choose_checkpoint(summary: Mapping[str, Any]) -> Verdict:
         reasons.append(_float_text(figures, key))
     other = "ptq" if key == "qat" else "qat"
     if _against_ptq(figures.get("qat")) is not None:
-        reasons.append(_noise_text(_against_ptq(figures["qat"]) or {}))
+        mended = figures.get("ptq", {}).get("max_drop", {}).get("left_in_float")
+        # epochs are compared with what they started from, not with the layers that --max-drop left in float after it
+        reference = "PTQ with none of --max-drop's layers in float" if mended else TITLES["ptq"]
+        reasons.append(_noise_text(_against_ptq(figures["qat"]) or {}, reference))
     elif other in figures:
         distance = 100 * (figures[key]["map"] - figures[other]["map"])
         reasons.append(f"{distance:.2f} points above {TITLES[other]}" if distance else f"level with {TITLES[other]}")
@@ -86,9 +89,9 @@ def _float_text(figures: Mapping[str, Mapping[str, Any]], key: str) -> str:
     return f"{points_text(found)} points against float{within}"
 
 
-def _noise_text(found: Mapping[str, Any]) -> str:
+def _noise_text(found: Mapping[str, Any], reference: str) -> str:
     within = ", within the noise" if abs(found["points"]) <= (found["plus_minus"] or 0) else ""
-    return f"QAT is at {points_text(found)} points against PTQ, classes merged{within}"
+    return f"QAT is at {points_text(found)} points against {reference}, classes merged{within}"
 
 
 def points_lost(figures: Mapping[str, Mapping[str, Any]], key: str) -> float:

@@ -62,7 +62,7 @@ def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
     del result.graph.value_info[:]  # the types change
     floats = {
         value.name
-        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+        for value in (*onnx.shape_inference.infer_shapes(model).graph.value_info, *model.graph.output)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
     decode = decode_tensors(OnnxGraph(result))
@@ -72,6 +72,7 @@ def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
             conversion.keep_float(node)
         else:
             conversion.make_half(node)
+    conversion.finish([value.name for value in result.graph.output])
     del result.graph.node[:]
     result.graph.node.extend(conversion.nodes)
     remove_unread_constants(result)
@@ -120,6 +121,19 @@ class HalfConversion:
             if name in self._made_half:
                 node.input[index] = self._cast(name, TensorProto.FLOAT)
         self.nodes.append(node)
+
+    def finish(self, outputs: list[str]) -> None:
+        """Give the graph's outputs that the body makes, as raw head maps are, their names and FP32 back."""
+        for name in outputs:
+            if name not in self._made_half:
+                continue
+            for node in self.nodes:
+                for names in (node.input, node.output):
+                    for index, tensor in enumerate(names):
+                        names[index] = f"{name}_fp16" if tensor == name else tensor
+            self.nodes.append(
+                helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT)
+            )
 
     def _half(self, name: str) -> str:
         """The name of a constant's FP16 copy."""

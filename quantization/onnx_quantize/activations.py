@@ -44,6 +44,7 @@ class TensorRunner:
         )
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = int((os.environ.get("OMP_NUM_THREADS") or "0").split(",")[0])
+        settings.log_severity_level = 3  # errors, which are raised too
         settings.enable_cpu_mem_arena = False  # which keeps the largest run's memory
         try:
             self._session = onnxruntime.InferenceSession(

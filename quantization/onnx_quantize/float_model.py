@@ -18,6 +18,7 @@ MIN_OPSET = LOWEST_OPSET["torchscript"]  # per-channel Q/DQ
 OLDEST_OPSET = 11  # onnx's converter knows the operators of YOLO exports from here on
 IMAGE_CHANNELS = 3
 MAX_BYTES = 2**31  # of a protobuf file
+CONSTANT_WEIGHTS = 4  # the IR version from which on initializers need not be inputs
 INTEGER = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 
 
@@ -47,6 +48,7 @@ class FloatModel:
         self.shape = tuple(dim.dim_value or None for dim in entry.type.tensor_type.shape.dim)
         self.dtype = np.float16 if entry.type.tensor_type.elem_type == TensorProto.FLOAT16 else np.float32
         self.model = in_fp32(with_opset(self.source, opset or MIN_OPSET, file))
+        fix_weights(self.model)
 
     def image_shape(self, default: int) -> tuple[int, int, int]:
         """C, H and W of the input; 3 and ``default`` where the graph leaves them open."""
@@ -125,6 +127,15 @@ def with_opset(model: ModelProto, opset: int, file: str) -> ModelProto:
     return converted
 
 
+def fix_weights(model: ModelProto) -> None:
+    """Weights that the graph lists as inputs too, as old exporters do, become constants, in place."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, CONSTANT_WEIGHTS)
+
+
 # --- FP16 to FP32 -----------------------------------------------------------------------------------------------------
 
 
@@ -161,8 +172,9 @@ def _keep_types(graph: onnx.GraphProto) -> None:
     """Put a Cast behind each FP16 input and before each FP16 output."""
     renamed: dict[str, str] = {}
     casts_in, casts_out = [], []
+    weights = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16 and value.name not in weights:
             renamed[value.name] = f"{value.name}_fp32"
             casts_in.append(_cast(value.name, renamed[value.name], TensorProto.FLOAT))
     for value in graph.output:

@@ -250,9 +250,10 @@ class QatRun:
         """Figures and curve so far."""
         assert self.best is not None  # an epoch is done
         self.summary.record("qat", self.best, epochs=self.history, epoch=self.verdict.epoch)
-        self._draw()
+        self.draw()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw the curve from the summary."""
         if not RANKS.main:
             return
         picture = picture_file(self.summary.file)

@@ -102,9 +102,9 @@ def _x_log_x(x: np.ndarray) -> np.ndarray:
 
 
 def entropy_divergences(counts: np.ndarray, bits: int = BITS) -> np.ndarray:
-    """Kullback-Leibler divergence of each candidate range, in nats, as in np.ndarrayRT's entropy calibration.
+    """Kullback-Leibler divergence of each candidate range, in nats, as in TensorRT's entropy calibration.
 
-    Source: S. Migacz, "8-bit Inference with np.ndarrayRT", GTC 2017. With the first i bins kept, P is the histogram with
+    Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017. With the first i bins kept, P is the histogram with
     the outliers added to its last bin, and Q spreads the mass of each level over its bins that are not empty.
 
     Args:

@@ -10,15 +10,20 @@ LEVELS = {"float": "float", "ptq": "PTQ"}
 LINE_HEIGHT = 15  # pixels between labels
 
 
+def deciding_figure(figures: Mapping[str, Any]) -> str:
+    """The figure that QAT's epoch was chosen by: "merged", or in older summaries "map"."""
+    return "merged" if all("merged" in entry for entry in figures["qat"]["epochs"]) else "map"
+
+
 def curve_svg(figures: Mapping[str, Any]) -> str:
-    """Curve of the mAP of each epoch of QAT, with the float and the PTQ model's levels; labels at the right, apart from each other.
+    """Curve of QAT's epochs by ``deciding_figure``, with the float and the PTQ model's levels; labels at the right, apart.
 
     Args:
         figures: of a summary, with "qat" and its "epochs".
     """
-    epochs = figures["qat"]["epochs"]
-    values = [100 * entry["map"] for entry in epochs]
-    levels = {title: 100 * figures[key]["map"] for key, title in LEVELS.items() if key in figures}
+    epochs, key = figures["qat"]["epochs"], deciding_figure(figures)
+    values = [100 * entry[key] for entry in epochs]
+    levels = {title: 100 * figures[name][key] for name, title in LEVELS.items() if name in figures}
     low, high = min([*values, *levels.values()]), max([*values, *levels.values()])
     room = max(0.15 * (high - low), 0.1)
     low, high = low - room, high + room
@@ -37,17 +42,21 @@ def curve_svg(figures: Mapping[str, Any]) -> str:
         )
     points = " ".join(f"{x(index):.1f},{y(value):.1f}" for index, value in enumerate(values))
     parts.append(f'<polyline class="curve" points="{points}"/>')
-    best = max(range(len(values)), key=values.__getitem__)
+    saved = _saved_place(figures["qat"], values)
     for index, value in enumerate(values):
-        radius = 6 if index == best else 3
+        radius = 6 if index == saved else 3
         parts.append(f'<circle class="dot" cx="{x(index):.1f}" cy="{y(value):.1f}" r="{radius}"/>')
     labels = [(y(value), f"{title} {value:.2f}") for title, value in levels.items()]
-    labels.append((y(values[-1]), f"QAT, best {values[best]:.2f}"))
+    labels.append((y(values[-1]), f"QAT, saved {values[saved]:.2f}"))
     for height, text in apart(labels):
         parts.append(f'<text x="{x(last) + 12:.1f}" y="{height + 4:.1f}">{escape(text)}</text>')
-    return (
-        f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}"><title>mAP of QAT</title>{"".join(parts)}</svg>'
-    )
+    return f'<svg class="chart" role="img" viewBox="0 0 {WIDTH} {HEIGHT}"><title>epochs of QAT</title>{"".join(parts)}</svg>'
+
+
+def _saved_place(qat: Mapping[str, Any], values: Sequence[float]) -> int:
+    """Index of the epoch whose weights were saved; in older summaries the best one."""
+    numbers = [entry["epoch"] for entry in qat["epochs"]]
+    return numbers.index(qat["epoch"]) if "epoch" in qat else max(range(len(values)), key=values.__getitem__)
 
 
 def apart(labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:

@@ -9,12 +9,12 @@ from typing import Any, Mapping, Sequence
 
 from quantization.engine.bench_report import bench_table
 from quantization.evaluation.verdict import TITLES, accuracy_table, choose_checkpoint
-from quantization.report.charts import bars_html, curve_svg
+from quantization.ranges.group_scales import WARN_RATIO
+from quantization.report.charts import bars_html, curve_svg, deciding_figure
 from quantization.report.folder import FILES, Run
 from quantization.tables import Row, Table, table_html
 
 SHOWN = 15  # bars, and shared scales, that are not folded
-COMMON_RATIO = 4.0  # of own ranges in a group, above which quantize warns
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ def _speed(run: Run) -> Part | None:
 def _training(run: Run) -> Part | None:
     if not run.summary["figures"].get("qat", {}).get("epochs"):
         return None
-    return Part("QAT", f"{curve_svg(run.summary['figures'])}<p class=note>mAP@0.5:0.95 in points; large: saved.</p>")
+    figures = run.summary["figures"]
+    what = "AP@0.5:0.95, classes merged" if deciding_figure(figures) == "merged" else "mAP@0.5:0.95"
+    zero = "; epoch 0 is PTQ" if figures["qat"]["epochs"][0]["epoch"] == 0 else ""
+    return Part("QAT", f"{curve_svg(figures)}<p class=note>{what}, in points; large: saved{zero}.</p>")
 
 
 def _following(run: Run) -> Part | None:
@@ -173,9 +176,9 @@ def _scales(run: Run) -> Part | None:
         for scale in sorted(shared, key=lambda scale: -scale["ratio"])
     ]
     columns = ("range", "ranges of its members alone", "largest / smallest")
-    high = sum(scale["ratio"] > COMMON_RATIO for scale in shared)
+    high = sum(scale["ratio"] > WARN_RATIO for scale in shared)
     note = f"{len(run.summary.get('groups') or ())} scale groups, {len(rows)} of them join several tensors; " + (
-        f"{high} have ranges more than {COMMON_RATIO:g} times apart." if high else "no ranges are far apart."
+        f"{high} have ranges more than {WARN_RATIO:g} times apart." if high else "no ranges are far apart."
     )
     body = f"<p class=note>{escape(note)}</p>{table_html(Table(columns, rows[:SHOWN]))}"
     if len(rows) > SHOWN:
@@ -193,7 +196,10 @@ def _commands(run: Run) -> Part | None:
 
 
 def _options(run: Run) -> Part | None:
-    options = {**run.summary["options"], **run.record.get("options", {})}
+    options = {
+        **run.record.get("options", {}),
+        **run.summary["options"],
+    }  # what followed from the data is in the latter
     versions = Table(("",), [Row(name, [str(text)]) for name, text in run.summary.get("versions", {}).items()])
     chosen = Table(("",), [Row(name.replace("_", "-"), [_plain(value)]) for name, value in sorted(options.items())])
     return Part(

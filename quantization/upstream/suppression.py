@@ -76,7 +76,8 @@ def suppress(boxes: Tensor, real: Tensor, iou_threshold: float, limit: int) -> T
     for start in range(0, boxes.shape[1], BLOCK):
         block = boxes[:, start : start + BLOCK]
         beaten = _overlap(best[:, :, None], block[:, None], iou_threshold) & counts[:, :, None]  # (B, M, b)
-        free = real[:, start : start + BLOCK] & ~beaten.any(1)
+        wanted = counts.sum(1, keepdim=True) < limit  # images that are full take no more: it would cost memory for all
+        free = real[:, start : start + BLOCK] & ~beaten.any(1) & wanted
         earlier = _overlap(block[:, :, None], block[:, None], iou_threshold).triu(1)  # (B, b, b)
         kept, before = free & ~(earlier & free[:, :, None]).any(1), free
         while not torch.equal(kept, before):

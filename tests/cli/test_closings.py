@@ -28,10 +28,18 @@ def test_quantize_names_the_file_to_ship_and_its_export(tmp_path: Path) -> None:
     closing = after_quantize("yolov7", options)
     assert closing.verdict.startswith("Ship a b.pt: PTQ, 1.00 points below float")
     assert set(closing.written) == {"a b.pt", "qat.pt", options.summary, str(tmp_path / "summary.png")}
+    assert "best epoch" in closing.written["qat.pt"]
     (line,) = closing.following
     assert parse("yolov7", shlex.split(line)[2:]) == parse(
         "yolov7", ["export", "a b.pt", "--size", "320", "--save", "a b.onnx"]
     )
+
+
+def test_quantize_says_that_qat_fell_back_to_ptq(tmp_path: Path) -> None:
+    options = QuantizeCommand("w.pt", qat="qat.pt", summary=str(tmp_path / "summary.json"))
+    figures = {key: {"map": 0.5, "map50": 0.5, "epoch": 0} for key in ("ptq", "qat")}
+    Path(options.summary).write_text(json.dumps({"figures": figures, "options": record(options)}))
+    assert after_quantize("yolov5", options).written["qat.pt"] == "PTQ's weights, as no epoch was better"
 
 
 def test_export_leads_to_an_engine_of_its_mode() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable
@@ -23,6 +24,7 @@ from quantization.engine.named_engines import make_specs
 from quantization.errors import UserError
 from quantization.option_fields import typed_words
 from quantization.preflight.report import Report, preflight
+from quantization.qat.length import with_steps
 from support.qdq_net import pyramid
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -72,6 +74,22 @@ def test_the_better_checkpoint_becomes_the_onnx(tmp_path: Path, stages: dict[str
 def test_without_qat_there_is_none(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
     assert deploy.deploy_command("yolov7", options_of(tmp_path)) == 0
     assert stages["quantize"][0].qat is None and stages["export"][0][0] == str(tmp_path / "ptq.pt")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--exporter", "dynamo", "--opset", "15"), "--opset 15 cannot hold"),
+        (("--target-tensorrt", "8.6", "--opset", "19"), "opset 19 is too new"),
+        (("--target-tensorrt", "8.6", "--fp16-remainder"), "--fp16-remainder is for strongly typed"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_any_work(
+    words: tuple[str, ...], message: str, tmp_path: Path, stages: dict[str, list[Any]]
+) -> None:
+    with pytest.raises(UserError, match=message):
+        deploy.deploy_command("yolov5", options_of(tmp_path, *words))
+    assert not stages["quantize"] and not list(tmp_path.iterdir())
 
 
 def script(name: str) -> ModuleType:
@@ -158,6 +176,17 @@ def test_resume_takes_the_options_of_the_run(tmp_path: Path, stages: dict[str, l
     tmp_path.rename(moved)
     with pytest.raises(UserError, match="was started with --out"):
         deploy.resumed_deploy({**given, "out": str(moved)})
+
+
+def test_a_run_whose_epochs_follow_from_the_data_is_resumed(tmp_path: Path) -> None:
+    """Its summary has the steps that quantize found, its record none."""
+    options = options_of(tmp_path, "--qat")
+    asked = deploy.quantize_options(options)
+    begun = replace(asked, training=with_steps(asked.training, 700, asked.images.batch_size))
+    Path(begun.summary).write_text(json.dumps({"options": plain_record(begun), "stage": "finished"}))
+    assert deploy.quantize_options(replace(options, resume=True)).training.iters == 70
+    with pytest.raises(UserError, match="was started with iters 70, not 71"):
+        deploy.quantize_options(replace(options, resume=True, training=replace(options.training, iters=71)))
 
 
 def test_resume_without_a_run_needs_all_options(tmp_path: Path) -> None:

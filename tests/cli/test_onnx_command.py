@@ -35,7 +35,8 @@ def test_without_torch(net: str, array: str, tmp_path: Path) -> None:
     """As a user runs it on a machine that builds engines."""
     arguments = [net, "--images", array, "--batch-size", 3, "--summary", tmp_path / "s.json", "--fp16-remainder"]
     done = run_python(tmp_path, SUPPORT / "without.py", "torch,torchvision", "script", SCRIPT, *arguments)
-    assert "Left float: model.0.conv: it reads the image" in done.stdout and "/8 [" not in done.stderr
+    assert "Left float: model.0.conv: it reads the image" in done.stdout
+    assert done.stderr == ""  # no bar, and ONNX Runtime does not tell of each FP16 constant that it cannot fold
     assert (
         "Preflight passed: 0 errors, 0 warnings" in done.stdout and "Q/DQ ONNX\n" in done.stdout.split("\nWrote\n")[1]
     )
@@ -72,6 +73,7 @@ def test_image_files_give_what_their_array_gives(source: str, net: str, tmp_path
         (["--images", "x", "--data", "y"], "either --data data.yaml or --images"),
         (["--images", "missing.npy"], "does not exist"),
         (["--images", "missing"], "does not exist"),
+        (["--images", "missing", "--save", "new/net.onnx", "--summary", "other/s.json"], "does not exist"),
         (["--images", "data.yaml"], "give it to --data"),
         (["--images", "small.npy"], r"\(8, 3, 4, 4\).*give \(N, 3, 16, 16\)"),
         (["--images", "damaged.npy"], "cannot be read"),

@@ -87,3 +87,20 @@ def test_refusals() -> None:
         convert_remainder(network(opset=13))
     with pytest.raises(UserError, match="v holds values above 65504"):
         convert_remainder(network(largest=1e6))
+
+
+def test_outputs_that_a_convolution_makes_keep_their_names_and_type() -> None:
+    """Raw head maps are outputs of the body; one of them is read again behind it."""
+    original = network()
+    for name in ("head", "m"):
+        original.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list("bchw")))
+    converted = convert_remainder(original)
+    assert [value.name for value in converted.graph.output] == ["outputs", "head", "m"]
+    images = {"images": np.random.default_rng(1).random((2, 3, 8, 8), dtype=np.float32)}
+    expected, actual = (
+        onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, images)
+        for model in (original, converted)
+    )
+    for ours, theirs in zip(expected, actual):
+        assert theirs.dtype == np.float32
+        np.testing.assert_allclose(theirs, ours, rtol=2e-3, atol=0.02)  # a pixel between two levels may round otherwise

@@ -157,13 +157,25 @@ def older(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def listed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With its weights among the inputs, as exporters before IR version 4 had to."""
+    model.graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+        for tensor in model.graph.initializer
+    )
+    return model
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     """The ranges of the plain file."""
     return [scale.amax for scale in quantized(saved(detector(), tmp_path_factory.mktemp("plain")))[1].scales]
 
 
-@pytest.mark.parametrize("kind", ["fp16", "opset 11", "opset 17", "dynamic", "batch of 4", "external data"])
+KINDS = ("fp16", "opset 11", "opset 17", "dynamic", "batch of 4", "external data", "listed", "fp16 listed")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_files_of_all_kinds(tmp_path: Path, reference: list[float], kind: str) -> None:
     """Each gives the scales of the plain file, and a graph that takes what the file took."""
     make: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -173,17 +185,20 @@ def test_files_of_all_kinds(tmp_path: Path, reference: list[float], kind: str) -
         "dynamic": lambda: detector("N"),
         "batch of 4": lambda: detector(4),
         "external data": detector,
+        "listed": lambda: listed(detector()),
+        "fp16 listed": lambda: listed(in_half(detector())),
     }
     file = saved(make[kind](), tmp_path)
     if kind == "external data":
         onnx.save(onnx.load(file), file, save_as_external_data=True, location="net.data", size_threshold=0)
         assert (tmp_path / "net.data").is_file()
     source, found, model = quantized(file)
-    tolerance = 0.02 if kind == "fp16" else 1e-5
+    is_half = kind.startswith("fp16")
+    tolerance = 0.02 if is_half else 1e-5
     assert [scale.amax for scale in found.scales] == pytest.approx(reference, rel=tolerance)
     assert opset_of(model) >= 13 and not preflight(model).failed
     kinds = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
-    assert kinds == [TensorProto.FLOAT16 if kind == "fp16" else TensorProto.FLOAT] * 2
+    assert kinds == [TensorProto.FLOAT16 if is_half else TensorProto.FLOAT] * 2
     ratio = ratios(source, found, model)
     assert min(ratio.values()) > 18
 

@@ -41,7 +41,8 @@ def test_falling_back_writes_ptqs_weights_with_the_history(monkeypatch: pytest.M
     monkeypatch.setattr(quantization.checkpoint, "load", lambda file, *_: (f"model of {file}", written.content()))
     monkeypatch.setattr(quantization.checkpoint, "save", lambda *arguments: saved.append(arguments))
     history = [{"epoch": 0}, {"epoch": 1}]
-    run = SimpleNamespace(history=history, start="PTQ's figures")
+    drawn: list[Any] = []
+    run = SimpleNamespace(history=history, start="PTQ's figures", draw=lambda: drawn.append(dict(figures)))
     stage = SimpleNamespace(
         options=SimpleNamespace(ptq="ptq.pt"),
         device=None,
@@ -53,3 +54,4 @@ def test_falling_back_writes_ptqs_weights_with_the_history(monkeypatch: pytest.M
     assert (file, model) == ("qat.pt", "model of ptq.pt")
     assert content == {**written.content(), "history": history} and content["epoch"] == 0
     assert figures == {"qat": "PTQ's figures", "epochs": history, "epoch": 0}
+    assert drawn == [figures]

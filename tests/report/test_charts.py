@@ -28,3 +28,14 @@ def test_the_curve_is_at_the_heights_of_its_figures() -> None:
         assert height == pytest.approx(heights[0] + slope * (value - maps[0]), abs=0.3)
     assert [radius for _, _, radius in dots] == ["3", "3", "6", "3"]
     curve_svg({"qat": {"epochs": [{"epoch": 1, "map": 0.0}]}, "float": {"map": 0.0}})  # one epoch, no height
+
+
+def test_the_large_dot_is_the_epoch_that_was_saved() -> None:
+    """By AP with classes merged, epoch 2; by mAP it would be PTQ, epoch 0."""
+    figures = [(0, 0.4, 0.5), (1, 0.3, 0.51), (2, 0.31, 0.53)]
+    epochs = [{"epoch": epoch, "map": value, "merged": merged} for epoch, value, merged in figures]
+    content = {"qat": {"epochs": epochs, "epoch": 2}, "ptq": {"map": 0.4, "merged": 0.5}}
+    svg = curve_svg(content)
+    assert re.findall(r'r="(\d)"', svg) == ["3", "3", "6"]
+    assert "QAT, saved 53.00" in svg and "PTQ 50.00" in svg
+    assert "QAT, saved 50.00" in curve_svg({**content, "qat": {"epochs": epochs, "epoch": 0}})  # --fall-back-to-ptq

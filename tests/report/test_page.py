@@ -106,7 +106,7 @@ def test_everything_of_the_folder_is_in_the_page(tmp_path: Path) -> None:
         "Ship qat.pt: QAT, 6.00 points below float, 2.00 points above PTQ. Its engine runs 800 images/s, 2.00 times FP16.",
         "0.4400 +- 0.0123",
         "INT8 engine0.4300",
-        "QAT, best 44.00",
+        "QAT, saved 44.00",
         "100.0 %, 3.0 dB",
         "have ranges more than 4 times apart",
         "1 classes have no box",

@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Sequence
 
 import cv2
 import numpy as np
@@ -196,7 +196,7 @@ class Case:
         drawn.finish()
 
 
-class Table(dict[str, Case]):
+class Table(Dict[str, Case]):
     """Cases by name."""
 
     def case(self, error: str | None = None, **more: Any) -> Callable[[Callable[[Drawn], None]], None]:

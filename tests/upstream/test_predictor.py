@@ -73,6 +73,25 @@ def test_too_many_candidates_and_damaged_numbers(monkeypatch: pytest.MonkeyPatch
     assert device_detections(output[:0], Thresholds()) == []
 
 
+def test_a_full_image_takes_no_more_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one image still looks for boxes, the thousands that another one could keep take no memory."""
+    monkeypatch.setattr(suppression, "BLOCK", 32)
+    sizes = []
+    original = suppression._overlap
+
+    def overlap(first: torch.Tensor, second: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+        sizes.append(first.shape[1])
+        return original(first, second, iou_threshold)
+
+    monkeypatch.setattr(suppression, "_overlap", overlap)
+    output = outputs(4, 2, 600, 1)
+    output[0, :, 0], output[0, :, 2:4] = torch.arange(600.0) * 9, 8  # apart from each other
+    output[1, :, :2], output[1, :, 2:4] = 50, 30  # all one
+    output[..., 4:] = 1
+    assert check(output, Thresholds(0.1, 0.5), 20) == 21
+    assert max(sizes) <= 20 + 32
+
+
 class Net(nn.Module):
     """One box per 8 x 8 pixels, and three numbers behind each as a segmentation network has."""
 
