@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-import runpy
 import shlex
 
 import pytest
 
-from quantization.cli import parser as qat_parser
-from quantization.cli.onnx_command import onnx_parser
-from quantization.cli.predict import predict_parser
-from quantization.engine.arguments import parser as bench_parser
 from quantization.errors import UserError
+from support.documents import parse, text_of
 from support.house import ROOT
 from support.workflow import run_python
 
@@ -23,7 +19,7 @@ DOCUMENTS = sorted(
     if file.name != "CHANGELOG.md"  # tells of what was, too
 )
 PACKAGE = ROOT / "quantization"
-FOLDERS = ("quantization", "scripts", "benchmarks", "tests", "docs", "imgs", "examples")
+FOLDERS = ("quantization", "scripts", "benchmarks", "tests", "docs", "imgs", "examples", "docker")
 ROOMS = [folder.name for folder in PACKAGE.iterdir() if folder.is_dir() and folder.name != "__pycache__"]
 PATH = re.compile(rf"(?<![\w./-])(?:{'|'.join(FOLDERS)})/(?:[\w./-]|(?<!\*)\*(?!\*))*[\w/]")
 MODULE = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/\w+(?:\.py)?(?![\w/.-])")
@@ -35,11 +31,12 @@ CALL = re.compile(
     r"\.py\s+(.*)"
 )
 SCRIPTS = ("draw-engine", "bench-engine", "eval-engine", "check-onnx", "make-report", "predict", "quantize-onnx")
-# of trtexec, pip, pytest, ruff, train.py and the older guides that the documents speak of
+# of trtexec, docker, pip, pytest, ruff, train.py and the older guides that the documents speak of
 FOREIGN = {
     *("--onnx --fp16 --int8 --memPoolSize --shapes --saveEngine --profilingVerbosity --exportLayerInfo").split(),
     *("--exportProfile --separateProfileRun --useCudaGraph --useSpinWait --noDataTransfers --stronglyTyped").split(),
     *("--precisionConstraints --workspace --batch --check --single-cls --weights").split(),
+    *("--rm --gpus --ipc --build-arg").split(),
     *("--buildOnly --skipInference --builderOptimizationLevel").split(),
     *("--nnodes --nproc --nproc_per_node --rdzv --rdzv-endpoint --rdzv-id --rdzv-backend --kills").split(),
 }
@@ -58,11 +55,6 @@ def commands() -> dict[str, frozenset[str]]:
         **qat,
         **{name: help_of(f"{name}.py") for name in SCRIPTS},
     }
-
-
-def text_of(document: str) -> str:
-    """A document, with the lines of one command joined."""
-    return (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -109,21 +101,6 @@ def test_every_option_named_is_one(document: str) -> None:
     assert set(OPTION.findall(text_of(document))) <= known
 
 
-def parse(script: str, words: list[str]) -> None:
-    """Parse a command line as the script would; argparse exits, or a UserError is raised, where it does not fit."""
-    if script.startswith("qat-yolo"):
-        qat_parser.parse(script[4:], words)
-    elif script == "predict":
-        predict_parser().parse_intermixed_args(words)
-    elif script == "quantize-onnx":
-        onnx_parser().parse_args(words)
-    elif script == "bench-engine":
-        bench_parser().parse_args(words)
-    else:
-        entries = runpy.run_path(str(ROOT / "scripts" / f"{script}.py"))
-        entries["build_parser"]().parse_args(words) if "build_parser" in entries else entries["parse_arguments"](words)
-
-
 def code_lines(document: str) -> list[tuple[str, list[str]]]:
     """Script and words of each command in the code blocks; ``...`` stands for more of the same."""
     lines = re.findall(r"^    python (scripts/\S+\.py .*)$", text_of(document), re.MULTILINE)
@@ -155,3 +132,10 @@ def test_the_table_of_commands_lists_their_own_options() -> None:
     assert [name for name, _ in rows] == ["quantize", "export", "sensitive", "test", "deploy"]
     for name, row in rows:
         assert set(OPTION.findall(row)) - {"--ignore-policy"} <= commands()[name]
+
+
+def test_the_container_copies_what_exists_and_is_sent() -> None:
+    folder = ROOT / "docker"
+    copied = re.findall(r"^COPY (\S+) ", (folder / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert copied and all((ROOT / name).exists() for name in copied)
+    assert {f"!{name}" for name in copied} <= set((folder / "Dockerfile.dockerignore").read_text().split())
