@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import onnx
@@ -23,9 +24,11 @@ def check_hand_over(model: nn.Module, options: ExportCommand) -> None:
     """Checked before the export.
 
     Raises:
-        UserError: a folder cannot be written to, or DeepStream is to run a segmentation network.
+        UserError: a folder cannot be written to, or is one that Python would import; or DeepStream is to run a segmentation
+            network.
     """
     if options.triton is not None:
+        _refuse_package(Path(options.triton))
         check_writable(Path(options.triton, _model_name(options), "config.pbtxt"), "--triton", make_folder=False)
     if options.deepstream is not None:
         if hasattr(model.get_submodule(head_path(model)), "proto"):
@@ -33,6 +36,15 @@ def check_hand_over(model: nn.Module, options: ExportCommand) -> None:
                 f"--deepstream: {options.weight} is a segmentation network, and the parser reads boxes alone: leave it out"
             )
         check_writable(Path(options.deepstream, "config_infer.txt"), "--deepstream", make_folder=False)
+
+
+def _refuse_package(folder: Path) -> None:
+    """Refuse a folder that torch would take for OpenAI's package triton, and then fail to import in every later command."""
+    folder = folder.resolve()
+    if folder.name == "triton" and str(folder.parent) in {str(Path(entry).resolve()) for entry in sys.path}:
+        raise UserError(
+            f"--triton {folder}: torch imports a package of that name, and would find this folder: name another one"
+        )
 
 
 def hand_over(name: str, model: nn.Module, graph: onnx.ModelProto, options: ExportCommand) -> None:

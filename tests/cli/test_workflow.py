@@ -32,7 +32,7 @@ def yolov5(checkouts: Checkouts, trained_yolov5: Path, shapes: Path) -> dict[str
         trained_yolov5,
         *common(shapes),
     )
-    places = "--save qat.onnx --triton triton --deepstream deepstream"
+    places = "--save qat.onnx --triton repository --deepstream deepstream"
     export = run_script(checkout, "yolov5", f"export qat.pt --size {IMAGE_SIZE} --dynamic {places}")
     return {
         "checkout": checkout,
@@ -118,10 +118,10 @@ class TestYolov5:
         model = onnx.load(str(checkout / "qat.onnx"))
         names = ast.literal_eval({entry.key: entry.value for entry in model.metadata_props}["names"])
         assert sorted(names) == list(range(CLASSES))
-        for folder, file in (("triton/qat", "1/model.onnx"), ("deepstream", "model.onnx")):
+        for folder, file in (("repository/qat", "1/model.onnx"), ("deepstream", "model.onnx")):
             assert onnx.load(str(checkout / folder / file)) == model
             assert (checkout / folder / "labels.txt").read_text().split() == list(names.values())
-        assert f"dims: [ 3, {IMAGE_SIZE}, {IMAGE_SIZE} ]" in (checkout / "triton/qat/config.pbtxt").read_text()
+        assert f"dims: [ 3, {IMAGE_SIZE}, {IMAGE_SIZE} ]" in (checkout / "repository/qat/config.pbtxt").read_text()
         assert f"num-detected-classes={CLASSES}\n" in (checkout / "deepstream/config_infer.txt").read_text()
 
     def test_predict_sees_the_same_in_torch_and_onnx(self, yolov5: dict[str, Any], shapes: Path) -> None:
