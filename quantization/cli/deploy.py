@@ -60,7 +60,9 @@ def deploy_command(name: str, options: DeployCommand) -> int:
 def keep_record(name: str, options: DeployCommand, lines: list[list[str]]) -> None:
     """Write what ``--resume`` and the report have to know of this command; a new run starts without results of another."""
     if not options.resume:
-        remove_results(options.out)
+        removed = remove_results(options.out)
+        if removed:
+            LOG.info("Removed, of an earlier run: %s", ", ".join(removed))
     command = command_line(f"qat-{name}.py", "deploy", *typed_words(replace(options, resume=False, restart=False)))
     target = [command_line(*line) for line in lines]
     write_json(

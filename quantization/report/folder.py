@@ -25,7 +25,8 @@ FILES = {
     "comparison": "engines/compare.html",
     "report": "report.html",
 }
-RESULTS = ("preflight", "sensitivity", "bench", "engine accuracy", "drawing", "comparison", "report")  # of one model
+# of one model
+RESULTS = tuple(name for name in FILES if name not in ("ptq", "qat", "summary", "record"))
 PICTURE_BYTES = 8 << 20  # a larger drawing is not put into the page
 
 
@@ -39,22 +40,28 @@ def run_file(folder: str | Path, name: str) -> str:
     return str(Path(folder) / FILES[name])
 
 
-def remove_results(folder: str) -> None:
+def remove_results(folder: str) -> list[str]:
     """Remove what belongs to the model of an earlier run in this folder, so that no report shows it with a new one's.
+
+    Returns:
+        The files that were removed; checkpoints stay until the new run writes its own.
 
     Raises:
         UserError: a file cannot be removed.
     """
+    removed = []
     for name in RESULTS:
         file = Path(run_file(folder, name))
         try:
             file.unlink()
+            removed.append(str(file))
         except FileNotFoundError:
             continue
         except OSError as error:
             raise UserError(
                 f"{file} of an earlier run cannot be removed ({error.strerror}): choose another --out"
             ) from error
+    return removed
 
 
 @dataclass(frozen=True)
