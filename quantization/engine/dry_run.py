@@ -17,8 +17,7 @@ from quantization.engine.timing import TimingOptions
 from quantization.engine.versions import Version, deprecates_weak_typing, highest_opset
 from quantization.errors import UserError
 from quantization.onnx_graph.load import load_onnx
-
-QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
+from quantization.preflight.operators import QDQ
 
 
 def dry_run(specs: Sequence[EngineSpec], timed: TimingOptions, version: Version) -> Iterator[tuple[str, list[str]]]:
@@ -97,7 +96,7 @@ def _sides(value: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimensi
 
 def is_quantized(model: onnx.ModelProto) -> bool:
     """Whether there is any Q/DQ."""
-    return any(node.op_type in QUANTIZING for node in model.graph.node)
+    return any(node.op_type in QDQ for node in model.graph.node)
 
 
 def has_half(model: onnx.ModelProto) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from quantization.errors import UserError
 from quantization.evaluation.detections import Boxes
 from quantization.evaluation.output_format import Output, output_format
+from quantization.onnx_graph.session import session_options
 from quantization.options import OUTPUT_FORMATS
 
 PLUGIN = "EfficientNMS_TRT"
@@ -38,13 +38,10 @@ class OnnxPredictor:
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist")
         available = onnxruntime.get_available_providers()
-        settings = onnxruntime.SessionOptions()
-        # ONNX Runtime has threads of its own, as many as cores; several processes side by side would fight for them
-        settings.intra_op_num_threads = int((os.environ.get("OMP_NUM_THREADS") or "0").split(",")[0])
         try:
             self._session = onnxruntime.InferenceSession(
                 file,
-                settings,
+                session_options(),
                 providers=[name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available],
             )
         except Exception as error:  # onnxruntime has no public base class for its own errors

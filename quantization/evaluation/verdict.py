@@ -44,11 +44,13 @@ def choose_checkpoint(summary: Mapping[str, Any]) -> Verdict:
     if "float" in figures:
         reasons.append(_float_text(figures, key))
     other = "ptq" if key == "qat" else "qat"
-    if _against_ptq(figures.get("qat")) is not None:
+    compared = _against(figures.get("qat"), "ptq", "merged")
+    if compared is not None:
         mended = figures.get("ptq", {}).get("max_drop", {}).get("left_in_float")
         # epochs are compared with what they started from, not with the layers that --max-drop left in float after it
         reference = "PTQ with none of --max-drop's layers in float" if mended else TITLES["ptq"]
-        reasons.append(_noise_text(_against_ptq(figures["qat"]) or {}, reference))
+        apart = f"QAT is at {points_text(compared)} points against {reference}, classes merged"
+        reasons.append(f"{apart}{_noise_text(compared)}")
     elif other in figures:
         distance = 100 * (figures[key]["map"] - figures[other]["map"])
         reasons.append(f"{distance:.2f} points above {TITLES[other]}" if distance else f"level with {TITLES[other]}")
@@ -68,30 +70,28 @@ def is_better(qat: Mapping[str, Any] | None, ptq: Mapping[str, Any] | None) -> b
     """
     if qat is None or ptq is None:
         return qat is not None
-    found = _against_ptq(qat)
+    found = _against(qat, "ptq", "merged")
     if found is not None:
         return bool(found["points"] > (found["plus_minus"] or 0))
     return bool(qat["map"] > ptq["map"])
 
 
-def _against_ptq(qat: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Points of QAT above PTQ with classes merged, and half of their interval's width; None: they were not compared."""
-    found = ((qat or {}).get("against") or {}).get("ptq", {}).get("merged")
+def _against(entry: Mapping[str, Any] | None, reference: str, figure: str) -> Mapping[str, Any] | None:
+    """Points of a figure above the reference's, and half of their interval's width; None: they were not compared."""
+    found = ((entry or {}).get("against") or {}).get(reference, {}).get(figure)
     return None if found is None or found["points"] is None else found
 
 
 def _float_text(figures: Mapping[str, Mapping[str, Any]], key: str) -> str:
     """``-0.48 +- 0.35 points against float``; without an interval ``0.48 points below float``."""
-    found = ((figures[key].get("against") or {}).get("float") or {}).get("map")
+    found = _against(figures[key], "float", "map")
     if found is None or found["plus_minus"] is None:
         return against_float(points_lost(figures, key))
-    within = ", within the noise" if abs(found["points"]) <= found["plus_minus"] else ""
-    return f"{points_text(found)} points against float{within}"
+    return f"{points_text(found)} points against float{_noise_text(found)}"
 
 
-def _noise_text(found: Mapping[str, Any], reference: str) -> str:
-    within = ", within the noise" if abs(found["points"]) <= (found["plus_minus"] or 0) else ""
-    return f"QAT is at {points_text(found)} points against {reference}, classes merged{within}"
+def _noise_text(found: Mapping[str, Any]) -> str:
+    return ", within the noise" if abs(found["points"]) <= (found["plus_minus"] or 0) else ""
 
 
 def points_lost(figures: Mapping[str, Mapping[str, Any]], key: str) -> float:
@@ -125,8 +125,7 @@ def accuracy_table(figures: Mapping[str, Mapping[str, Any]], shipped: str = "") 
         entry = figures[key]
         distance = ""
         if key != "float" and "float" in figures:
-            compared = (entry.get("against") or {}).get("float", {}).get("map")
-            known = compared or {"points": -points_lost(figures, key), "plus_minus": None}
+            known = _against(entry, "float", "map") or {"points": -points_lost(figures, key), "plus_minus": None}
             distance = f"{points_text(known)} points"
         label = f"{title}, to ship" if key == shipped else title
         rows.append(Row(label, [_figure(entry, "map"), _figure(entry, "map50"), distance]))

@@ -6,7 +6,6 @@ the same values as from a checkpoint: the sample of a tensor depends on its size
 
 from __future__ import annotations
 
-import os
 from typing import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnxruntime
 from onnx import ModelProto, helper
 
 from quantization.errors import UserError
+from quantization.onnx_graph.session import session_options
 from quantization.progress_bar import progress_bar
 from quantization.ranges.group_scales import SharedTensors
 from quantization.ranges.samples import ArraySample
@@ -42,8 +42,7 @@ class TensorRunner:
         wanted.graph.output.extend(
             helper.make_empty_tensor_value_info(tensor) for tensor in self._made if tensor not in present
         )
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = int((os.environ.get("OMP_NUM_THREADS") or "0").split(",")[0])
+        settings = session_options()
         settings.log_severity_level = 3  # errors, which are raised too
         settings.enable_cpu_mem_arena = False  # which keeps the largest run's memory
         try:
