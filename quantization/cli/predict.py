@@ -77,8 +77,8 @@ def _empty_folder(out: Path) -> Path:
 def _data_set(options: PredictCommand, detector: ImageDetector) -> tuple[Source, LabelsOf]:
     """The validation images and their labels."""
     network = detector.network
-    dataset = open_checked(DataOptions(cocodir=options.cocodir, data=options.data), network).dataset
-    truth = GroundTruth(dataset, network.classes, network.names)
+    checked = open_checked(DataOptions(cocodir=options.cocodir, data=options.data), network)
+    truth = checked.truth or GroundTruth(checked.dataset, network.classes, network.names)
     return ImageFiles(truth.files), labels_of(truth)
 
 
