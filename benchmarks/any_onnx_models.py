@@ -74,22 +74,22 @@ def randomise(model: nn.Module, images: torch.Tensor, seed: int = 0) -> None:
         conv.bias.normal_(0, 0.5)
 
 
-def export(model: nn.Module, images: torch.Tensor, file: Path) -> None:
-    """Write a network as upstream does: opset 17, a fixed batch of one."""
-    torch.onnx.export(model.eval(), (images[:1],), str(file), opset_version=17, input_names=["images"], dynamo=False)
+def export(model: nn.Module, images: torch.Tensor, file: Path, batch: int) -> None:
+    """Write a network as upstream does: opset 17, a fixed batch."""
+    torch.onnx.export(model.eval(), (images[:1].repeat(batch, 1, 1, 1),), str(file), opset_version=17, input_names=["images"], dynamo=False)
 
 
-def of_ultralytics(name: str, images: torch.Tensor, file: Path) -> None:
+def of_ultralytics(name: str, images: torch.Tensor, file: Path, batch: int) -> None:
     """A network of the package's own YAML, by its own exporter; YOLO26 with its final detections (B, 300, 6)."""
     package = importlib.import_module("ultralytics")
     network = package.YOLO(f"{name}.yaml", task="detect")
     randomise(network.model, images)
     # its exporter writes beside the YAML's name, and takes the head without suppression where nms is False
-    written = network.export(format="onnx", imgsz=images.shape[2], simplify=False, opset=17, nms=False)
+    written = network.export(format="onnx", imgsz=images.shape[2], batch=batch, simplify=False, opset=17, nms=False)
     Path(written).rename(file)
 
 
-def of_yolov9(clone: Path, name: str, images: torch.Tensor, file: Path) -> None:
+def of_yolov9(clone: Path, name: str, images: torch.Tensor, file: Path, batch: int) -> None:
     """A network of a YOLOv9 clone's YAML, with its main head alone."""
     sys.path.insert(0, str(clone))
     yolo = importlib.import_module("models.yolo")
@@ -99,10 +99,10 @@ def of_yolov9(clone: Path, name: str, images: torch.Tensor, file: Path) -> None:
     for module in model.modules():
         if hasattr(module, "export"):
             module.export = True
-    export(model, images, file)
+    export(model, images, file, batch)
 
 
-def of_yolox(clone: Path, name: str, images: torch.Tensor, file: Path) -> None:
+def of_yolox(clone: Path, name: str, images: torch.Tensor, file: Path, batch: int) -> None:
     """YOLOX of a clone, decoded in the graph. Its pixels are BGR from 0 to 255."""
     sys.path.insert(0, str(clone))
     models = importlib.import_module("yolox.models")
@@ -112,7 +112,7 @@ def of_yolox(clone: Path, name: str, images: torch.Tensor, file: Path) -> None:
     model = models.YOLOX(backbone, models.YOLOXHead(CLASSES, width, depthwise=depthwise))
     images = images.flip(1) * 255
     randomise(model, images)
-    export(model, images, file)
+    export(model, images, file, batch)
 
 
 def main() -> None:
@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, help="folder of images, for the batch statistics")
     parser.add_argument("--save", type=Path, default=Path(), help="folder to write to")
     parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--batch", type=int, default=1, help="of the ONNX, fixed")
     parser.add_argument("--yolov9", type=Path, help="clone of YOLOv9")
     parser.add_argument("--yolox", type=Path, help="clone of YOLOX")
     options = parser.parse_args()
@@ -132,11 +133,11 @@ def main() -> None:
         file = options.save / f"{name}.onnx"
         torch.manual_seed(0)
         if name.startswith("yolox"):
-            of_yolox(options.yolox, name, images, file)
+            of_yolox(options.yolox, name, images, file, options.batch)
         elif name.startswith(("yolov9-", "gelan")):
-            of_yolov9(options.yolov9, name, images, file)
+            of_yolov9(options.yolov9, name, images, file, options.batch)
         else:
-            of_ultralytics(name, images, file)
+            of_ultralytics(name, images, file, options.batch)
         print(file)
 
 
