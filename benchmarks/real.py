@@ -130,9 +130,10 @@ class Plan:
         model = self.models / way / f"{seed}.pt"
         files = ["--ptq", str(model)]
         if way.startswith("qat-"):
-            files = ["--ptq", str(model.with_name(f"{seed}-ptq.pt")), "--qat", str(model), "--restart"]
+            files = ["--ptq", str(model.with_name(f"{seed}-ptq.pt")), "--qat", str(model)]
         summary = str(model.with_name(f"{seed}-summary.json"))
         words = ["quantize", str(self.weight), *files, *WAYS[way].split(), "--seed", str(seed), "--summary", summary]
+        words.append("--restart")  # what a call that was ended left behind is not gone on with
         step = Step("quantize", [sys.executable, SCRIPT, *words, *self.common], model)
         return self.job(f"{way}/{seed}", [step, *self._measures(f"{way}/{seed}", model)])
 
