@@ -16,12 +16,13 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import FrameType
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from bundle import BUNDLE
+from job_order import JobOrder
 
 from quantization.errors import UserError
 from quantization.files import atomic_write
@@ -216,21 +217,28 @@ class Workshop:
                 write_json(failed, {"step": step.name, "message": self.plain([str(error)])[0]})
             raise
 
-    def side_by_side(self, work: Mapping[str, Callable[[], None]]) -> list[str]:
-        """Run callables, some at a time; those that fail do not stop the others.
+    def side_by_side(self, work: Mapping[str, Callable[[], None]], after: Mapping[str, str] | None = None) -> list[str]:
+        """Run callables in their order, some at a time; those that fail do not stop the others.
+
+        Args:
+            work: by name.
+            after: names of work to other names of it, which have to be done first; where that fails, it is left out.
 
         Returns:
             Names of those that failed.
         """
         failed: list[str] = []
+        order = JobOrder(work, after or {})
 
-        def attempt(name: str, call: Callable[[], None]) -> None:
+        def attempt(name: str) -> bool:
             try:
-                call()
+                work[name]()
             except StepFailed as error:
                 failed.append(name)
                 if not self.stopped:
                     print(f"{time.strftime('%H:%M:%S')} {name} failed: {error}", file=sys.stderr, flush=True)
+                return False
+            return True
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends two
@@ -240,7 +248,7 @@ class Workshop:
         try:
             with ThreadPoolExecutor(self.jobs) as pool:
                 try:
-                    for future in [pool.submit(attempt, name, call) for name, call in work.items()]:
+                    for future in as_completed([pool.submit(order.work_off, attempt) for _ in range(self.jobs)]):
                         future.result()
                 except BaseException:
                     self.stop()

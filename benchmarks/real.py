@@ -1,13 +1,14 @@
 r"""What quantization costs on photographs, each figure with its 95 % interval: a table for several data sets.
 
-For each set: the float model, PTQ by each calibrator, and QAT by the recipes that are asked for, in torch and in ONNX
-Runtime; differences to float in points of mAP@0.5:0.95, with classes merged and per class. Sets without a weight are
-trained first, by upstream's train.py from --start until it stops early.
+For each set: the float model, and the ways of quantizing that are asked for (PTQ by a calibrator, QAT by a recipe), each with
+several seeds, in torch and in ONNX Runtime; differences to float in points of mAP@0.5:0.95, with classes merged and per
+class. Sets without a weight are trained first, by upstream's train.py from --start until it stops early.
 
     python benchmarks/real.py --work DIR --sets coco128=/data/coco128_yolo corn-pests=/data/dataset-yolov5 mine=/data/mine \
         --weights coco128=/data/dataset-yolov5/yolov5/yolov5n.pt [OPTIONS]
 
-``real_sets.py`` names the public sets that it knows; nothing is downloaded. A second call continues where the first one
+``real_sets.py`` names the public sets that it knows; nothing is downloaded. Commands run in the order of --ways, for all sets
+and seeds each, so that a call that is ended early has done the first ones. A second call continues where the first one
 stopped, and writes the table of what is done; --stages report only writes it.
 """
 
@@ -16,15 +17,17 @@ from __future__ import annotations
 import argparse
 import functools
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
-from accuracy_jobs import Job, Step, StepFailed, Workshop
+from accuracy_jobs import Job, Step, StepFailed, Workshop, write_json
+from accuracy_report import machine
 from bundle import BUNDLE
 from command_lines import flagged
-from real_report import write_report
+from real_report import MACHINE, write_report
 from real_sets import RealSet, lay_out
 
 from checkouts import install_bundle, make_checkout
@@ -33,10 +36,17 @@ from quantization.options import CALIBRATION_METHODS
 
 SCRIPT = "scripts/qat-yolov5.py"
 RECIPES = {
-    "default": [],
-    "published": ["--task-weight", "0", "--loss", "mse", "--schedule", "steps", "--lr", "1e-5"],
-    "distillation": ["--task-weight", "0"],
+    "default": "",
+    "published": "--calib-method mse --no-equalize --task-weight 0 --loss mse --schedule steps --lr 1e-5",
+    "distillation": "--task-weight 0",
+    # fixed ranges by the maximum; Adam does not see the common factor of a loss, so 1000 makes the others a thousandth of it
+    "ultralytics": "--calib-method max --group-scale max --no-equalize --task-weight 1000",
 }
+WAYS = {  # of quantizing, to their options of ``quantize``
+    **{f"ptq-{method}": f"--calib-method {method}" for method in CALIBRATION_METHODS},
+    **{f"qat-{name}": words for name, words in RECIPES.items()},
+}
+TIMED_OUT = "exit code 124"  # of the command ``timeout``
 STAGES = ("run", "report")
 
 
@@ -49,15 +59,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--start", type=Path, metavar="PT", help="checkpoint that sets without a weight are trained from"
     )
-    parser.add_argument("--methods", nargs="*", default=list(CALIBRATION_METHODS), choices=CALIBRATION_METHODS)
-    parser.add_argument(
-        "--qat", nargs="*", default=[], choices=sorted(RECIPES), help="recipes of QAT, from the first method"
-    )
+    parser.add_argument("--ways", nargs="+", choices=WAYS, metavar="WAY", help=f"{', '.join(WAYS)}; default: every PTQ")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of calibration images and QAT")
     parser.add_argument("--onnxruntime", action="store_true", help="measure the exported ONNX too")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="threads of each command that read images")
     parser.add_argument("--epochs", type=int, default=300, help="of training, at most")
     parser.add_argument("--patience", type=int, default=30, help="epochs without progress that end the training")
+    parser.add_argument(
+        "--train-seconds", type=int, help="end a training after so long, and take its best epoch so far"
+    )
+    parser.add_argument("--train-options", default="", metavar="WORDS", help="more options of upstream's train.py")
     parser.add_argument("--jobs", type=int, default=1, help="commands side by side")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each command")
     parser.add_argument("--out", type=Path, default=BUNDLE / "benchmarks" / "results" / "accuracy", metavar="DIR")
@@ -90,125 +103,131 @@ class Plan:
     def __init__(self, options: argparse.Namespace, data: RealSet, weight: Path) -> None:
         self.options, self.set, self.weight = options, data, weight
         self.results, self.models = options.work / "results" / data.name, options.work / "models" / data.name
-        self.common = [
-            *("--data", str(data.data), "--imgsz", str(options.imgsz), "--device", options.device, "--workers", "1")
-        ]
+        self.common = ["--data", str(data.data), "--imgsz", str(options.imgsz), "--device", options.device]
+        self.common += ["--workers", str(options.workers)]
 
     def job(self, name: str, steps: Sequence[Step]) -> Job:
-        """Steps of one way of quantizing; what they need of the float model is there before."""
+        """Steps of one network; what they need of the float model is there before.
+
+        Args:
+            name: "float" or WAY/SEED.
+            steps: in order.
+        """
         return Job(
             f"{self.set.name}/{name}",
             self.results / name,
-            self.options.work / "logs" / f"{self.set.name}-{name}.log",
+            self.options.work / "logs" / f"{self.set.name}-{name.replace('/', '-')}.log",
             self.options.work / "yolov5",
             list(steps),
         )
 
     def float_job(self) -> Job:
         """The float model, whose samples all others are compared with."""
-        return self.job("float", self._measures("float", self.weight, "--save-samples"))
+        return self.job("float", self._measures("float", self.weight))
 
-    def ptq_job(self, method: str) -> Job:
-        """PTQ by a calibrator."""
-        model = self.models / f"{method}.pt"
-        words = self._quantize(method, "--ptq", str(model))
-        return self.job(f"ptq-{method}", [Step("quantize", words, model), *self._measures(method, model, "--against")])
+    def way_job(self, way: str, seed: int) -> Job:
+        """One of ``WAYS``."""
+        model = self.models / way / f"{seed}.pt"
+        files = ["--ptq", str(model)]
+        if way.startswith("qat-"):
+            files = ["--ptq", str(model.with_name(f"{seed}-ptq.pt")), "--qat", str(model)]
+        summary = str(model.with_name(f"{seed}-summary.json"))
+        words = ["quantize", str(self.weight), *files, *WAYS[way].split(), "--seed", str(seed), "--summary", summary]
+        words.append("--restart")  # what a call that was ended left behind is not gone on with
+        step = Step("quantize", [sys.executable, SCRIPT, *words, *self.common], model)
+        return self.job(f"{way}/{seed}", [step, *self._measures(f"{way}/{seed}", model)])
 
-    def qat_job(self, recipe: str) -> Job:
-        """PTQ by the first calibrator and QAT by a recipe."""
-        name, method = f"qat-{recipe}", self.options.methods[0]
-        model = self.models / f"{name}.pt"
-        files = ("--ptq", str(self.models / f"{name}-ptq.pt"), "--qat", str(model), "--restart")
-        words = self._quantize(method, *files, *RECIPES[recipe], name=name)
-        return self.job(name, [Step("quantize", words, model), *self._measures(name, model, "--against")])
-
-    def _quantize(self, method: str, *more: str, name: str = "") -> list[str]:
-        summary = self.models / f"{name or method}-summary.json"
-        words = ("quantize", str(self.weight), *more, "--calib-method", method, "--summary", str(summary))
-        return [sys.executable, SCRIPT, *words, *self.common]
-
-    def _measures(self, name: str, model: Path, samples: str) -> list[Step]:
-        """Figures in torch and in ONNX Runtime, which takes squares; with the float model's ``samples``."""
-        folder = self.results / (name if name == "float" or name.startswith("qat") else f"ptq-{name}")
-        steps = [self._measure("torch", model, folder / "torch.json", samples)]
+    def _measures(self, name: str, model: Path) -> list[Step]:
+        """Figures in torch and in ONNX Runtime, which takes squares; with the float model's samples."""
+        steps = [self._measure("torch", model, name)]
         if self.options.onnxruntime:
             onnx = self.models / f"{name}.onnx"
             words = [sys.executable, SCRIPT, "export", str(model), "--size", str(self.options.imgsz), "--dynamic"]
             steps.append(Step("export", [*words, "--save", str(onnx), "--device", "cpu"], onnx))
-            steps.append(self._measure("onnxruntime", onnx, folder / "onnxruntime.json", samples))
+            steps.append(self._measure("onnxruntime", onnx, name))
         return steps
 
-    def _measure(self, runtime: str, model: Path, output: Path, samples: str) -> Step:
-        reference = self.results / "float" / f"{runtime}.npz"
-        words = ["test", str(model), "--save-json", str(output), samples, str(reference)]
+    def _measure(self, runtime: str, model: Path, name: str) -> Step:
+        output, reference = self.results / name / f"{runtime}.json", self.results / "float" / f"{runtime}.npz"
+        words = ["test", str(model), "--save-json", str(output), "--save-samples", str(output.with_suffix(".npz"))]
+        if name != "float":
+            words += ["--against", str(reference)]
         return Step(runtime, [sys.executable, SCRIPT, *words, *self.common], output)
 
 
-def train(options: argparse.Namespace, data: RealSet, shop: Workshop) -> Path:
-    """The float checkpoint of a set that has none, trained until it stops early.
+def trained(options: argparse.Namespace, data: RealSet) -> Path:
+    """The checkpoint that ``train`` makes of a set."""
+    return Path(options.work / "train" / data.name / "weights" / "best.pt")
+
+
+def train(options: argparse.Namespace, data: RealSet, shop: Workshop) -> None:
+    """Train the float checkpoint of a set that has none, until it stops early.
 
     Raises:
-        UserError: --start is missing.
         StepFailed: the training failed.
     """
-    weight = options.work / "train" / data.name / "weights" / "best.pt"
+    weight = trained(options, data)
     done = weight.parent.parent / "done"
     if done.is_file():
-        return weight
-    if options.start is None:
-        raise UserError(f"{data.name} has no weight: give --start, a checkpoint to train it from, or --weights")
+        return
     words = {
         "--weights": options.start.resolve(),
         "--data": data.data,
         "--imgsz": options.imgsz,
         "--epochs": options.epochs,
         "--patience": options.patience,
-        "--device": options.device,
         "--project": weight.parent.parent.parent,
         "--name": data.name,
         "--exist-ok": None,
+        **({"--device": "cpu"} if options.device == "cpu" else {}),  # another one would overwrite CUDA_VISIBLE_DEVICES
     }
     command = [sys.executable, "-m", "quantization.upstream", "train.py", *flagged(words)]
-    shop.command(command, options.work / "yolov5", options.work / "logs" / f"{data.name}-train.log")
+    if options.train_seconds:
+        command = ["timeout", str(options.train_seconds), *command]
+    try:
+        shop.command(
+            [*command, *shlex.split(options.train_options)],
+            options.work / "yolov5",
+            options.work / "logs" / f"{data.name}-train.log",
+        )
+    except StepFailed as error:
+        if not (str(error).startswith(TIMED_OUT) and weight.is_file()):
+            raise
     done.touch()
-    return weight
 
 
 def measure(options: argparse.Namespace, sets: Sequence[RealSet], weights: dict[str, Path]) -> list[str]:
     """Run what is missing; names of the jobs that failed."""
-    failed: list[str] = []
     with Workshop(options.work, options.jobs, options.threads) as shop:
         checkout = options.work / "yolov5"
         shutil.rmtree(checkout, ignore_errors=True)
         make_checkout("yolov5", checkout)
         install_bundle(checkout, BUNDLE)
+        write_json(options.work / MACHINE, machine())
         wanted = {"quantize", "torch", *(("export", "onnxruntime") if options.onnxruntime else ())}
-        floats, others = {}, {}
+        work: dict[str, Callable[[], None]] = {}
+        after: dict[str, str] = {}
+        plans = []
         for data in sets:
-            try:
-                weight = weights.get(data.name) or data.weight or train(options, data, shop)
-            except StepFailed as error:
-                print(f"{data.name}: {error}", file=sys.stderr)
-                failed.append(data.name)
-                continue
-            plan = Plan(options, data, weight)
-            floats[data.name] = plan.float_job()
-            others[data.name] = [
-                *map(plan.ptq_job, options.methods),
-                *map(plan.qat_job, options.qat),
-            ]
-        runs = {job.name: functools.partial(shop.run_job, job, wanted) for job in floats.values()}
-        failed += shop.side_by_side(runs)
-        jobs = [job for name, job in floats.items() if job.name not in failed for job in others[name]]
-        failed += shop.side_by_side({job.name: functools.partial(shop.run_job, job, wanted) for job in jobs})
-    return failed
+            weight = weights.get(data.name) or data.weight
+            if weight is None:
+                after[f"{data.name}/float"] = f"{data.name}/train"
+                work[f"{data.name}/train"] = functools.partial(train, options, data, shop)
+            plans.append(Plan(options, data, weight or trained(options, data)))
+        jobs = [plan.float_job() for plan in plans]
+        for way in options.ways:
+            jobs += [plan.way_job(way, seed) for seed in options.seeds for plan in plans]
+        for job in jobs:
+            work[job.name] = functools.partial(shop.run_job, job, wanted)
+            if not job.name.endswith("/float"):
+                after[job.name] = f"{job.name.split('/')[0]}/float"
+        return shop.side_by_side(work, after)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and report; the exit code."""
     options = build_parser().parse_args(arguments)
-    if options.qat and not options.methods:
-        raise UserError("--qat starts from the first of --methods: give one")
+    options.ways = options.ways or [way for way in WAYS if way.startswith("ptq-")]
     options.work = options.work.resolve()
     sources, weights = pairs(options.sets, "--sets"), pairs(options.weights, "--weights")
     for name, file in weights.items():
@@ -217,6 +236,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed: list[str] = []
     if "run" in options.stages:
         sets = [lay_out(name, source, options.work / "data" / name) for name, source in sources.items()]
+        untrained = [data.name for data in sets if data.weight is None and data.name not in weights]
+        if untrained and options.start is None:
+            raise UserError(
+                f"{untrained[0]} has no weight: give --start, a checkpoint to train it from, or --weights {untrained[0]}=PT"
+            )
         failed = measure(options, sets, weights)
     if "report" in options.stages:
         write_report(options.work, list(sources), options.out, options.name)

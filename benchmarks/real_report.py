@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
 from accuracy_jobs import read_json, write_json
 from accuracy_report import machine
+from real_statistics import coverage, mean_of_seeds, mean_of_sets
 
 from quantization.evaluation.wording import FEW_BOXES, points_text
 from quantization.files import atomic_write
 
 RUNTIMES = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
+MACHINE = "machine.json"  # in the work folder: what the figures were measured on
 ORDER = ("sqnr", "mse", "entropy", "percentile", "max")
 
 
@@ -26,36 +27,53 @@ def write_report(work: Path, sets: Sequence[str], out: Path, name: str) -> None:
         name: of the files, without suffix.
     """
     found = {data: content for data in sets if (content := results_of(work / "results" / data))}
-    write_json(out / f"{name}.json", {"machine": machine(), "sets": found})
+    facts = read_json(work / MACHINE, None) or machine()
+    write_json(out / f"{name}.json", {"machine": facts, "sets": found})
     with atomic_write(out / f"{name}.md") as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines(found, machine())) + "\n")
+        file.write("\n".join(lines(found, facts)) + "\n")
 
 
 def results_of(folder: Path) -> dict[str, Any]:
-    """What one set has: way of quantizing to "commands" and, by runtime, the figures; only with the float model's."""
-    found: dict[str, Any] = {}
-    for place in sorted(folder.iterdir(), key=_rank) if folder.is_dir() else ():
-        entry = {runtime: read_json(place / f"{runtime}.json", None) for runtime in RUNTIMES}
-        entry = {runtime: content for runtime, content in entry.items() if content is not None}
-        if entry:
-            steps = read_json(place / "steps.json", {})
-            commands = {step: command_text(record["command"]) for step, record in steps.items()}
-            kept = ("map", "map50", "merged", "per_class", "boxes", "conditions", "plus_minus", "against")
-            figures = {runtime: {key: content[key] for key in kept} for runtime, content in entry.items()}
-            for content in figures.values():
-                content["against"] = {Path(network).name: apart for network, apart in content["against"].items()}
-            found[place.name] = {**figures, "commands": commands}
-    return found if "float" in found else {}
+    """What one set has: "float", its figures by runtime and "commands", and "ways": the same by way and seed.
+
+    Nothing without the float model's figures.
+    """
+    reference = _entry(folder / "float")
+    if reference is None:
+        return {}
+    places = [place for place in folder.iterdir() if place.is_dir() and place.name != "float"]
+    ways: dict[str, dict[str, Any]] = {}
+    for place in sorted(places, key=_rank):
+        seeds = sorted((int(seed.name), _entry(seed)) for seed in place.iterdir() if seed.name.isdigit())
+        found = {str(seed): entry for seed, entry in seeds if entry is not None}
+        if found:
+            ways[place.name] = found
+    return {"float": reference, "ways": ways}
+
+
+def _entry(place: Path) -> dict[str, Any] | None:
+    """Figures and commands of one network; None where nothing is measured."""
+    contents = {runtime: read_json(place / f"{runtime}.json", None) for runtime in RUNTIMES}
+    kept = ("map", "map50", "merged", "per_class", "boxes", "conditions", "plus_minus", "against")
+    figures = {
+        runtime: {key: content[key] for key in kept} for runtime, content in contents.items() if content is not None
+    }
+    if not figures:
+        return None
+    for content in figures.values():
+        content["against"] = {Path(name).name: part for name, part in content["against"].items()}
+    steps = read_json(place / "steps.json", {})
+    return {**figures, "commands": {step: command_text(record["command"]) for step, record in steps.items()}}
 
 
 def command_text(words: Sequence[str]) -> str:
-    """A command in one line, files outside the work folder by their names alone."""
+    """A recorded command in one line, files outside the work folder by their names alone."""
     return " ".join(["python", *(Path(word).name if Path(word).is_absolute() else word for word in words[1:])])
 
 
 def _rank(place: Path) -> tuple[int, str]:
     kind, _, method = place.name.partition("-")
-    return (("float", "ptq", "qat").index(kind) * 10 + (ORDER.index(method) if method in ORDER else 9), place.name)
+    return (("ptq", "qat").index(kind) * 10 + (ORDER.index(method) if method in ORDER else 9), place.name)
 
 
 def lines(found: dict[str, Any], facts: dict[str, Any]) -> Iterable[str]:
@@ -64,62 +82,91 @@ def lines(found: dict[str, Any], facts: dict[str, Any]) -> Iterable[str]:
     yield ""
     yield (
         "Differences to the float model in points of AP@0.5:0.95 by pycocotools, with half of the width of the 95 % interval "
-        '(paired bootstrap over the validation images). In "classes merged" every box counts the same; in the mean over '
-        "classes, every class."
+        '(paired bootstrap over the validation images; the mean over seeds with their spread). In "classes merged" every '
+        "box counts the same; in the mean over classes, every class."
     )
     yield ""
     versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
     yield f"{facts['cpu']}, {facts['cores']} cores, GPU: {facts['gpu']}; {versions}."
     for runtime, title in RUNTIMES.items():
-        if any(runtime in runs["float"] for runs in found.values()):
-            yield from _overview(found, runtime, title)
-    for name, runs in found.items():
-        yield from _classes(name, runs)
+        part = {name: content for name, content in found.items() if runtime in content["float"]}
+        if part:
+            yield from _overview(part, runtime, title)
+            yield from _coverage(part, runtime)
+    for name, content in found.items():
+        yield from _classes(name, content)
     yield from ("", "## Made by", "")
-    for name, runs in found.items():
-        for way, content in runs.items():
-            for step, command in content["commands"].items():
-                yield f"- {name}, {way}, {step}: `{command}`"
+    for name, content in found.items():
+        runs = {f"{way}, seed {seed}": entry for way, seeds in content["ways"].items() for seed, entry in seeds.items()}
+        for label, entry in {"float": content["float"], **runs}.items():
+            for step, command in entry["commands"].items():
+                yield f"- {name}, {label}, {step}: `{command}`"
 
 
 def _overview(found: dict[str, Any], runtime: str, title: str) -> Iterable[str]:
     """One table: ways by sets, merged and mean over classes, and the mean of the sets that have all."""
-    found = {name: runs for name, runs in found.items() if runtime in runs["float"]}
-    ways = list(dict.fromkeys(way for runs in found.values() for way in runs if way != "float"))
+    ways = list(dict.fromkeys(way for content in found.values() for way in content["ways"]))
     for key, words in (("merged", "classes merged"), ("map", "mean over classes")):
         yield from ("", f"## {title}, {words}", "")
-        yield "| | " + " | ".join(found) + " | mean |"
-        yield "|---|" + "---:|" * (len(found) + 1)
-        figures = [runs["float"][runtime] for runs in found.values()]
+        yield "| | seeds | " + " | ".join(found) + " | mean |"
+        yield "|---|---|" + "---:|" * (len(found) + 1)
+        figures = [content["float"][runtime] for content in found.values()]
         cells = [f"{100 * part[key]:.2f} +- {100 * part['plus_minus'][key]:.2f}" for part in figures]
-        yield f"| float | {' | '.join(cells)} | |"
+        yield f"| float | | {' | '.join(cells)} | |"
         for way in ways:
-            apart = [_against(runs.get(way, {}).get(runtime), key) for runs in found.values()]
+            groups = [differences(content, way, runtime, key) for content in found.values()]
+            apart = [mean_of_seeds(group) if group else None for group in groups]
             row = ["" if part is None else points_text(part) for part in apart]
-            yield f"| {way} | {' | '.join(row)} | {_mean(apart)} |"
+            mean = mean_of_sets(apart)
+            counts = sorted({len(group) for group in groups if group})
+            seeds = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
+            yield f"| {way} | {seeds} | {' | '.join(row)} | {'' if mean is None else points_text(mean)} |"
     yield ""
-    for name, runs in found.items():
-        yield f"- {name}: {runs['float'][runtime]['conditions']}."
+    for name, content in found.items():
+        yield f"- {name}: {content['float'][runtime]['conditions']}."
 
 
-def _against(figures: dict[str, Any] | None, key: str) -> dict[str, Any] | None:
-    """The difference to the one network that figures were compared with."""
-    return None if figures is None else next(iter(figures["against"].values()))[key]
+def differences(content: dict[str, Any], way: str, runtime: str, *keys: str) -> list[dict[str, Any]]:
+    """Of one set and way, each seed's difference to the float model.
+
+    Args:
+        content: of the set, see ``results_of``.
+        way: of quantizing.
+        runtime: of both.
+        keys: where the difference is in the comparison: "map", "merged", or "per_class" and a class.
+    """
+    found = []
+    for entry in content["ways"].get(way, {}).values():
+        if runtime in entry:
+            part = next(iter(entry[runtime]["against"].values()))
+            for key in keys:
+                part = part[key]
+            found.append(part)
+    return found
 
 
-def _mean(apart: Sequence[dict[str, Any] | None]) -> str:
-    """The mean over the sets, which are independent; empty where one is missing."""
-    if len(apart) < 2 or any(part is None or part["points"] is None for part in apart):
-        return ""
-    known = [part for part in apart if part is not None]
-    width = math.sqrt(sum((part["plus_minus"] or 0.0) ** 2 for part in known)) / len(known)
-    return points_text({"points": sum(part["points"] for part in known) / len(known), "plus_minus": width})
+def _coverage(found: dict[str, Any], runtime: str) -> Iterable[str]:
+    """How often one seed's interval holds another seed's figure; nothing where each way has one seed."""
+    rows = []
+    for kind in ("ptq", "qat"):
+        for key, words in (("merged", "classes merged"), ("map", "mean over classes")):
+            groups = [
+                differences(content, way, runtime, key)
+                for content in found.values()
+                for way in content["ways"]
+                if way.startswith(kind)
+            ]
+            inside, pairs = coverage(groups)
+            if pairs:
+                rows.append(f"- {kind.upper()}, {words}: {inside} of {pairs} ({100 * inside / pairs:.0f} %)")
+    if rows:
+        yield from ("", "How often the interval of one seed holds the figure of another one:", "", *rows)
 
 
-def _classes(name: str, runs: dict[str, Any]) -> Iterable[str]:
+def _classes(name: str, content: dict[str, Any]) -> Iterable[str]:
     """Each class of a set in torch; the classes with few boxes of a set with many classes are left to the JSON."""
-    figures = runs["float"].get("torch")
-    ways = [way for way in runs if way != "float" and "torch" in runs[way]]
+    figures = content["float"].get("torch")
+    ways = [way for way in content["ways"] if differences(content, way, "torch", "merged")]
     if figures is None or not ways:
         return
     shown = [
@@ -131,7 +178,7 @@ def _classes(name: str, runs: dict[str, Any]) -> Iterable[str]:
     yield "| class | boxes | float | " + " | ".join(ways) + " |"
     yield "|---|---:|---:|" + "---:|" * len(ways)
     for label in shown:
-        apart = [next(iter(runs[way]["torch"]["against"].values()))["per_class"][label] for way in ways]
+        apart = [mean_of_seeds(differences(content, way, "torch", "per_class", label)) for way in ways]
         value = f"{100 * figures['per_class'][label]:.2f}"
         if figures["boxes"][label] == 1:
             apart = [{**part, "plus_minus": None} for part in apart]  # one box tells nothing of others

@@ -4,7 +4,7 @@
     coco128       lightly-ai/coco128_yolo               80        its val2017, 128        COCO's yolov5n.pt, given
     blood-cells   Shenggan/BCCD_Dataset                 3         its val.txt             trained
     corn-pests    JeymsKun/dataset-yolov5               4         its valid, 233          its own best.pt
-    thermal       GabrielaVidal7/Thermal_dataset        1         its validation          trained
+    thermal       GabrielaVidal7/Thermal_dataset        1         its test, 300           trained
 
 Any other name stands for a folder with a data.yaml, and a best.pt if it is not to be trained.
 """
@@ -106,7 +106,7 @@ def _corn_pests(source: Path, folder: Path) -> list[str]:
 
 def _thermal(source: Path, folder: Path) -> list[str]:
     """People, seen by a thermal camera: one class."""
-    for split, theirs in (("train", "train"), ("val", "validation")):
+    for split, theirs in (("train", "train"), ("val", "test")):  # its validation has 51 images: too few to tell much
         place = source / "Dataset" / theirs
         _copy(place / "images", place / "labels", folder, split, "thermal")
     return ["person"]

@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import real
+from accuracy_jobs import StepFailed
 from real_report import write_report
 from real_sets import lay_out, voc_rows
 
+from quantization.cli.parser import parse
 from quantization.data.data_yaml import read_data_yaml
 from quantization.errors import UserError
 
@@ -58,7 +60,7 @@ def sources(folder: Path) -> dict[str, Path]:
         label(cells / "BCCD" / "Annotations" / f"{split}1.xml", VOC)
     (pests / "datasets" / "Corn-Pest-v4-4" / "data.yaml").write_text("names: [larvae]\ntrain: /content/x\nnc: 1\n")
     label(pests / "yolov5" / "runs" / "train" / "exp" / "weights" / "best.pt", "")
-    for split in ("train", "validation"):
+    for split in ("train", "test"):
         image(thermal / "Dataset" / split / "images" / "1.jpg")
         label(thermal / "Dataset" / split / "labels" / "1.txt")
     return {"coco128": coco, "blood-cells": cells, "corn-pests": pests, "thermal": thermal}
@@ -88,17 +90,57 @@ def test_every_measurement_names_its_reference(tmp_path: Path) -> None:
     plan = real.Plan(
         options, lay_out("coco128", sources(tmp_path / "from")["coco128"], tmp_path / "a"), tmp_path / "w.pt"
     )
-    for job in (plan.float_job(), plan.ptq_job("mse"), plan.qat_job("published")):
+    for job in (plan.float_job(), plan.way_job("ptq-mse", 0), plan.way_job("qat-published", 2)):
         words = {step.name: " ".join(step.words) for step in job.steps}
-        flag = "--save-samples" if job.name.endswith("float") else "--against"
         for runtime in ("torch", "onnxruntime"):
-            assert f" {flag} {tmp_path}/results/coco128/float/{runtime}.npz" in words[runtime]
             output = next(step.output for step in job.steps if step.name == runtime)
             assert output == job.folder / f"{runtime}.json"
+            assert f" --save-samples {output.with_suffix('.npz')}" in words[runtime]
+            reference = f" --against {tmp_path}/results/coco128/float/{runtime}.npz" in words[runtime]
+            assert reference == (job.name != "coco128/float")
         made = [step for step in job.steps if step.name == "quantize"]
         assert all(f"test {step.output} " in words["torch"] for step in made)
-        assert len(made) == (not job.name.endswith("float"))
-    assert "--loss mse --schedule steps" in words["quantize"] and "--calib-method sqnr" in words["quantize"]
+        assert len(made) == (job.name != "coco128/float")
+    assert "--calib-method mse --no-equalize" in words["quantize"] and " --seed 2 " in words["quantize"]
+    assert job.folder == tmp_path / "results" / "coco128" / "qat-published" / "2"
+
+
+def test_every_way_is_a_command_line_of_quantize() -> None:
+    for words in real.WAYS.values():
+        name, _ = parse("yolov5", ["quantize", "w.pt", "--ptq", "p.pt", "--data", "d.yaml", *words.split()])
+        assert name == "quantize"
+
+
+class Trainer:
+    """Stands in for the workshop: its training writes a weight, or not, and ends with a message, or well."""
+
+    def __init__(self, weight: Path | None, message: str | None) -> None:
+        self.weight, self.message = weight, message
+        self.calls: list[list[str]] = []
+
+    def command(self, words: list[str], cwd: Path, log: Path) -> None:
+        self.calls.append(words)
+        if self.weight is not None:
+            label(self.weight, "")
+        if self.message is not None:
+            raise StepFailed(self.message)
+
+
+def test_training_that_is_ended_leaves_its_best_epoch(tmp_path: Path) -> None:
+    words = ["--work", str(tmp_path), "--sets", "a=b", "--start", "s.pt", "--device", "cuda:0", "--train-seconds", "9"]
+    options = real.build_parser().parse_args([*words, "--train-options=--cache ram"])
+    data = real.RealSet("a", tmp_path / "data.yaml", None)
+    weight = tmp_path / "train" / "a" / "weights" / "best.pt"
+    for made, message in ((None, "exit code 124: epoch 0"), (weight, "exit code 1: no memory")):
+        with pytest.raises(StepFailed, match=message):
+            real.train(options, data, Trainer(made, message))  # type: ignore[arg-type]
+    trainer = Trainer(weight, "exit code 124: epoch 7")
+    for _ in range(2):  # the second finds it done
+        real.train(options, data, trainer)  # type: ignore[arg-type]
+    assert real.trained(options, data) == weight and len(trainer.calls) == 1
+    command = trainer.calls[0]
+    assert command[:2] == ["timeout", "9"] and command[-2:] == ["--cache", "ram"]
+    assert "--device" not in command  # upstream would overwrite CUDA_VISIBLE_DEVICES
 
 
 def figures(value: float, apart: float | None = None) -> dict[str, Any]:
@@ -116,11 +158,14 @@ def figures(value: float, apart: float | None = None) -> dict[str, Any]:
 def test_the_table(tmp_path: Path) -> None:
     places: dict[str, dict[str, Any]] = {
         "a/float": figures(0.5),
-        "a/ptq-mse": figures(0.49, -1.0),
-        "a/ptq-sqnr": figures(0.498, -0.2),
+        "a/ptq-mse/0": figures(0.49, -1.0),
+        "a/qat-default/0": figures(0.498, -0.1),
+        "a/qat-default/1": figures(0.498, -0.3),
+        "a/qat-default/10": figures(0.498, -0.5),
         "b/float": figures(0.4),
-        "b/ptq-mse": figures(0.4, 0.04),
-        "c/ptq-mse": figures(0.4, 0.04),  # its float model failed
+        "b/ptq-mse/0": figures(0.4, 0.04),
+        "b/qat-default/1": figures(0.4, 0.2),
+        "c/ptq-mse/0": figures(0.4, 0.04),  # its float model failed
     }
     for place, content in places.items():
         folder = tmp_path / "work" / "results" / place
@@ -129,16 +174,23 @@ def test_the_table(tmp_path: Path) -> None:
         (folder / "steps.json").write_text(
             json.dumps({"torch": {"command": ["/b/python3", "x.py", "/a/w.pt", "WORK/b"]}})
         )
+    (tmp_path / "work" / "results" / "a" / "qat-published" / "0").mkdir(parents=True)  # is running
+    facts = {"cpu": "Z80", "cores": 1, "gpu": "none", "versions": {"python": "3"}}
+    (tmp_path / "work" / "machine.json").write_text(json.dumps(facts))
     write_report(tmp_path / "work", ["a", "b", "c"], tmp_path, "real")
     text = (tmp_path / "real.md").read_text()
-    assert "| float | 50.00 +- 1.00 | 40.00 +- 1.00 | |" in text
-    assert "| ptq-sqnr | -0.20 +- 0.30 |  |  |\n| ptq-mse | -1.00 +- 0.30 | +0.04 +- 0.30 | -0.48 +- 0.21 |" in text
-    assert (
-        "| ant | 50 | 50.00 | -0.20 +- 0.30 | -1.00 +- 0.30 |\n| cat | 1 | 50.00 | -0.20 | -1.00 |" in text
-        and "bee" not in text
-    )
-    assert "- a: 9 images, squares of 320." in text and "- b, ptq-mse, torch: `python x.py w.pt WORK/b`" in text
-    assert list(json.loads((tmp_path / "real.json").read_text())["sets"]) == ["a", "b"]
+    assert "Z80, 1 cores, GPU: none; python 3." in text
+    assert "| float | | 50.00 +- 1.00 | 40.00 +- 1.00 | |" in text
+    # seeds: sqrt(0.3^2 + 1.96^2 * 0.2^2 / 3) = 0.376; sets: sqrt(0.376^2 + 0.3^2) / 2 = 0.24
+    assert "| ptq-mse | 1 | -1.00 +- 0.30 | +0.04 +- 0.30 | -0.48 +- 0.21 |" in text
+    assert "| qat-default | 1 to 3 | -0.30 +- 0.38 | +0.20 +- 0.30 | -0.05 +- 0.24 |" in text
+    assert "qat-published" not in text
+    assert "- QAT, classes merged: 4 of 6 (67 %)" in text and "- PTQ" not in text  # -0.1 and -0.5 are 0.4 apart
+    assert "| ant | 50 | 50.00 | -1.00 +- 0.30 | -0.30 +- 0.38 |\n| cat | 1 | 50.00 | -1.00 | -0.30 |" in text
+    assert "bee" not in text
+    assert "- a: 9 images, squares of 320." in text and "- b, ptq-mse, seed 0, torch: `python x.py w.pt WORK/b`" in text
+    content = json.loads((tmp_path / "real.json").read_text())
+    assert list(content["sets"]) == ["a", "b"] and list(content["sets"]["a"]["ways"]["qat-default"]) == ["0", "1", "10"]
 
 
 def test_bad_options_are_refused(tmp_path: Path) -> None:
@@ -147,5 +199,6 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
         real.main([*common, "--sets", "a"])
     with pytest.raises(UserError, match=r"--weights b=.*there is no such set"):
         real.main([*common, "--sets", f"a={tmp_path}", "--weights", f"b={tmp_path}"])
-    with pytest.raises(UserError, match="--qat starts from the first of --methods"):
-        real.main([*common, "--sets", f"a={tmp_path}", "--qat", "default", "--methods"])
+    source = sources(tmp_path / "from")["thermal"]
+    with pytest.raises(UserError, match="thermal has no weight: give --start"):
+        real.main([*common[:2], "--sets", f"thermal={source}"])
