@@ -160,11 +160,15 @@ def placed(name: str, cfg: str, *policy: str) -> Any:
 def paired(name: str, cfg: str, choice: str, exporter: str = "torchscript") -> Any:
     """A network with pairs before activations through calibration, a checkpoint and an export.
 
-    Many results: "paired", what was decided, and whether the network has it; "alone", the places behind a convolution that
-    share no scale; "operators", what reads each pair behind a convolution; "findings" of preflight, by severity.
+    Returns:
+        "decided", "read off": the placement, and that of the loaded checkpoint. "stem in float": pairs with --stem float and
+        with a policy. "alone": places behind convolutions that share no scale. "operators": what reads each such pair.
+        "difference" of the ONNX from torch. "findings" of preflight with their severity, and its "separate_q".
     """
     model = upstream.fuse(random_net(cfg, 3))
     decided = choose_placement(model, PlacementOptions(activation_pairs=choice))
+    others: list[dict[str, Any]] = [{"stem": "float"}, {"ignore_policy": (r"model\.0",)}]
+    stem_in_float = [choose_placement(model, PlacementOptions(activation_pairs=choice, **other)) for other in others]
     report = quantize.quantize(model, [torch.rand(2, 3, 64, 64)], decided, exporter=exporter)
     checkpoint.save("paired.pt", model, {})
     loaded, _ = checkpoint.load("paired.pt", torch.device("cpu"), name)
@@ -180,6 +184,7 @@ def paired(name: str, cfg: str, choice: str, exporter: str = "torchscript") -> A
     return {
         "decided": dataclasses.asdict(decided),
         "read off": dataclasses.asdict(placement_of(loaded)),
+        "stem in float": [placement.paired for placement in stem_in_float],
         "alone": [group[0] for group in report.groups if len(group) == 1 and group[0].endswith(":out")],
         "operators": operators,
         "difference": exported.difference.largest / exported.difference.scale,
