@@ -146,6 +146,14 @@ def test_a_stem_without_a_stride_or_with_silu() -> None:
     assert plan.outputs == () and "model.0.conv" in float_layers(graph, plan)
 
 
+def test_no_pair_where_something_else_reads_the_convolution() -> None:
+    net = FloatNet()
+    x = net.layer("images", "model.0.conv", 3, 8, "", kernel=3)
+    x = net.op("Concat", [x, net.op("LeakyRelu", [x])], axis=1)
+    net.head(net.layer(x, "model.1.conv", 16, 4))
+    assert planned(finished(net), activation_pairs="all")[1].outputs == ()
+
+
 def test_policy_of_layers_modules_and_sums() -> None:
     graph, plan = planned(detector(), ignore_policy=(r"model\.5", r"model\.1\.m\.1"))
     assert {"model.5.conv", "model.1.m.1.cv1.conv", "model.1.m.1.cv2.conv"} <= set(float_layers(graph, plan))
