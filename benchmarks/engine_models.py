@@ -43,6 +43,8 @@ VARIANTS = {
     "no-rule": "every convolution but the head's, each with its own scale",
     "groups": "as rule, with the head's inputs in float and the stem in INT8",
     "stem-int8": "as rule, with the stem in INT8",
+    "stem-pair": "as rule, with the stem in INT8 and Q/DQ before its activation, if TensorRT does not fuse that",
+    "act-pairs": "as stem-pair, with Q/DQ before every such activation",
     "plain-silu": "as rule, with SiLU behind the float stem as upstream has it",
     "head-float": "as rule, with the head's inputs in float",
     "head-shared": "as rule, with all of the head's shared inputs in INT8",
@@ -55,6 +57,7 @@ VARIANTS = {
 CALIBRATION_IMAGES = 64
 # variant to the operands of shortcut sums that it does without
 FLOAT_OPERANDS = {"shortcut": ("_input1_quantizer",), "no-add": ("_input0_quantizer", "_input1_quantizer")}
+ACTIVATION_PAIRS = {"stem-pair": "stem", "act-pairs": "all"}
 CLASSES = 80  # as in COCO
 
 
@@ -63,7 +66,9 @@ def place(model: Any, variant: str) -> None:
     head = "float" if variant == "groups" else variant[5:] if variant.startswith("head-") else "auto"
     stem = "int8" if variant in ("groups", "stem-int8") else "auto"
     rules = variant != "no-rule"
-    replace_to_quantization_module(model, choose_placement(model, PlacementOptions(head=head, stem=stem, rules=rules)))
+    pairs = ACTIVATION_PAIRS.get(variant, "none")
+    options = PlacementOptions(head=head, stem=stem, activation_pairs=pairs, rules=rules)
+    replace_to_quantization_module(model, choose_placement(model, options))
     if rules:
         quantize.apply_custom_rules_to_quantizer(model)
 

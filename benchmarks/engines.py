@@ -32,6 +32,8 @@ TITLES = {
     "rule": "Q/DQ with rules",
     "groups": "scale groups alone",
     "stem-int8": "rules, stem in INT8",
+    "stem-pair": "rules, stem in INT8, Q/DQ before its activation",
+    "act-pairs": "rules, stem in INT8, Q/DQ before all activations",
     "plain-silu": "rules, SiLU of the stem as upstream writes it",
     "head-float": "rules, head's inputs in float",
     "head-shared": "rules, all shared inputs of the head in INT8",

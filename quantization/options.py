@@ -13,6 +13,7 @@ from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Bounds, Options, 
 
 HEADS = ("auto", "shared", "float", "input", "int8")
 STEMS = ("auto", "float", "int8")
+ACTIVATION_PAIRS = ("none", "stem", "all")
 CALIBRATION_METHODS = ("sqnr", "mse", "entropy", "percentile", "max")
 GROUP_SCALES = ("error", "joint", "max")
 SCHEDULES = ("steps", "cosine")
@@ -109,6 +110,13 @@ class LayerOptions(Options):
         "auto",
         "the convolution that reads the image; auto: float if it has a stride, where INT8 is slower",
         choices=STEMS,
+    )
+    activation_pairs: str = option(
+        "none",
+        "quantize between an INT8 convolution and an activation that TensorRT may not take into its kernel, such as "
+        "LeakyReLU; stem: of the convolution that reads the image, which --stem auto then leaves in INT8; all: of every one",
+        choices=ACTIVATION_PAIRS,
+        advanced=True,
     )
 
 

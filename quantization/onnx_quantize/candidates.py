@@ -8,11 +8,12 @@ from typing import Callable
 import numpy as np
 
 from quantization.errors import UserError
+from quantization.onnx_graph.activations import UNFUSED_OPERATORS
 from quantization.onnx_graph.decode import is_expectation
 from quantization.onnx_graph.graph import attribute
 from quantization.onnx_graph.module_path import path_matcher
 from quantization.options import LayerOptions
-from quantization.preflight.operators import CONVOLUTIONS, WEIGHTED
+from quantization.preflight.operators import ACTIVATIONS, CONVOLUTIONS, WEIGHTED
 from quantization.preflight.qdq_graph import QdqGraph
 from quantization.preflight.subject import head_convolutions, stem_convolutions
 
@@ -32,11 +33,13 @@ class Candidates:
         layers: may be quantized, in the order of the graph.
         head: of the others, those that end in boxes and scores; their inputs may be quantized.
         reasons: why each of the others, and an operation without weights that the policy names, stays float.
+        paired: of the layers, those with Q/DQ before their activation.
     """
 
     layers: tuple[int, ...]
     head: tuple[int, ...]
     reasons: dict[int, str]
+    paired: tuple[int, ...] = ()
 
 
 def find_candidates(graph: QdqGraph, options: LayerOptions) -> Candidates:
@@ -44,14 +47,16 @@ def find_candidates(graph: QdqGraph, options: LayerOptions) -> Candidates:
 
     Args:
         graph: a float one.
-        options: stem, head and policy.
+        options: stem, head, policy and pairs before activations.
 
     Raises:
         UserError: a pattern of the policy is no regular expression, or matches nothing.
     """
     ignored = policy_matcher(graph, options.ignore_policy)
     head = head_convolutions(graph)
+    paired = paired_convolutions(graph, options.activation_pairs)
     stems = set() if options.stem == "int8" else stem_convolutions(graph, only_strided=options.stem == "auto")
+    stems -= paired if options.stem == "auto" else set()
     layers: list[int] = []
     reasons: dict[int, str] = {}
     for position, node in enumerate(graph.nodes):
@@ -74,7 +79,22 @@ def find_candidates(graph: QdqGraph, options: LayerOptions) -> Candidates:
             reasons[position] = reason
     free = (position for position in sorted(head) if graph.nodes[position].op_type == "Conv")
     heads = tuple(position for position in free if reasons.get(position) == HEAD_REASON)
-    return Candidates(tuple(layers), heads, reasons)
+    return Candidates(tuple(layers), heads, reasons, tuple(position for position in layers if position in paired))
+
+
+def paired_convolutions(graph: QdqGraph, choice: str) -> set[int]:
+    """The convolutions that get Q/DQ before their activation, as far as they are quantized; see ``--activation-pairs``."""
+    if choice == "none":
+        return set()
+    among = stem_convolutions(graph, only_strided=False) if choice == "stem" else range(len(graph.nodes))
+    found = set()
+    for position in among:
+        node = graph.nodes[position]
+        readers = {read.node for read in graph.readers.get(node.output[0], [])}
+        operators = {graph.nodes[reader].op_type if reader >= 0 else "" for reader in readers}
+        if node.op_type in CONVOLUTIONS and operators <= ACTIVATIONS and operators & UNFUSED_OPERATORS:
+            found.add(position)
+    return found
 
 
 def policy_matcher(graph: QdqGraph, patterns: tuple[str, ...]) -> Callable[[str], bool]:

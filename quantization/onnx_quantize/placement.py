@@ -61,6 +61,7 @@ def complete(graph: QdqGraph, candidates: Candidates, reasons: dict[int, str]) -
         tuple(position for position in chosen(RESIZES) if graph.commutes[position]),
         # in float, a pool would keep the layer before it from emitting INT8, and a Q kernel would follow
         tuple(position for position in chosen((POOL,)) if graph.reads[position][0].tensor in quantized),
+        tuple(position for position in candidates.paired if position not in reasons),
         dict(reasons),
     )
 

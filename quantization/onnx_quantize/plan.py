@@ -19,6 +19,7 @@ class Plan:
         sums: additions with Q/DQ on both operands.
         resizes: nearest Resizes with Q/DQ on the input.
         pools: average pools with Q/DQ on the input.
+        outputs: of the convolutions in ``weights``, those whose activation reads them through Q/DQ.
         reasons: why other layers with weights stay float.
     """
 
@@ -27,14 +28,17 @@ class Plan:
     sums: tuple[int, ...] = ()
     resizes: tuple[int, ...] = ()
     pools: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
     reasons: dict[int, str] = field(default_factory=dict)
 
     def reads(self, graph: QdqGraph) -> list[Read]:
         """The reads that get Q/DQ, in the order of the graph."""
         positions = sorted({*self.weights, *self.inputs, *self.sums, *self.resizes, *self.pools})
-        return [
+        inputs = [
             read for position in positions for read in graph.reads[position] if position in self.sums or read.index == 0
         ]
+        behind = [read for position in self.outputs for read in graph.readers[graph.nodes[position].output[0]]]
+        return sorted(dict.fromkeys(inputs + behind), key=lambda read: (read.node, read.index))
 
     def groups(self, graph: QdqGraph) -> list[list[Read]]:
         """These reads by the scale that they share, in the order of the graph."""

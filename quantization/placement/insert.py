@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from quantization.placement.activation_pairs import write_apart
 from quantization.placement.policy import SUM, Placement, choose_placement, quantized_types
 from quantization.quantizers.modules import ShortcutBlock
 
@@ -25,6 +26,8 @@ def replace_to_quantization_module(model: nn.Module, placement: Placement | None
         UserError: see ``choose_placement``.
     """
     placement = placement or choose_placement(model)
+    if placement.paired:
+        write_apart(model)
     quantized: list[str] = []
     for path, target in quantized_types(model, placement).items():
         module: Any = model.get_submodule(path)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Collection, Sequence, cast
 
 from torch import nn
 
 from quantization.errors import UserError
 from quantization.options import PlacementOptions
+from quantization.placement.activation_pairs import activation_pairs, image_convolution
 from quantization.quantizers.backend import is_enabled, is_quantizer
 from quantization.quantizers.modules import (
     ATTENTION,
@@ -19,6 +20,7 @@ from quantization.quantizers.modules import (
     QuantConv2d,
     QuantInputConv2d,
     QuantLinear,
+    QuantOutputConv2d,
     QuantUpsample,
     ShortcutBlock,
     quantized_type,
@@ -27,7 +29,6 @@ from quantization.upstream.model import block_types, head_policy, shared_detect_
 
 LOG = logging.getLogger("quantization")
 SUM = "addop"  # of a ``ShortcutBlock``, once it is quantized
-IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,13 @@ class Placement:
         float_layers: modules that could be quantized and are left in float.
         float_weights: convolutions whose input alone is quantized.
         extras: quantize shortcut sums and nearest Upsamples too, not only layers with weights.
+        paired: quantized convolutions whose output is quantized too, in front of their activation.
     """
 
     float_layers: tuple[str, ...] = ()
     float_weights: tuple[str, ...] = ()
     extras: bool = True
+    paired: tuple[str, ...] = ()
 
     @property
     def unquantized(self) -> tuple[str, ...]:
@@ -65,9 +68,10 @@ def choose_placement(model: nn.Module, options: PlacementOptions | None = None) 
     left = matching_modules(model, options.ignore_policy)
     head = matching_modules(model, head_policy(model))
     inputs: set[str] = set()
+    paired: set[str] = set()
     if options.rules:
-        if options.stem != "int8":
-            left |= matching_modules(model, stem_policy(model, only_strided=options.stem == "auto"))
+        paired = activation_pairs(model, options.activation_pairs)
+        left |= float_stem(model, options.stem, paired)
         shared = shared_detect_convs(model)
         chosen = {"auto": shared[:1], "shared": shared, "input": head_policy(model)}.get(options.head, [])
         inputs = matching_modules(model, chosen)
@@ -79,6 +83,7 @@ def choose_placement(model: nn.Module, options: PlacementOptions | None = None) 
         tuple(path for path in candidates if path in left),
         tuple(path for path in candidates if path in inputs - left),
         options.rules,
+        tuple(path for path in candidates if path in paired - left - inputs),
     )
     quantized_types(model, placement)  # refuses an empty one before any work
     return placement
@@ -98,7 +103,9 @@ def quantized_types(model: nn.Module, placement: Placement) -> dict[str, type[nn
     for path, target in quantizable(model).items():
         if path in placement.float_layers or not (placement.extras or hasattr(model.get_submodule(path), "weight")):
             continue
-        if path not in placement.float_weights:
+        if path in placement.paired:
+            found[path] = QuantOutputConv2d
+        elif path not in placement.float_weights:
             found[path] = target
         elif target is QuantConv2d:
             found[path] = QuantInputConv2d
@@ -112,6 +119,7 @@ def placement_of(model: nn.Module) -> Placement:
     shortcuts = block_types(SHORTCUTS)
     left: list[str] = []
     inputs: list[str] = []
+    paired: list[str] = []
     extras = False
     for path, module in model.named_modules():
         if isinstance(module, (QuantConv2d, QuantInputConv2d, QuantLinear, QuantUpsample, ShortcutBlock)):
@@ -121,9 +129,11 @@ def placement_of(model: nn.Module) -> Placement:
                 left.append(path)
             elif isinstance(module, QuantInputConv2d):
                 inputs.append(path)
+            elif isinstance(module, QuantOutputConv2d):
+                paired.append(path)
         elif quantized_type(module, shortcuts) is not None:
             left.append(path)
-    return Placement(tuple(left), tuple(inputs), extras)
+    return Placement(tuple(left), tuple(inputs), extras, tuple(paired))
 
 
 def quantizable(model: nn.Module) -> dict[str, type[nn.Module]]:
@@ -155,23 +165,23 @@ def attention_layers(model: nn.Module) -> set[str]:
     return layers
 
 
-def stem_policy(model: nn.Module, only_strided: bool = True) -> list[str]:
-    """The ``--ignore-policy`` that leaves the convolution that reads the image in float; empty if none is to be.
+def float_stem(model: nn.Module, choice: str, paired: Collection[str]) -> set[str]:
+    """The path of the convolution that reads the image if it is to stay float.
 
     INT8 kernels read 32 channels at a time, so three are padded to 32; FP16 kernels read 4. With a stride the padded image
     is the larger part: INT8 costs 757 us against 383 us in FP16, Reformats included (yolov5s, batch 16). Without one the
-    output is larger still and is better emitted in INT8.
+    output is larger still and is better emitted in INT8, and so it is with a pair before the activation.
 
     Args:
         model: a fused model of an upstream.
-        only_strided: leave it quantized where its stride is 1.
+        choice: one of ``options.STEMS``.
+        paired: convolutions with a pair before their activation.
     """
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            strided = max(module.stride) > 1
-            reads_image = module.in_channels <= IMAGE_CHANNELS  # Focus and ReOrg give 12
-            return [re.escape(path)] if reads_image and (strided or not only_strided) else []
-    return []
+    path = image_convolution(model)
+    if path is None or choice == "int8":
+        return set()
+    strided = max(cast(nn.Conv2d, model.get_submodule(path)).stride) > 1
+    return {path} if choice == "float" or (strided and path not in paired) else set()
 
 
 def matching_modules(model: nn.Module, patterns: Sequence[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Scale groups: which input quantizers must be one, so that TensorRT inserts no conversion.
+"""Scale groups: which activation quantizers must be one, so that TensorRT inserts no conversion.
 
     conv 6 --+                            conv 6 --Q--+
              +-- Concat -- conv 11   =>                +-- Concat --Q-- conv 11    all three Q with one scale:
@@ -25,6 +25,7 @@ from quantization.onnx_graph.commuting import NO_VALUES, joined_tensors, refusal
 from quantization.onnx_graph.graph import OnnxGraph
 from quantization.onnx_graph.module_path import module_path
 from quantization.quantizers.backend import (
+    OUTPUT_NAME,
     WEIGHT_NAME,
     get_quantizer,
     named_quantizers,
@@ -41,13 +42,13 @@ ExportFunction = Callable[[nn.Module], onnx.ModelProto]
 
 
 def place_name(path: str, attribute: str) -> str:
-    """What a quantizer's place is called: its module's path, ``:1`` behind it for a sum's second operand."""
-    return path + (":1" if attribute == "_input1_quantizer" else "")
+    """What a quantizer's place is called: its module's path, with ``:1`` for a sum's second operand, ``:out`` for an output."""
+    return path + {"_input1_quantizer": ":1", OUTPUT_NAME: ":out"}.get(attribute, "")
 
 
 @dataclass(frozen=True)
 class ScaleGroup:
-    """Input quantizers that share one scale.
+    """Quantizers of activations that share one scale.
 
     Attributes:
         members: (module path, quantizer attribute), in the order of the model.
@@ -57,7 +58,7 @@ class ScaleGroup:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Module paths, ``:1`` behind that of a sum's second operand."""
+        """See ``place_name``."""
         return tuple(place_name(path, name) for path, name in self.members)
 
     def __str__(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from quantization.onnx_graph.activations import UNFUSED_OPERATORS
 from quantization.preflight.findings import Finding, some
 from quantization.preflight.operators import ACTIVATIONS, CONVOLUTIONS, POINTWISE, WEIGHTED
-from quantization.preflight.subject import Subject
+from quantization.preflight.subject import Subject, stem_convolutions
 
 
 def check_float_layers(subject: Subject) -> list[Finding]:
@@ -75,21 +76,50 @@ def _with_kernels(count: int) -> str:
 
 
 def check_stem(subject: Subject) -> list[Finding]:
-    """A convolution with a stride that reads the image is slower in INT8 than in FP16 (docs/placement.md)."""
+    """A convolution with a stride that reads the image is slower in INT8 than in FP16 (docs/placement.md).
+
+    It is not with a pair before an activation that it is not fused with.
+    """
     graph = subject.graph
     return [
         Finding(
             "stem",
             "warn",
             f"{graph.layer(position)} reads the image in INT8: its channels are padded to 32, which is slower than FP16",
-            "leave it in float (quantize --stem auto does)",
+            _faster_stem(subject, position),
             [graph.layer(position)],
             [read.tensor for read in graph.reads[position]],
             kernels=1,
             elements=graph.elements(graph.nodes[position].output[0]),
         )
         for position in sorted(subject.stems & subject.propagation.quantized)
+        if not _unfused(subject, position) or _paired_readers(subject, position) is None
     ]
+
+
+def _faster_stem(subject: Subject, position: int) -> str:
+    advice = "leave it in float (quantize --stem auto does)"
+    operators = _unfused(subject, position)
+    return advice + (f", or quantize before its {some(operators)} too (--activation-pairs stem)" if operators else "")
+
+
+def _paired_readers(subject: Subject, position: int) -> list[int] | None:
+    """The activations that read a convolution's output, each through Q/DQ; None if there are other readers."""
+    graph = subject.graph
+    reads = graph.readers.get(graph.nodes[position].output[0], [])
+    if not reads or not all(
+        read.pairs and read.node >= 0 and graph.nodes[read.node].op_type in ACTIVATIONS for read in reads
+    ):
+        return None
+    return [read.node for read in reads]
+
+
+def _unfused(subject: Subject, position: int) -> list[str]:
+    """The operators of a convolution's activation that TensorRT may not take into its kernel."""
+    graph = subject.graph
+    readers = graph.readers.get(graph.nodes[position].output[0], [])
+    operators = (graph.nodes[read.node].op_type for read in readers if read.node >= 0)
+    return [operator for operator in dict.fromkeys(operators) if operator in UNFUSED_OPERATORS]
 
 
 def check_activations(subject: Subject) -> list[Finding]:
@@ -102,25 +132,47 @@ def check_activations(subject: Subject) -> list[Finding]:
                 finding.layers.insert(0, subject.graph.layer(position))
                 finding.tensors, finding.kernels, finding.elements = [tensor], 1, subject.graph.elements(tensor)
                 findings.append(finding)
-    return findings
+    return findings + _apart_from_activation(subject)
+
+
+def _apart_from_activation(subject: Subject) -> list[Finding]:
+    """Pairs between convolutions that do not read the image and activations that TensorRT may fuse with them: one finding."""
+    graph = subject.graph
+    apart = [
+        position
+        for position in sorted(subject.propagation.quantized - stem_convolutions(graph, only_strided=False))
+        if _unfused(subject, position) and _paired_readers(subject, position) is not None
+    ]
+    if not apart:
+        return []
+    names, tensors = subject.names(apart), [graph.nodes[position].output[0] for position in apart]
+    return [
+        Finding(
+            "activation",
+            "warn",
+            f"a Q/DQ between {some(names)} and their activations: TensorRT cannot take these into the convolutions' kernels",
+            "compare engines: TensorRT 8.6 fuses LeakyReLU with all convolutions but the one that reads the image",
+            names,
+            tensors,
+            len(apart),
+            sum(map(graph.elements, tensors)),
+        )
+    ]
 
 
 def _pair_before_activation(subject: Subject, position: int) -> Finding | None:
-    graph = subject.graph
-    reads = graph.readers.get(graph.nodes[position].output[0], [])
-    if not reads or not all(
-        read.pairs and read.node >= 0 and graph.nodes[read.node].op_type in ACTIVATIONS for read in reads
-    ):
+    graph, readers = subject.graph, _paired_readers(subject, position)
+    if readers is None:
         return None
-    operators = list(dict.fromkeys(graph.nodes[read.node].op_type for read in reads))
-    return Finding(
-        "activation",
-        "fail",
-        f"a Q/DQ between {graph.layer(position)} and its {some(operators)}: the convolution cannot take its activation "
-        "into its kernel",
-        "quantize behind the activation only",
-        subject.names(read.node for read in reads),
-    )
+    operators = list(dict.fromkeys(graph.nodes[reader].op_type for reader in readers))
+    what = f"a Q/DQ between {graph.layer(position)} and its {some(operators)}: "
+    if not _unfused(subject, position):
+        what += "the convolution cannot take its activation into its kernel"
+        return Finding("activation", "fail", what, "quantize behind the activation only", subject.names(readers))
+    if position not in stem_convolutions(graph, only_strided=False):
+        return None  # told for all of them together
+    what += "two INT8 layers, since TensorRT does not fuse them where the convolution reads the image"
+    return Finding("activation", "known", what, "none needed: it is faster so", subject.names(readers))
 
 
 def _other_readers(subject: Subject, position: int) -> Finding | None:

@@ -25,6 +25,7 @@ from quantization.ranges.levels import BITS, highest_level
 
 INPUT_NAMES = ("_input_quantizer", "_input0_quantizer", "_input1_quantizer")
 WEIGHT_NAME = "_weight_quantizer"
+OUTPUT_NAME = "_output_quantizer"
 # where both backends, and the checkpoints that pickle their quantizers, keep what has no public name
 DISABLED, QUANTIZING, BITS_NAME, CALIBRATOR = "_disabled", "_if_quant", "_num_bits", "_calibrator"
 
@@ -207,7 +208,7 @@ def set_amax(quantizer: nn.Module, amax: Tensor) -> None:
 
 
 def get_quantizer(module: nn.Module, attribute: str = INPUT_NAMES[0]) -> nn.Module:
-    """The quantizer at one of a quantized module's places: one of ``INPUT_NAMES``, or ``WEIGHT_NAME``."""
+    """The quantizer at one of a quantized module's places: ``INPUT_NAMES``, ``WEIGHT_NAME`` or ``OUTPUT_NAME``."""
     return cast(nn.Module, getattr(module, attribute))
 
 
@@ -222,7 +223,7 @@ def named_quantizers(model: nn.Module) -> Iterator[tuple[str, str, nn.Module, nn
     A quantizer that several modules share is yielded once for each of them.
     """
     for path, module in model.named_modules():
-        for attribute in (*INPUT_NAMES, WEIGHT_NAME):
+        for attribute in (*INPUT_NAMES, WEIGHT_NAME, OUTPUT_NAME):
             quantizer = getattr(module, attribute, None)
             if quantizer is not None:
                 yield path, attribute, module, quantizer

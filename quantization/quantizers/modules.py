@@ -30,6 +30,22 @@ class QuantConv2d(nn.Conv2d):
         return self._conv_forward(self._input_quantizer(x), self._weight_quantizer(self.weight), self.bias)
 
 
+class QuantOutputConv2d(QuantConv2d):
+    """QuantConv2d whose output is fake-quantized (per tensor) too: for what TensorRT does not fuse with its activation."""
+
+    _output_quantizer: nn.Module
+
+    def add_quantizers(self) -> None:
+        """Make the quantizers that ``forward`` uses."""
+        super().add_quantizers()
+        self._output_quantizer = make_quantizer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of ``x`` (B, C, H, W) with quantized operands, quantized."""
+        y: Tensor = self._output_quantizer(super().forward(x))
+        return y
+
+
 class QuantInputConv2d(nn.Conv2d):
     """Conv2d on a fake-quantized input with its weight in float: it computes in FP16.
 

@@ -113,7 +113,7 @@ def _fits(name: str, value: Any) -> bool:
     if name == "versions":
         return _are_names(list(value.values()))
     if name == "placement":
-        return set(value) <= {"float_layers", "float_weights", "extras"} and all(
+        return set(value) <= {"float_layers", "float_weights", "paired", "extras"} and all(
             isinstance(part, bool) if key == "extras" else _are_names(part) for key, part in value.items()
         )
     return True

@@ -215,3 +215,29 @@ def test_a_placement_is_what_was_asked_for_and_what_the_network_has(
     decided, found = run("placed", yolov5, "models/yolov5n.yaml", *policy)
     assert decided == found and decided["extras"] and decided["float_weights"] == ["model.24.m.0"]
     assert sorted(decided["float_layers"]) == sorted([*HEAD_AND_STEM, *left])
+
+
+def test_pair_at_the_stem_of_yolov7_tiny(yolov7: Path) -> None:
+    """As `--activation-pairs stem` makes it: `--stem auto` leaves the stem in INT8, and nothing else changes."""
+    found = run("paired", yolov7, "cfg/training/yolov7-tiny.yaml", "stem")
+    assert found["decided"] == found["read off"] and found["decided"]["paired"] == ["model.0.conv"]
+    assert found["decided"]["float_layers"] == [f"model.77.m.{level}" for level in range(3)]
+    assert found["stem in float"] == [[], []]
+    assert found["alone"] == ["model.0.conv:out"] and found["operators"] == ["LeakyRelu"]
+    assert found["difference"] < 0.05
+    assert found["findings"] == [["known", "activation"], ["known", "image"]]
+    assert found["separate_q"] == {"image": 1, "known": 0, "avoidable": 0}
+
+
+def test_pairs_before_one_activation_that_all_convolutions_share(yolov5: Path) -> None:
+    """As ``activation:`` of yolov5's configurations makes it, and in place: one object behind 57 convolutions."""
+    text = (yolov5 / "models" / "yolov5n.yaml").read_text()
+    (yolov5 / "models" / "shared.yaml").write_text(f"{text}\nactivation: nn.LeakyReLU(0.1, inplace=True)\n")
+    found = run("paired", yolov5, "models/shared.yaml", "all")
+    assert found["decided"] == found["read off"]
+    paired = found["decided"]["paired"]
+    assert paired[0] == "model.0.conv" and len(paired) == 57
+    assert found["stem in float"] == [paired[1:]] * 2
+    assert found["alone"] == [f"{path}:out" for path in paired]
+    assert found["operators"] == ["LeakyRelu"] * 57
+    assert ["fail", "activation"] not in found["findings"] and found["difference"] < 0.05

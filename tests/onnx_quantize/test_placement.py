@@ -99,6 +99,61 @@ def test_choices_of_the_stem() -> None:
         assert ("model.0.conv" in float_layers(graph, plan)) == is_float
 
 
+def activations(stride: int = 2) -> onnx.ModelProto:
+    """A stem with LeakyReLU, Hardswish in two operators, ReLU, LeakyReLU behind a Concat, LeakyReLU; a head."""
+    net = FloatNet()
+    x = net.layer("images", "model.0.conv", 3, 8, "LeakyRelu", kernel=3, strides=[stride] * 2)
+    y = net.layer(x, "model.1.conv", 8, 8, "")
+    y = net.op("Mul", [y, net.op("HardSigmoid", [y])])
+    z = net.layer(y, "model.2.conv", 8, 8, "Relu")
+    z = net.op("LeakyRelu", [net.op("Concat", [net.layer(z, f"model.{n}.conv", 8, 8, "") for n in (3, 5)], axis=1)])
+    net.head(net.layer(z, "model.4.conv", 16, 4, "LeakyRelu"))
+    return finished(net)
+
+
+@pytest.mark.parametrize(
+    "options, paired, is_float",
+    [
+        ({}, [], True),
+        ({"activation_pairs": "stem"}, ["model.0.conv"], False),
+        ({"activation_pairs": "stem", "stem": "int8"}, ["model.0.conv"], False),
+        ({"activation_pairs": "stem", "stem": "float"}, [], True),
+        ({"activation_pairs": "stem", "ignore_policy": (r"model\.0\.conv",)}, [], True),
+        ({"activation_pairs": "all"}, ["model.0.conv", "model.1.conv", "model.4.conv"], False),
+        ({"activation_pairs": "all", "stem": "float"}, ["model.1.conv", "model.4.conv"], True),
+    ],
+)
+def test_pairs_before_activations(options: dict[str, object], paired: list[str], is_float: bool) -> None:
+    graph, plan = planned(activations(), **options)
+    assert [graph.layer(position) for position in plan.outputs] == paired
+    assert ("model.0.conv" in float_layers(graph, plan)) == is_float
+    assert findings(graph, plan) == []
+    reads = plan.reads(graph)
+    behind = {graph.nodes[position].output[0]: position for position in plan.outputs}
+    assert {read.tensor for read in reads} >= set(behind)
+    for tensor, position in behind.items():  # all that read it, Mul and HardSigmoid; a scale of its own
+        (group,) = (group for group in plan.groups(graph) if any(read.tensor == tensor for read in group))
+        assert sorted((read.node, read.index) for read in group) == sorted(
+            (read.node, read.index) for read in graph.readers[tensor]
+        )
+        assert len(group) == (2 if graph.layer(position) == "model.1.conv" else 1)
+
+
+def test_a_stem_without_a_stride_or_with_silu() -> None:
+    graph, plan = planned(activations(stride=1), activation_pairs="stem")
+    assert [graph.layer(position) for position in plan.outputs] == ["model.0.conv"]
+    graph, plan = planned(detector(), activation_pairs="all")
+    assert plan.outputs == () and "model.0.conv" in float_layers(graph, plan)
+
+
+def test_no_pair_where_something_else_reads_the_convolution() -> None:
+    net = FloatNet()
+    x = net.layer("images", "model.0.conv", 3, 8, "", kernel=3)
+    x = net.op("Concat", [x, net.op("LeakyRelu", [x])], axis=1)
+    net.head(net.layer(x, "model.1.conv", 16, 4))
+    assert planned(finished(net), activation_pairs="all")[1].outputs == ()
+
+
 def test_policy_of_layers_modules_and_sums() -> None:
     graph, plan = planned(detector(), ignore_policy=(r"model\.5", r"model\.1\.m\.1"))
     assert {"model.5.conv", "model.1.m.1.cv1.conv", "model.1.m.1.cv2.conv"} <= set(float_layers(graph, plan))

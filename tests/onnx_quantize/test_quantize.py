@@ -248,3 +248,31 @@ def test_metadata_that_is_no_list_of_layers_is_ignored() -> None:
         del model.metadata_props[:]
         onnx.helper.set_model_props(model, {"quant-tools.float-layers": text})
         assert float_layers(model) == ({"model.5.conv"} if "policy" in text else set())
+
+
+def test_pairs_before_activations_against_numpy(tmp_path: Path) -> None:
+    """What stands before LeakyReLU in the file is the convolution's output, rounded by its largest magnitude / 127."""
+    net = FloatNet()
+    x = net.layer("images", "model.0.conv", 3, 8, "LeakyRelu", kernel=3, strides=[2, 2])
+    net.head(net.layer(x, "model.1.conv", 8, 4, "LeakyRelu"))
+    source = FloatModel(saved(finished(net), tmp_path))
+    planned = plan_onnx(source, source.image_shape(SIDE), LayerOptions(activation_pairs="stem"))
+    found = calibrate_onnx(source, planned, [noise()], len(noise()), OnnxCalibrationOptions(method="max"))
+    model = write_pairs(source, found)
+    assert {finding.check: finding.severity for finding in preflight(model).findings} == {
+        "image": "known",
+        "activation": "known",
+    }
+    leaky = next(node for node in model.graph.node if node.op_type == "LeakyRelu")
+    convolution = next(node for node in model.graph.node if node.op_type == "Conv")
+    exact = run(source.model, noise(), [convolution.output[0]])[0]
+    before, after = run(model, noise(), [convolution.output[0], leaky.input[0]])
+    scale = np.float32(np.abs(exact).max()) / np.float32(127)
+    assert np.array_equal(after, np.clip(np.rint(before / scale), -128, 127).astype(np.float32) * scale)
+    others = [node for node in model.graph.node if node.op_type == "LeakyRelu"][1:]
+    assert [model_input(model, node.input[0]) for node in others] == ["Conv"]
+
+
+def model_input(model: onnx.ModelProto, tensor: str) -> str:
+    """The operator that makes a tensor."""
+    return next(node.op_type for node in model.graph.node if tensor in node.output)

@@ -42,6 +42,53 @@ def test_stem(
     assert {severity: checks(report, severity) for severity in findings} == findings
 
 
+LEAKY, SWISH = ("LeakyRelu",), ("HardSigmoid", "Mul")
+STEM = {"image": 1, "known": 0, "avoidable": 0}
+
+
+@pytest.mark.parametrize("operators", [LEAKY, SWISH, ("Elu",), ("Softplus", "Mul")])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pair_before_an_activation_that_is_not_fused(style: str, stride: int, operators: tuple[str, ...]) -> None:
+    """At the stem as it should be; elsewhere a warning for all layers together. Neither costs a conversion."""
+
+    def activated(net: Net, x: str, scale: float | None) -> str:
+        y = x if scale is None else net.qdq(x, scale)
+        z = net.op(operators[0], [y])
+        return net.op("Mul", [y, z]) if len(operators) > 1 else z
+
+    def build(stem: float | None, others: float | None) -> Report:
+        net = Net(style)
+        x = activated(net, net.conv("images", "model.0", act="", stride=stride), stem)
+        for number in (1, 2):
+            x = activated(net, net.conv(x, f"model.{number}", 0.2, act=""), others)
+        net.head(net.conv(x, "model.3", 0.3))
+        return preflight(net.model())
+
+    report = build(0.4, None)
+    assert report.passed and checks(report, "warn") == [] and sorted(checks(report, "known")) == ["activation", "image"]
+    assert report.separate_q == STEM and (report.type_changing, report.requantize) == (1, 0)
+    (known,) = (finding for finding in report.findings if finding.check == "activation")
+    assert known.layers[0] == "model.0" and known.kernels == 1
+    report = build(0.4, 0.5)
+    assert report.passed and report.separate_q == STEM and (report.type_changing, report.requantize) == (1, 0)
+    (warned,) = (finding for finding in report.findings if finding.severity == "warn")
+    assert (warned.check, warned.layers, warned.kernels) == ("activation", ["model.1", "model.2"], 2)
+    report = build(None, None)
+    stems = [finding for finding in report.findings if finding.check == "stem"]
+    assert len(stems) == (stride > 1) and all("--activation-pairs stem" in finding.change for finding in stems)
+
+
+@pytest.mark.parametrize("operators", [("Relu",), ("Sigmoid", "Mul")])
+def test_pair_before_an_activation_that_is_fused(style: str, operators: tuple[str, ...]) -> None:
+    net = Net(style)
+    x = net.qdq(net.conv("images", "model.0", act="", stride=2), 0.4)
+    y = net.op(operators[0], [x])
+    net.head(net.conv(net.op("Mul", [x, y]) if len(operators) > 1 else y, "model.1", 0.2))
+    report = preflight(net.model())
+    assert failures(report) == ["activation"] and checks(report, "warn") == ["stem"]
+    assert "--activation-pairs" not in next(finding.change for finding in report.findings if finding.check == "stem")
+
+
 def test_a_file_that_tensorrt_8_cannot_read_is_not_warned_of_it(style: str) -> None:
     net = Net(style)
     x = net.conv("images", "model.0", None, "silu", stride=2)

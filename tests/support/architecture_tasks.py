@@ -27,10 +27,12 @@ from quantization import quantize
 from quantization.calibration.calibrate import calibrate_model
 from quantization.export.export import export_onnx
 from quantization.export.graph import export_graph
+from quantization.onnx_graph.graph import OnnxGraph
 from quantization.options import HEADS, ExportOptions, PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement, placement_of
 from quantization.placement.scale_groups import ScaleGroup, shared_groups
+from quantization.preflight.report import preflight
 from quantization.quantizers.backend import is_enabled, named_quantizers
 from quantization.quantizers.modules import SHORTCUTS, quantized_type
 from quantization.quantizers.switches import disable_quantization, shortcut_sums
@@ -155,9 +157,45 @@ def placed(name: str, cfg: str, *policy: str) -> Any:
     return [dataclasses.asdict(decided), dataclasses.asdict(placement_of(model))]
 
 
+def paired(name: str, cfg: str, choice: str, exporter: str = "torchscript") -> Any:
+    """A network with pairs before activations through calibration, a checkpoint and an export.
+
+    Returns:
+        "decided", "read off": the placement, and that of the loaded checkpoint. "stem in float": pairs with --stem float and
+        with a policy. "alone": places behind convolutions that share no scale. "operators": what reads each such pair.
+        "difference" of the ONNX from torch. "findings" of preflight with their severity, and its "separate_q".
+    """
+    model = upstream.fuse(random_net(cfg, 3))
+    decided = choose_placement(model, PlacementOptions(activation_pairs=choice))
+    others: list[dict[str, Any]] = [{"stem": "float"}, {"ignore_policy": (r"model\.0",)}]
+    stem_in_float = [choose_placement(model, PlacementOptions(activation_pairs=choice, **other)) for other in others]
+    report = quantize.quantize(model, [torch.rand(2, 3, 64, 64)], decided, exporter=exporter)
+    checkpoint.save("paired.pt", model, {})
+    loaded, _ = checkpoint.load("paired.pt", torch.device("cpu"), name)
+    exported = export_onnx(loaded, "paired.onnx", ExportOptions((64,), exporter=exporter))
+    graph = OnnxGraph(exported.graph)
+    operators = []
+    for node in graph.nodes:
+        before = graph.producer.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
+        if before is not None and before.op_type == "Conv":
+            (dequantize,) = (reader for reader, _ in graph.consumers[node.output[0]])
+            operators.append("+".join(sorted({reader.op_type for reader, _ in graph.consumers[dequantize.output[0]]})))
+    found = preflight(exported.graph, set(decided.unquantized).__contains__)
+    return {
+        "decided": dataclasses.asdict(decided),
+        "read off": dataclasses.asdict(placement_of(loaded)),
+        "stem in float": [placement.paired for placement in stem_in_float],
+        "alone": [group[0] for group in report.groups if len(group) == 1 and group[0].endswith(":out")],
+        "operators": operators,
+        "difference": exported.difference.largest / exported.difference.scale,
+        "findings": sorted([finding.severity, finding.check] for finding in found.findings),
+        "separate_q": found.separate_q,
+    }
+
+
 def main(arguments: list[str]) -> None:
     """Run the task and print its result."""
-    tasks = (groups, heads, rows, block_differences, auxiliary_head, described, placed)
+    tasks = (groups, heads, rows, block_differences, auxiliary_head, described, placed, paired)
     result = {task.__name__: task for task in tasks}[arguments[0]](*arguments[1:])
     print("\n" + json.dumps(result))
 

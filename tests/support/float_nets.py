@@ -15,7 +15,7 @@ class FloatNet(Net):
     """Writes float graphs with one path per layer, weights that keep the signal's energy, and biases."""
 
     def layer(self, x: str, path: str, inside: int, out: int, act: str = "silu", **attributes: object) -> str:
-        """A convolution with a bias and an activation; ``group``, ``kernel`` and ``gain`` of the attributes count."""
+        """A convolution with a bias and an activation (silu, an operator, or none); ``group``, ``kernel`` and ``gain`` of the attributes count."""
         gain = float(str(attributes.pop("gain", 1)))
         group, kernel = int(str(attributes.pop("group", 1))), int(str(attributes.pop("kernel", 1)))
         fan = inside // group * kernel * kernel
@@ -26,7 +26,7 @@ class FloatNet(Net):
         self.initializers.append(numpy_helper.from_array(np.linspace(-0.3, 0.3, out, dtype=np.float32), bias))
         pads = [kernel // 2] * 4
         y = self.op("Conv", [x, weight, bias], path.replace(".", "/"), group=group, pads=pads, **attributes)
-        return self.silu(y) if act == "silu" else y
+        return self.silu(y) if act == "silu" else self.op(act, [y]) if act else y
 
     def stem(self, out: int = 8) -> str:
         return self.layer("images", "model.0.conv", 3, out, kernel=3, strides=[2, 2])

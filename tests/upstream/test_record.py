@@ -16,7 +16,7 @@ RECORD = CheckpointRecord(
     versions={"torch": "2.13"},
     options={"head": "auto"},
     amax={"model.1.conv._input_quantizer": 1.0},
-    placement={"float_layers": ["model.0.conv"], "float_weights": [], "extras": True},
+    placement={"float_layers": ["model.0.conv"], "float_weights": [], "paired": ["model.1.conv"], "extras": True},
 )
 
 
