@@ -39,8 +39,13 @@ def main(
         The exit code: 1 if an engine's boxes are wrong.
     """
     args = parser().parse_args(argv)
-    if args.tune is not None:
-        return tune_command(args, timings, make_meter)
+    return _bench(args, timings, make_check) if args.tune is None else tune_command(args, timings, make_meter)
+
+
+def _bench(
+    args: argparse.Namespace, timings: TimingCache | None, make_check: Callable[[str | None], bench.Check] | None
+) -> int:
+    """All but --tune; see ``main``."""
     specs = make_specs(args)
     reference = choose_reference(specs, args.reference)
     timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)

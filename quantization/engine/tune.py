@@ -41,7 +41,7 @@ class AccuracyMeter(Protocol):
         """Whether what the reference found is kept from an earlier run."""
 
     def __call__(self, engine: Engine, name: str) -> dict[str, Any]:
-        """ "map" and "map50", and "points" with "plus_minus": the difference to the reference, if that is known.
+        """The "map" and "map50", and "points" with "plus_minus": the difference to the reference, if that is known.
 
         The engine called ``REFERENCE`` becomes the reference.
 
@@ -113,7 +113,7 @@ def run_tune(
 def _accuracy(
     record: TuneRecord, spec: EngineSpec, key: dict[str, Any], meter: AccuracyMeter | None, cuda: Cuda
 ) -> dict[str, Any]:
-    """ "accuracy" of an engine, measured unless it is known, with its "key"; nothing where it is neither."""
+    """The "accuracy" of an engine, measured unless it is known, with its "key"; nothing where it is neither."""
     if meter is not None:
         key = {**key, "data": meter.key}
     known = record.accuracy(spec.name, key)

@@ -38,9 +38,7 @@ class TuneRecord:
         if not os.path.isfile(file):
             return cls(file, {}, {})
         content = read_json(file, "--tune")
-        engines, timing = (
-            (content.get("engines"), content.get("timing")) if isinstance(content, dict) else (None, None)
-        )
+        engines, timing = (content.get("engines"), content.get("timing")) if isinstance(content, dict) else (None, None)
         if not isinstance(engines, dict) or not isinstance(timing, dict) or content.get("format") != FORMAT:
             raise UserError(f"--tune {file} is damaged, or of another version: delete it, the plans beside it stay")
         return cls(file, engines, timing)
