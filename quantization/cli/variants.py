@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
 
+import onnx
 import torch
 from torch import nn
 
@@ -39,7 +40,7 @@ from quantization.placement.variants import (
 from quantization.preflight.report import preflight
 from quantization.quantize import insert_quantizers
 from quantization.quantizers.switches import disable_quantization, have_quantizers, uncalibrated
-from quantization.upstream.model import class_count, class_names
+from quantization.upstream.model import every_class_name
 from quantization.upstream.network import torch_network
 
 LOG = logging.getLogger("quantization")
@@ -103,7 +104,7 @@ class VariantExport:
         if listed.exists():  # of an earlier run, whose files are written again now
             listed.unlink()
         with disable_quantization(self.model):
-            export_onnx(self.model, str(self._file(FLOAT)), self.options.graph, self.options.compare_images)
+            self._export(FLOAT, self.model, self.options.graph)
         words = typed_words(ExportCommand(self.options.weight, graph=self.options.graph))
         written = [self._entry(FLOAT, None, words)]
         if self.dataset is None:
@@ -122,13 +123,8 @@ class VariantExport:
             else:
                 LOG.info("%s: the same as %s, and left out", entry.name, twin)
                 self._file(entry.name).unlink()
-        names = class_names(self.model)
-        if len(names) != class_count(self.model):
-            names = [f"class{number}" for number in range(class_count(self.model))]
-        shape = self.options.graph.shape
-        write_variant_folder(
-            str(self.folder), VariantFolder(self.name, shape, tuple(names), self.network.iou, tuple(written))
-        )
+        names, shape = tuple(every_class_name(self.model)), self.options.graph.shape
+        write_variant_folder(str(self.folder), VariantFolder(self.name, shape, names, self.network.iou, tuple(written)))
         return written
 
     def _of_float(self) -> tuple[list[_Chosen], CommonCalibration]:
@@ -183,9 +179,7 @@ class VariantExport:
         """Write one ONNX and check it."""
         options = self.options
         graph = variant.export_options(options.graph)
-        file = str(self._file(variant.name))
-        written = export_onnx(model, file, graph, options.compare_images, objectness_only=self.name == "yolov7").graph
-        report = preflight(written, float_paths(model).__contains__)
+        report = preflight(self._export(variant.name, model, graph), float_paths(model).__contains__)
         for finding in report.findings if report.failed else ():
             LOG.warning("WARNING: %s: %s", variant.name, f"{finding.what}: {finding.change}")
         self.failed += [variant.name] if report.failed else []
@@ -198,6 +192,10 @@ class VariantExport:
             )
         weight = options.weight if variant is AS_IT_IS or self.dataset is None else PTQ_WEIGHT
         return self._entry(variant.name, typed_words(quantize), typed_words(ExportCommand(weight, graph=graph)))
+
+    def _export(self, name: str, model: nn.Module, graph: ExportOptions) -> onnx.ModelProto:
+        images = self.options.compare_images
+        return export_onnx(model, str(self._file(name)), graph, images, objectness_only=self.name == "yolov7").graph
 
     def _entry(self, name: str, quantize: list[str] | None, export: list[str]) -> VariantFile:
         file = self._file(name)

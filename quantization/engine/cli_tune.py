@@ -64,7 +64,8 @@ def tune_command(args: argparse.Namespace, timings: TimingCache | None, make_met
         meter,
     )
     _tell(report, folder, args)
-    return int(any("problem" in engine and engine["name"] not in skipped for engine in report["engines"]))
+    failed = (engine for engine in report["engines"] if engine["name"] not in skipped)
+    return int(any("problem" in engine or "unmeasured" in engine for engine in failed))
 
 
 def _check_arguments(args: argparse.Namespace) -> None:

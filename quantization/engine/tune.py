@@ -81,7 +81,8 @@ def run_tune(
         meter: measures their accuracy; None: it is not measured.
 
     Returns:
-        "gpu", "versions", "timing", and "engines": name, mode, and what is known of each, "problem" where it failed.
+        "gpu", "versions", "timing", and "engines": name, mode, and what is known of each: "problem" where it could not be
+        built, "unmeasured" where its mAP could not be measured.
 
     Raises:
         UserError: tune.json is damaged, or engines of different batches are to be compared.
@@ -93,27 +94,33 @@ def run_tune(
     engines: dict[str, dict[str, Any]] = {}
     for spec in asked.specs:
         SIGNALS.check()
-        engines[spec.name] = entry = {"name": spec.name, "mode": spec.mode, "onnx": spec.onnx, "plan": spec.plan}
-        try:
-            built = source.get(spec)
-            entry.update({key: built[key] for key in ("engine_bytes", "build_seconds") if key in built})
-            entry["plan_sha256"] = hashlib.sha256(built.pop("plan")).hexdigest()
+        engines[spec.name] = entry = _built(spec, source)
+        if "plan_sha256" in entry:
             reference = engines.get(REFERENCE, {}).get("plan_sha256")
             key = {"plan": entry["plan_sha256"], "reference": reference, "machine": machine}
             entry.update(_accuracy(record, spec, key, meter, cuda))
-        except UserError as error:
-            entry["problem"] = str(error)
-            print(f"{spec.name}: FAILED: {error}", flush=True)
         record.keep_engine(entry)
     engines.update({name: {"name": name, "mode": name, "problem": why} for name, why in asked.skipped.items()})
     _time(asked, engines, record, machine, cuda)
     return {**machine, "timing": dataclasses.asdict(asked.timed), "engines": list(engines.values())}
 
 
+def _built(spec: EngineSpec, source: PlanSource) -> dict[str, Any]:
+    """What is known of an engine once its plan is there, or could not be made."""
+    entry: dict[str, Any] = {"name": spec.name, "mode": spec.mode, "onnx": spec.onnx, "plan": spec.plan}
+    try:
+        built = source.get(spec)
+    except UserError as error:
+        print(f"{spec.name}: FAILED: {error}", flush=True)
+        return {**entry, "problem": str(error)}
+    entry.update({key: built[key] for key in ("engine_bytes", "build_seconds") if key in built})
+    return {**entry, "plan_sha256": hashlib.sha256(built["plan"]).hexdigest()}
+
+
 def _accuracy(
     record: TuneRecord, spec: EngineSpec, key: dict[str, Any], meter: AccuracyMeter | None, cuda: Cuda
 ) -> dict[str, Any]:
-    """The "accuracy" of an engine, measured unless it is known, with its "key"; nothing where it is neither."""
+    """The "accuracy" of an engine, measured unless it is known, with its "key"; "unmeasured" where it cannot be."""
     if meter is not None:
         key = {**key, "data": meter.key}
     known = record.accuracy(spec.name, key)
@@ -122,8 +129,12 @@ def _accuracy(
     if known is not None and (spec.name != REFERENCE or meter.knows_reference()):
         print(f"{spec.name}: mAP@0.5:0.95 {known['map']:.4f} is known, not measured again")
         return {"accuracy": known}
-    with Engine(read_plan(str(spec.plan)), cuda, spec.name) as engine:
-        return {"accuracy": {**meter(engine, spec.name), "key": key}}
+    try:
+        with Engine(read_plan(str(spec.plan)), cuda, spec.name) as engine:
+            return {"accuracy": {**meter(engine, spec.name), "key": key}}
+    except UserError as error:
+        print(f"{spec.name}: NOT MEASURED: {error}", flush=True)
+        return {"unmeasured": str(error)}
 
 
 def _time(

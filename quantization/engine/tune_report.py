@@ -15,7 +15,7 @@ FRONT_MARK = "*"
 
 def is_timed(engine: Mapping[str, Any]) -> bool:
     """Whether an engine has figures."""
-    return "images_per_s" in engine and "problem" not in engine
+    return "images_per_s" in engine
 
 
 def pareto_front(engines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -60,7 +60,9 @@ def faster_than_reference(engines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def verdict_lines(engines: Sequence[Mapping[str, Any]], max_drop: float) -> list[str]:
     """What the table says, in sentences."""
-    lines = [f"{engine['name']}: {engine['problem']}" for engine in engines if "problem" in engine]
+    lines = [
+        f"{engine['name']}: {engine[key]}" for engine in engines for key in ("problem", "unmeasured") if key in engine
+    ]
     chosen = choose_engine(engines, max_drop)
     if chosen is None:
         return [*lines, "No engine could be timed."]

@@ -53,7 +53,7 @@ class Variant:
 
 
 # a dozen engines with FP16 and implicit PTQ: a build takes minutes. What a network makes equal is written once
-VARIANTS = (
+VARIANTS: tuple[Variant, ...] = (
     Variant("default"),
     Variant("stem-float", {"stem": "float"}),
     Variant("stem-int8", {"stem": "int8"}),

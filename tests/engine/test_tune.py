@@ -175,6 +175,23 @@ def test_images_are_calibrated_on_and_other_engines_join_the_table(
     assert "old " in capsys.readouterr().out
 
 
+def test_an_engine_that_cannot_be_measured_is_timed(
+    trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing(Meter):
+        def __call__(self, engine: Engine, name: str) -> dict[str, Any]:
+            if name == "head-float":
+                raise UserError("other classes")
+            return super().__call__(engine, name)
+
+    monkeypatch.setattr(cli_tune, "calibration_images", lambda source, count: None)
+    assert tune(folder, meter=Refusing()) == 1
+    printed = capsys.readouterr().out
+    assert "head-float: other classes" in printed and "head-float" in recorded(folder)["timing"]["figures"]
+    again = Meter(known=True)
+    assert tune(folder, meter=again) == 0 and again.measured == ["head-float"]
+
+
 @pytest.mark.parametrize(
     "more, words",
     [
