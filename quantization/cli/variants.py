@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from quantization.engine.variant_folder import FLOAT, LIST_FILE, VariantFile, Va
 from quantization.errors import UserError
 from quantization.evaluation.network import fit_dataset
 from quantization.export.export import export_onnx
-from quantization.files import check_writable
+from quantization.files import atomic_write, check_writable
 from quantization.option_fields import typed_words
 from quantization.options import ExportOptions, PlacementOptions
 from quantization.placement.policy import choose_placement
@@ -38,6 +39,7 @@ from quantization.placement.variants import (
     wanted_places,
 )
 from quantization.preflight.report import preflight
+from quantization.preflight.subject import FLOAT_LAYERS
 from quantization.quantize import insert_quantizers
 from quantization.quantizers.switches import disable_quantization, have_quantizers, uncalibrated
 from quantization.upstream.model import every_class_name
@@ -116,7 +118,7 @@ class VariantExport:
             keep_places(model, found.places)
             if common is not None:
                 common.set_ranges(model)
-            entry = self._quantized(found.variant, model)
+            entry = self._quantized(found, model)
             twin = next((other.name for other in written if other.sha256 == entry.sha256), None)
             if twin is None:
                 written.append(entry)
@@ -175,23 +177,38 @@ class VariantExport:
                 LOG.info("%s: the same as %s, and left out", variant.name, found.variant.name)
         return list(kept.values())
 
-    def _quantized(self, variant: Variant, model: nn.Module) -> VariantFile:
+    def _quantized(self, found: _Chosen, model: nn.Module) -> VariantFile:
         """Write one ONNX and check it."""
-        options = self.options
+        options, variant = self.options, found.variant
         graph = variant.export_options(options.graph)
-        report = preflight(self._export(variant.name, model, graph), float_paths(model).__contains__)
+        placement = variant.placement_options(options.placement.ignore_policy)
+        written = self._export(variant.name, model, graph)
+        left = float_paths(model)
+        if placement.ignore_policy:  # for check-onnx.py on another machine
+            reasons = json.dumps(dict.fromkeys(sorted(left), "--ignore-policy, --head or --stem"))
+            written.metadata_props.add(key=FLOAT_LAYERS, value=reasons)
+            with atomic_write(self._file(variant.name)) as temporary:
+                onnx.save(written, temporary)
+        report = preflight(written, left.__contains__)
         for finding in report.findings if report.failed else ():
             LOG.warning("WARNING: %s: %s", variant.name, f"{finding.what}: {finding.change}")
         self.failed += [variant.name] if report.failed else []
-        placement = variant.placement_options(options.placement.ignore_policy)
-        if self.dataset is None:
-            quantize = QuantizeCommand(FLOAT_WEIGHT, placement=placement)
-        else:
-            quantize = QuantizeCommand(
-                options.weight, placement=placement, calibration=options.calibration, images=self.images
+        quantize = self._quantize_words(found.places, placement)
+        weight = PTQ_WEIGHT if quantize else options.weight
+        return self._entry(variant.name, quantize, typed_words(ExportCommand(weight, graph=graph)))
+
+    def _quantize_words(self, places: frozenset[Place], placement: PlacementOptions) -> list[str]:
+        """What makes the checkpoint of a variant; nothing, where the one given is it."""
+        options = self.options
+        if self.dataset is not None:
+            return typed_words(
+                QuantizeCommand(
+                    options.weight, placement=placement, calibration=options.calibration, images=self.images
+                )
             )
-        weight = options.weight if variant is AS_IT_IS or self.dataset is None else PTQ_WEIGHT
-        return self._entry(variant.name, typed_words(quantize), typed_words(ExportCommand(weight, graph=graph)))
+        if places == enabled_places(self.model):
+            return []
+        return typed_words(QuantizeCommand(FLOAT_WEIGHT, placement=placement))
 
     def _export(self, name: str, model: nn.Module, graph: ExportOptions) -> onnx.ModelProto:
         images = self.options.compare_images
@@ -199,7 +216,7 @@ class VariantExport:
 
     def _entry(self, name: str, quantize: list[str] | None, export: list[str]) -> VariantFile:
         file = self._file(name)
-        words = None if quantize is None else ("quantize", *quantize)
+        words = None if quantize is None else ("quantize", *quantize) if quantize else ()
         return VariantFile(name, file.name, file_hash(str(file)), words, ("export", *export))
 
     def _file(self, name: str) -> Path:

@@ -133,5 +133,5 @@ def reuse_lines(chosen: Mapping[str, Any], folder: VariantFolder) -> list[str]:
     variant = next((entry for entry in folder.variants if entry.file == file), None)
     if chosen.get("onnx") is None or variant is None:
         return []
-    lines = [] if variant.quantize is None else [command_line(script, *variant.quantize)]
+    lines = [command_line(script, *variant.quantize)] if variant.quantize else []
     return [*lines, command_line(script, *variant.export)]

@@ -32,7 +32,8 @@ class VariantFile:
         name: of the variant.
         file: in the folder.
         sha256: of its content.
-        quantize: the words behind the script that make the checkpoint; None: it is the float network.
+        quantize: the words behind the script that make the checkpoint; empty: it is that which was exported; None: it is
+            the float network.
         export: the words behind the script that make the ONNX from that.
     """
 
