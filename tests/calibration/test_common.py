@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from quantization.calibration import gradient_ranges
 from quantization.calibration.calibrate import calibrate_model
 from quantization.calibration.common import CommonCalibration, input_places
 from quantization.options import CalibrationOptions
@@ -46,7 +47,10 @@ PLACEMENTS = ((), ("head2",), ("stem", "two"), ("head", "joined", "one"))  # wha
 
 
 @pytest.mark.parametrize("method, group_scale", [("sqnr", "error"), ("mse", "error"), ("max", "max")])
-def test_each_placement_gets_the_scales_of_its_own_calibration(method: str, group_scale: str) -> None:
+def test_each_placement_gets_the_scales_of_its_own_calibration(
+    method: str, group_scale: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient_ranges, "CANDIDATES", 32)  # for speed
     backend.select_backend("native")
     torch.manual_seed(0)
     model = Net().eval().requires_grad_(False)
