@@ -32,6 +32,7 @@ from quantization.export.export import export_onnx
 from quantization.options import ExportOptions, PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement
+from quantization.placement.variants import enabled_places, keep_places
 from quantization.quantizers.backend import named_quantizers
 from quantization.quantizers.modules import QuantAdd, QuantUpsample
 from quantization.upstream import checkpoint
@@ -75,12 +76,13 @@ def place(model: Any, variant: str) -> None:
 
 def leave_out(model: nn.Module, variant: str) -> None:
     """Disable the quantizers that a variant does without; a shared one stays enabled in its other places."""
-    for _, attribute, module, quantizer in list(named_quantizers(model)):
-        left_out = isinstance(module, QuantUpsample) and variant == "no-upsample"
-        if left_out or (isinstance(module, QuantAdd) and attribute in FLOAT_OPERANDS.get(variant, ())):
-            alone: Any = copy.copy(quantizer)
-            alone.disable()
-            setattr(module, attribute, alone)
+    gone = {
+        (path, attribute)
+        for path, attribute, module, _ in named_quantizers(model)
+        if (isinstance(module, QuantUpsample) and variant == "no-upsample")
+        or (isinstance(module, QuantAdd) and attribute in FLOAT_OPERANDS.get(variant, ()))
+    }
+    keep_places(model, enabled_places(model) - gone)
 
 
 def write_variant(base: Any, variant: str, images: TensorLoader, file: str, shape: tuple[int, int]) -> float:

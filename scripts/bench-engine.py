@@ -13,6 +13,8 @@ from quantization.errors import run_main
 
 if TYPE_CHECKING:
     from quantization.engine.bench import Check
+    from quantization.engine.tune import AccuracyMeter
+    from quantization.engine.variant_folder import VariantFolder
 
 
 def make_check(source: str | None) -> Check:
@@ -27,11 +29,27 @@ def make_check(source: str | None) -> Check:
     return EngineCheck(source)
 
 
+def make_meter(folder: VariantFolder, data: str, samples: str) -> AccuracyMeter:
+    """What measures mAP; imported here because it needs OpenCV and pycocotools."""
+    from quantization.errors import UserError, log_to_stdout
+
+    try:
+        import pycocotools.cocoeval  # noqa: F401  # it would be missed after the first build only
+
+        from quantization.evaluation.engine_meter import EngineMeter
+    except ImportError as error:
+        raise UserError(
+            f"--data: engines cannot be evaluated here ({error}): install it, or leave --data out"
+        ) from error
+    log_to_stdout()
+    return EngineMeter(folder, data, samples)
+
+
 def main(arguments: Sequence[str] | None) -> int:
     """Parse and carry out; imported here because it takes a while, in which a signal may come."""
     from quantization.engine.cli import main as command
 
-    return command(arguments, make_check=make_check)
+    return command(arguments, make_check=make_check, make_meter=make_meter)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from quantization.quantizers.backend import (
     swapped,
 )
 from quantization.quantizers.levels import channel_amax, replace_zeros
-from quantization.ranges.group_scales import GroupScale, group_scales
+from quantization.ranges.group_scales import GroupScale, SharedTensors, group_scales
 from quantization.ranges.histograms import HistogramCalibrator
 from quantization.upstream.outputs import frozen_parameters, weighted_outputs
 
@@ -91,8 +91,17 @@ def repeatable() -> Iterator[None]:
         cudnn.benchmark, cudnn.deterministic = before
 
 
-def set_scales(owners: Owners, scales: Mapping[str, GroupScale | None], device: torch.device) -> None:
-    """Give every quantizer its group's amax; one that saw no tensor is switched off."""
+def set_scales(
+    owners: Owners, scales: Mapping[str, GroupScale | None], device: torch.device, advise: bool = True
+) -> None:
+    """Give every quantizer its group's amax; one that saw no tensor is switched off.
+
+    Args:
+        owners: see ``collect``.
+        scales: by the same names.
+        device: of the model.
+        advise: warn of groups that lose much by sharing.
+    """
     for key, (path, quantizer) in owners.items():
         scale = scales[key]
         if scale is None:  # the forward pass never calls it
@@ -101,7 +110,7 @@ def set_scales(owners: Owners, scales: Mapping[str, GroupScale | None], device: 
             continue
         set_amax(quantizer, replace_zeros(torch.full((), scale.amax, device=device)))  # torch.tensor waits for the GPU
         advice = scale.advice()
-        if advice is not None:
+        if advice is not None and advise:
             LOG.warning("Scales: %s", advice)
 
 
@@ -160,7 +169,7 @@ def show(model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Itera
 
 
 def probe_gradients(
-    model: nn.Module, groups: Mapping[str, GroupCalibrator], batches: Iterable[Tensor], images: int
+    model: nn.Module, groups: Mapping[str, SharedTensors], batches: Iterable[Tensor], images: int
 ) -> Gradients:
     """The gradients of the detections for the tensors of each group, by its name.
 

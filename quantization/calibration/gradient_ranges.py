@@ -80,6 +80,14 @@ class GradientHistogram:
         candidate = torch.tensor([amax], dtype=torch.float64, device=self.rows[0].device)
         return float(self.errors(candidate).square().mean().clamp(min=LEAST_ENERGY))
 
+    def plus(self, others: Sequence[GradientHistogram]) -> GradientHistogram:
+        """Of all readers of one tensor, where each histogram is that of some of them."""
+        if not others:
+            return self
+        total = GradientHistogram(self.range, self.bits)
+        total.rows = [torch.stack(rows).sum(0) for rows in zip(self.rows, *(other.rows for other in others))]
+        return total
+
     def reaches_outputs(self) -> bool:
         """Whether the tensor reaches the outputs."""
         return any(bool(row.any()) for row in self.rows)

@@ -7,6 +7,7 @@ from typing import Any, Mapping, Sequence
 
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.closing import Closing, command_line
+from quantization.engine.variant_folder import LIST_FILE, VariantFile
 from quantization.evaluation.verdict import accuracy_table, choose_checkpoint, figures_table
 from quantization.options import DataOptions
 from quantization.placement.policy import policy_line
@@ -56,6 +57,26 @@ def after_export(file: str, report: Report | None, folders: Mapping[str, str] | 
     what = "float ONNX, without Q/DQ" if report is None else "Q/DQ ONNX"
     bench = command_line("bench-engine.py", file, "--modes", mode, "--save-engine", "plans")
     return Closing(None, verdict, {file: what, **(folders or {})}, ["on the target:", bench])
+
+
+def after_variants(folder: str, written: Sequence[VariantFile], failed: Sequence[str]) -> Closing:
+    """The files, and how to time them on the target.
+
+    Args:
+        folder: of ``--variants``.
+        written: what is in it.
+        failed: names of those that the preflight refuses.
+    """
+    files = {
+        str(Path(folder, entry.file)): "float ONNX, for FP16 and implicit PTQ"
+        if entry.quantize is None
+        else "Q/DQ ONNX"
+        for entry in written
+    }
+    files[str(Path(folder, LIST_FILE))] = "what they are, and how to make each alone"
+    verdict = f"Preflight FAILED for {', '.join(failed)}: see above" if failed else "Preflight passed"
+    bench = command_line("bench-engine.py", "--tune", folder)
+    return Closing(None, verdict, files, ["on the target, with this folder copied there:", bench])
 
 
 def after_sensitive(name: str, options: SensitiveCommand, quantized: bool) -> Closing:

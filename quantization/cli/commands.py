@@ -5,13 +5,21 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable
 
-from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test, export_target
+from quantization.cli.closings import (
+    after_export,
+    after_quantize,
+    after_sensitive,
+    after_test,
+    after_variants,
+    export_target,
+)
 from quantization.cli.deploy import deploy_command, resumed_deploy
 from quantization.cli.handing_over import handed_over
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.resume import resumed_options
 from quantization.cli.stages import run_export, run_quantize
+from quantization.cli.variants import VariantExport
 from quantization.closing import tell
 from quantization.data.dataset import open_dataset
 from quantization.data.sample import SQNR_IMAGES
@@ -47,7 +55,12 @@ def quantize_command(name: str, options: QuantizeCommand) -> int:
 
 
 def export_command(name: str, options: ExportCommand) -> int:
-    """Checkpoint to Q/DQ ONNX."""
+    """Checkpoint to Q/DQ ONNX, or to those of ``--variants``."""
+    if options.variants is not None:
+        export = VariantExport(name, options)
+        written = export.run()
+        tell(after_variants(options.variants, written, export.failed))
+        return int(bool(export.failed))
     file = export_target(options)
     report = run_export(name, options, file)
     tell(after_export(file, report, handed_over(options)))

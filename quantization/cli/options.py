@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
-from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Options, argument, group, option, same_option
+from quantization.option_fields import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Options,
+    argument,
+    group,
+    option,
+    same_option,
+    typed_words,
+)
 from quantization.options import (
     OUTPUT_FORMAT_HELP,
     OUTPUT_FORMATS,
@@ -84,8 +93,35 @@ class ExportCommand(Options):
         metavar="DIR",
         advanced=True,
     )
+    variants: str | None = option(
+        None,
+        "instead of one ONNX, write those of several placements of stem, head and sums into this folder, for bench-engine.py "
+        "--tune: of a float .pt, calibrated once on --data or --cocodir, or of a quantized .pt, those with fewer quantizers",
+        metavar="DIR",
+    )
     run: LoadOptions = group(LoadOptions, "run")
     graph: ExportOptions = group(ExportOptions, "graph")
+    placement: PlacementOptions = group(
+        PlacementOptions, "--variants of a float .pt", without=("head", "stem", "rules", "exporter")
+    )
+    calibration: CalibrationOptions = group(CalibrationOptions, "--variants of a float .pt")
+    images: DataOptions = group(  # calibrated in the size of the ONNX
+        DataOptions, "--variants of a float .pt", without=("imgsz", "square", "confidence", "nmsthres")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flag = self.calibration_flag()
+        if self.variants is None and flag is not None:
+            raise UserError(f"{flag} is for --variants; a checkpoint has been calibrated: leave the option out")
+        for name, value in (("--save", self.save), ("--triton", self.triton), ("--deepstream", self.deepstream)):
+            if self.variants is not None and value is not None:
+                raise UserError(f"{name} is for one ONNX, --variants writes several: give one of the two options")
+
+    def calibration_flag(self) -> str | None:
+        """The first option given that is for the calibration of ``--variants``; None: there is none."""
+        words = [word for part in (self.placement, self.calibration, self.images) for word in typed_words(part)]
+        return next((word for word in words if word.startswith("--")), None)
 
 
 @dataclass(frozen=True)

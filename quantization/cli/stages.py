@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Callable
+from typing import Any, Callable
+
+from torch import nn
 
 from quantization.cli.handing_over import check_hand_over, hand_over
 from quantization.cli.options import ExportCommand, QuantizeCommand
@@ -61,15 +63,8 @@ def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
         The preflight's report; None for a float checkpoint.
     """
     refuse_overwriting(options.weight, file)
-    for_target(options.graph)  # refuses what does not fit, before any work
-    if options.compare_images is not None:
-        image_files(options.compare_images)
-    for warning in target_warnings(options.graph):
-        LOG.warning("WARNING: %s", warning)
-    model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
+    model, content = export_input(name, options)
     written = read_record(content, options.weight)
-    for side in options.graph.size:
-        check_size(side, model, "--size")
     quantized = have_quantizers(model)
     if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
@@ -84,3 +79,20 @@ def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
     report = preflight(exported.graph, set(placement.unquantized).__contains__)
     LOG.info("%s", report_text(report))
     return report
+
+
+def export_input(name: str, options: ExportCommand) -> tuple[nn.Module, dict[str, Any]]:
+    """The model to export and what was saved with it, once the options are found to fit.
+
+    Raises:
+        UserError: they do not fit each other or the model, or it cannot be loaded.
+    """
+    for_target(options.graph)  # refuses what does not fit, before any work
+    if options.compare_images is not None:
+        image_files(options.compare_images)
+    for warning in target_warnings(options.graph):
+        LOG.warning("WARNING: %s", warning)
+    model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
+    for side in options.graph.size:
+        check_size(side, model, "--size")
+    return model, content

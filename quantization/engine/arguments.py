@@ -7,11 +7,13 @@ from typing import Any
 
 from quantization.argument_types import positive, positive_number
 
+MAX_DROP = 1.0  # points, about the noise of a small validation set
 EPILOG = """examples:
   bench-engine.py float.onnx --modes fp16,ptq --calib-images coco/val2017 --calib-cache float.calib --save-engine plans
   bench-engine.py float.onnx --modes fp16,ptq --engine no-rule=qat:no-rule.onnx --engine rule=qat:rule.onnx --batch 16
   bench-engine.py --load-engine plans/ptq.plan --load-engine rule=plans/rule.plan --export-profile {name}-profile.json
   bench-engine.py rule.onnx --modes qat --dry-run --trt-version 10.3
+  bench-engine.py --tune variants --data data.yaml --max-drop 0.5
 """
 
 
@@ -26,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     _add_engines(cli.add_argument_group("engines"))
     _add_build(cli.add_argument_group("build"))
     _add_timing(cli.add_argument_group("timing"))
+    _add_tune(cli.add_argument_group("tune on this GPU"))
     _add_output(cli.add_argument_group("output"))
     return cli
 
@@ -73,6 +76,24 @@ def _add_timing(group: Any) -> None:  # argparse keeps the class of groups priva
         pair.add_argument(f"--{name}", dest=dest, action="store_true", default=True, help=f"{help_text} (default)")
         pair.add_argument(f"--no-{name}", dest=dest, action="store_false", help="do not")
     group.add_argument("--use-trtexec", action="store_true", help="let trtexec build and time instead")
+
+
+def _add_tune(group: Any) -> None:  # argparse keeps the class of groups private
+    group.add_argument(
+        "--tune",
+        metavar="DIR",
+        help="build and time all that export --variants wrote into DIR, FP16 and implicit PTQ, and say which to take; plans "
+        "and figures stay in DIR, so that a run that was interrupted goes on where it was",
+    )
+    group.add_argument(
+        "--data", metavar="YAML", help="measure the engines' mAP on the validation images of this data.yaml too"
+    )
+    group.add_argument(
+        "--max-drop",
+        type=positive_number,
+        metavar="POINTS",
+        help=f"points of mAP@0.5:0.95 (of 100) that the engine to take may lose against FP16 (default {MAX_DROP:g})",
+    )
 
 
 def _add_output(group: Any) -> None:  # argparse keeps the class of groups private

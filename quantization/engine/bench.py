@@ -54,7 +54,7 @@ def run_bench(
     cuda = Cuda(spin_wait=asked.timed.spin_wait)
     source = PlanSource(cuda, calibration, asked.timed, asked.version, timings)
     info = {spec.name: source.get(spec) for spec in asked.specs}
-    report = _machine(cuda)
+    report = machine_facts(cuda)
     plans = {name: item.pop("plan") for name, item in info.items()}
     results: dict[str, list[timing.Round]] = {}
     if not asked.build_only:
@@ -62,7 +62,7 @@ def run_bench(
             engines = {}
             for spec in asked.specs:
                 engine = stack.enter_context(Engine(plans.pop(spec.name), cuda, spec.name))
-                _bind(engine, spec.options)
+                bind_shape(engine, spec.options)
                 engines[spec.name] = engine
                 info[spec.name]["shape"] = list(engine.shape)
             report["batch"] = same_batch({name: engine.shape[0] for name, engine in engines.items()})
@@ -74,7 +74,7 @@ def run_bench(
     return finish(report, asked, info, results)
 
 
-def _machine(cuda: Cuda) -> dict[str, Any]:
+def machine_facts(cuda: Cuda) -> dict[str, Any]:
     """GPU and versions."""
     major, minor = cuda.compute_capability()
     versions = dict(cuda.versions(), tensorrt=import_tensorrt().__version__, numpy=np.__version__)
@@ -93,7 +93,7 @@ def _export_layers(asked: BenchReport, engines: Mapping[str, Engine], cuda: Cuda
             layer_export.export_profile(engines[spec.name], cuda, spec.profile)
 
 
-def _bind(engine: Engine, options: BuildOptions) -> None:
+def bind_shape(engine: Engine, options: BuildOptions) -> None:
     """Bind the shape to time: --shapes, --batch, else the profile's optimum."""
     shape = (options.shapes or {}).get(engine.input, engine.opt_shape)
     if options.batch is not None:

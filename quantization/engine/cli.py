@@ -11,7 +11,7 @@ from quantization.engine import bench, trtexec, trtexec_bench, versions
 from quantization.engine.arguments import parser
 from quantization.engine.bench_report import bench_table
 from quantization.engine.calibration_images import calibration_images
-from quantization.engine.dry_run import dry_run
+from quantization.engine.cli_tune import MakeMeter, tune_command
 from quantization.engine.named_engines import choose_reference, make_specs
 from quantization.engine.specs import BenchReport, EngineSpec
 from quantization.engine.timing import TimingOptions
@@ -25,6 +25,7 @@ def main(
     argv: Sequence[str] | None = None,
     timings: TimingCache | None = None,
     make_check: Callable[[str | None], bench.Check] | None = None,
+    make_meter: MakeMeter | None = None,
 ) -> int:
     """Run the command line.
 
@@ -32,11 +33,19 @@ def main(
         argv: None: the process's own.
         timings: shared by several calls in one process; None: --timing-cache's, or an empty one.
         make_check: makes what compares engines with their ONNX, from --check-images; None: they are not compared.
+        make_meter: makes what measures their mAP, for --tune with --data.
 
     Returns:
         The exit code: 1 if an engine's boxes are wrong.
     """
     args = parser().parse_args(argv)
+    return _bench(args, timings, make_check) if args.tune is None else tune_command(args, timings, make_meter)
+
+
+def _bench(
+    args: argparse.Namespace, timings: TimingCache | None, make_check: Callable[[str | None], bench.Check] | None
+) -> int:
+    """All but --tune; see ``main``."""
     specs = make_specs(args)
     reference = choose_reference(specs, args.reference)
     timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
@@ -64,6 +73,8 @@ def main(
 
 def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: str) -> None:
     """Print the lines of trtexec, and on stderr what has to be known of them."""
+    from quantization.engine.dry_run import dry_run  # needs the package onnx, which building and timing do not
+
     for line, notes in dry_run(specs, timed, versions.parse_version(version)):
         print(line)
         for note in notes:
@@ -72,6 +83,8 @@ def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: str)
 
 def _check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
     """Refuse options that contradict each other."""
+    if args.data is not None or args.max_drop is not None:
+        raise UserError("--data and --max-drop are for --tune: add --tune DIR, or see eval-engine.py")
     if args.check_images and (args.use_trtexec or args.build_only):
         raise UserError(
             "--check-images runs the engines with TensorRT's Python package: drop it, or the option beside it"

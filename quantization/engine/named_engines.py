@@ -15,13 +15,15 @@ from quantization.errors import UserError
 Wanted = Tuple[str, str, Optional[str], Optional[str]]  # name, mode, ONNX, plan
 
 
-def make_specs(args: argparse.Namespace) -> list[EngineSpec]:
-    """The engines that the arguments name.
+def make_specs(args: argparse.Namespace, first: Sequence[Wanted] = ()) -> list[EngineSpec]:
+    """The engines that the arguments name, behind ``first``.
 
     Raises:
         UserError: there is none, a name comes twice, or one output file would be written by several engines.
     """
-    wanted = _wanted(args)
+    wanted = [*first, *_wanted(args)]
+    if not wanted:
+        raise UserError("no engine named: give an ONNX file, --engine or --load-engine (see --help)")
     _check_names(wanted)
     names = [name for name, _, _, _ in wanted]
     calibrated = [name for name, mode, onnx, _ in wanted if mode == "ptq" and onnx]
@@ -59,8 +61,6 @@ def _wanted(args: argparse.Namespace) -> list[Wanted]:
     for text in args.load_engine:
         name, _, plan = text.rpartition("=")
         wanted.append((name or os.path.splitext(os.path.basename(plan))[0], "fp16", None, plan))
-    if not wanted:
-        raise UserError("no engine named: give an ONNX file, --engine or --load-engine (see --help)")
     return wanted
 
 

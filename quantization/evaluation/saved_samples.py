@@ -38,7 +38,7 @@ def write_samples(file: str, metrics: Metrics, network: str, evaluator: Evaluato
         "format": FORMAT,
         "label": Path(network).name,
         "conditions": metrics.conditions,
-        "truth": _digest(evaluator),
+        "truth": annotation_digest(evaluator),
     }
     parts: dict[str, Any] = {**facts, **asdict(metrics.samples)}
     with atomic_write(file) as temporary, open(temporary, "wb") as handle:
@@ -62,7 +62,7 @@ def read_reference(file: str, evaluator: Evaluator) -> None:
     names = [entry.name for entry in fields(Samples)]
     if not {"format", "label", "conditions", "truth", *names} <= set(values) or values["format"] != FORMAT:
         raise UserError(f"--against {file} is no file of samples of this version: {remedy}")
-    if str(values["truth"]) != _digest(evaluator):
+    if str(values["truth"]) != annotation_digest(evaluator):
         raise UserError(
             f"--against {file} was made with other validation images, annotations or classes: make it again"
         )
@@ -79,7 +79,7 @@ def read_reference(file: str, evaluator: Evaluator) -> None:
     evaluator.references[str(values["label"])] = samples
 
 
-def _digest(evaluator: Evaluator) -> str:
+def annotation_digest(evaluator: Evaluator) -> str:
     """Of all annotations, image by image."""
     digest = hashlib.sha256(f"{len(evaluator.truth.files)} images, {len(evaluator.truth.names)} classes".encode())
     truth: TrueBoxes = evaluator.truth.arrays()

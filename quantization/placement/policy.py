@@ -65,10 +65,31 @@ def choose_placement(model: nn.Module, options: PlacementOptions | None = None) 
         UserError: see ``matching_modules``; or nothing is left to quantize.
     """
     options = options or PlacementOptions()
+    left, inputs = float_modules(model, options)
+    paired = activation_pairs(model, options.activation_pairs) if options.rules else set()
+    candidates = quantizable(model)
+    placement = Placement(
+        tuple(path for path in candidates if path in left),
+        tuple(path for path in candidates if path in inputs),
+        options.rules,
+        tuple(path for path in candidates if path in paired - left - inputs),
+    )
+    quantized_types(model, placement)  # refuses an empty one before any work
+    return placement
+
+
+def float_modules(model: nn.Module, options: PlacementOptions) -> tuple[set[str], set[str]]:
+    """What the options leave in float, of a float model or of one that holds quantizers already.
+
+    Returns:
+        Paths of the modules that stay float, with all below them, and of those whose input alone is quantized.
+
+    Raises:
+        UserError: see ``matching_modules``.
+    """
     left = matching_modules(model, options.ignore_policy)
     head = matching_modules(model, head_policy(model))
     inputs: set[str] = set()
-    paired: set[str] = set()
     if options.rules:
         paired = activation_pairs(model, options.activation_pairs)
         left |= float_stem(model, options.stem, paired)
@@ -78,15 +99,7 @@ def choose_placement(model: nn.Module, options: PlacementOptions | None = None) 
     if options.head != "int8":
         left |= head - inputs
     left |= attention_layers(model)
-    candidates = quantizable(model)
-    placement = Placement(
-        tuple(path for path in candidates if path in left),
-        tuple(path for path in candidates if path in inputs - left),
-        options.rules,
-        tuple(path for path in candidates if path in paired - left - inputs),
-    )
-    quantized_types(model, placement)  # refuses an empty one before any work
-    return placement
+    return left, inputs - left
 
 
 def quantized_types(model: nn.Module, placement: Placement) -> dict[str, type[nn.Module]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Callable, Collection, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -42,6 +42,16 @@ class SharedTensors:
             self.tensors.append(make_calibrator(self.method, self.bits))
             self.readers.append([])
         return self.tensors[index]
+
+    def read_by(self, places: Collection[str]) -> SharedTensors:
+        """The tensors that some of the places read, and those readers; the counts are shared, not copied."""
+        part = SharedTensors(self.method, self.bits)
+        for tensor, readers in zip(self.tensors, self.readers):
+            mine = [place for place in readers if place in places]
+            if mine:
+                part.tensors.append(tensor)
+                part.readers.append(mine)
+        return part
 
 
 @dataclass

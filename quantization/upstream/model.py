@@ -102,6 +102,12 @@ def class_names(model: Any) -> list[str]:
     return [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else [str(name) for name in names]
 
 
+def every_class_name(model: Any) -> list[str]:
+    """``class_names``; where the checkpoint does not name all classes, "class0" and so on."""
+    names, count = class_names(model), class_count(model)
+    return names if len(names) == count else [f"class{number}" for number in range(count)]
+
+
 def fuse(model: Any) -> Any:
     """Fold BatchNorm, RepConv branches and implicit knowledge into convolutions, in place; a second call changes nothing.
 

@@ -164,6 +164,11 @@ class BuilderConfig:
     def set_flag(self, flag: BuilderFlag) -> None:
         pass
 
+    clear_flag = set_flag
+
+    def set_tactic_sources(self, mask: int) -> bool:
+        return True
+
     def create_timing_cache(self, content: bytes) -> TimingCache:
         return TimingCache(content)
 
@@ -181,16 +186,19 @@ class BuilderConfig:
 
 
 class Builder:
-    """Its network is one convolution on images (-1, 3, 4, 4); its plan says what it was calibrated with."""
+    """Its network is one convolution on images (-1, 3, 4, 4), quantized if its ONNX is.
+
+    A plan says what it was calibrated with, or what it was built from.
+    """
 
     def __init__(self, module: Any) -> None:
         self.module = module
 
     def create_network(self, flags: int) -> Any:
-        layer = types.SimpleNamespace(type=LayerType.CONVOLUTION)
+        layer = types.SimpleNamespace(type=LayerType.CONVOLUTION, num_outputs=0)
         images = types.SimpleNamespace(name="images", shape=(-1, 3, 4, 4))
         return types.SimpleNamespace(
-            num_layers=1, get_layer=lambda index: layer, num_inputs=1, get_input=lambda index: images
+            num_layers=1, get_layer=lambda index: layer, layer=layer, num_inputs=1, get_input=lambda index: images
         )
 
     def create_builder_config(self) -> BuilderConfig:
@@ -202,6 +210,9 @@ class Builder:
 
     def build_serialized_network(self, network: Any, config: BuilderConfig) -> bytes:
         config.timing_cache.content += b"+"
+        self.module.builds += 1
+        if config.int8_calibrator is None:
+            return b"plan of " + network.content
         scales = config.int8_calibrator.read_calibration_cache()
         if scales is None:
             batches = 0
@@ -218,10 +229,13 @@ class OnnxParser:
     num_errors = 1
 
     def __init__(self, network: Any, log: Any) -> None:
-        pass
+        self.network = network
 
     def parse_from_file(self, path: str) -> bool:
-        return bool(Path(path).read_bytes())
+        self.network.content = content = Path(path).read_bytes()
+        if b"QuantizeLinear" in content:
+            self.network.layer.type = LayerType.QUANTIZE
+        return bool(content)
 
     def get_error(self, index: int) -> Any:
         return types.SimpleNamespace(desc=lambda: "no opset\n at node 7")
@@ -234,7 +248,7 @@ def make_module(version: str, shapes: Any, dynamic: bool) -> Any:
     even if these are equal.
     """
     module: Any = types.ModuleType("tensorrt")
-    module.__version__ = version
+    module.__version__, module.builds = version, 0
     for item in (
         TensorIOMode,
         DataType,
