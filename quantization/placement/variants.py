@@ -9,7 +9,8 @@ from typing import Any, Mapping, Tuple
 from torch import nn
 
 from quantization.options import ExportOptions, PlacementOptions
-from quantization.placement.policy import SUM, float_modules, matching_modules, placement_of, stem_policy
+from quantization.placement.activation_pairs import image_convolution
+from quantization.placement.policy import SUM, float_modules, matching_modules, placement_of
 from quantization.quantizers.backend import (
     INPUT_NAMES,
     WEIGHT_NAME,
@@ -97,7 +98,8 @@ def missing_places(model: nn.Module, options: PlacementOptions) -> list[str]:
     """
     left, inputs = float_modules(model, options)
     there = enabled_places(model)
-    ends = matching_modules(model, [*head_policy(model), *stem_policy(model, only_strided=False)])
+    image = image_convolution(model)
+    ends = matching_modules(model, head_policy(model)) | ({image} if image else set())
     missing = []
     for path in sorted(ends - left):
         names = INPUT_NAMES[:1] if path in inputs else (INPUT_NAMES[0], WEIGHT_NAME)
