@@ -57,6 +57,7 @@ class Engine:
         trt = import_tensorrt()
         self.name = name
         self._cuda = cuda
+        trt.init_libnvinfer_plugins(logger(), "")  # a plan with NMS in it names its plugin
         self._runtime = trt.Runtime(logger())  # must outlive the engine
         self.engine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
