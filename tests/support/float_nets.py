@@ -15,7 +15,7 @@ class FloatNet(Net):
     """Writes float graphs with one path per layer, weights that keep the signal's energy, and biases."""
 
     def layer(self, x: str, path: str, inside: int, out: int, act: str = "silu", **attributes: object) -> str:
-        """A convolution with a bias and an activation (silu, an operator, or none); ``group``, ``kernel`` and ``gain`` of the attributes count."""
+        """A convolution with a bias and an activation: "silu", an operator or ""; ``group``, ``kernel``, ``gain`` count."""
         gain = float(str(attributes.pop("gain", 1)))
         group, kernel = int(str(attributes.pop("group", 1))), int(str(attributes.pop("kernel", 1)))
         fan = inside // group * kernel * kernel
