@@ -11,13 +11,14 @@ from quantization.cli.options import ExportCommand
 from quantization.cli.parser import parse_values
 from quantization.engine.variant_folder import read_variant_folder
 from quantization.errors import UserError
+from quantization.onnx_graph.load import load_onnx
 from quantization.option_fields import make
 from quantization.placement.variants import VARIANTS
+from quantization.preflight.report import preflight
 from support.drawn_data import NAMES, Drawn
 from support.workflow import SUPPORT, TASKS, run_python, run_task
 
 PROGRAM = SUPPORT / "variant_tasks.py"
-CHOSEN = "default,stem-float,stem-int8-head-input,sums-float"
 
 
 @pytest.fixture(scope="module")
@@ -26,31 +27,31 @@ def checkout(checkouts: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_float(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def written(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     data = Drawn(tmp_path_factory.mktemp("variant-data"))
     data.finish()
     run_python(checkout, TASKS, "make_random", "models/yolov5n.yaml", "variants.pt", len(NAMES))
-    arguments = ("variants.pt", data.root / "data.yaml", "variants", CHOSEN, "stem-int8-head-input,sums-float")
-    return run_task(checkout, "of_float", *arguments, program=PROGRAM)
+    return run_task(checkout, "both", "variants.pt", data.root / "data.yaml", program=PROGRAM)
 
 
-def test_each_is_what_its_options_make_alone(of_float: Any, checkout: Path) -> None:
-    assert of_float["same"]["sums-float"][0] and of_float["same"]["stem-int8-head-input"][0]
-    assert of_float["same"]["stem-int8-head-input"][1] > of_float["same"]["sums-float"][1] > 90
+def test_each_is_what_its_options_make_alone(written: Any, checkout: Path) -> None:
+    assert written["float"]["same"] and written["float"]["scales"] > 90 and written["float"]["code"] == 0
     folder = read_variant_folder(str(checkout / "variants"))
     # the stem has a stride: "auto" leaves it in float
-    assert [variant.name for variant in folder.variants] == ["float", "default", "stem-int8-head-input", "sums-float"]
+    assert [variant.name for variant in folder.variants] == ["float", "default", "sums-float"]
     assert folder.size == (64, 64) and folder.iou == 0.6 and folder.names == ("class 0", "class 1", "class 2")
-    assert of_float["code"] == 0
 
 
-def test_a_quantized_checkpoint_gives_those_with_fewer_quantizers(of_float: Any, checkout: Path) -> None:
-    """The last checkpoint is sums-float's: its stem and the head's other inputs have no scales."""
-    found = run_task(
-        checkout, "of_quantized", "ptq.pt", "fewer", "default,head-float,stem-int8,decode-upstream", program=PROGRAM
-    )
-    assert found["listed"] == ["float", "checkpoint", "head-float", "decode-upstream"] and found["code"] == 0
-    assert found["new scales"] == [] and found["fewer"]["decode-upstream"] == 0 < found["fewer"]["float"]
+def test_the_file_tells_which_sums_are_float_on_purpose(written: Any, checkout: Path) -> None:
+    assert preflight(load_onnx(str(checkout / "variants" / "sums-float.onnx"))).passed
+
+
+def test_a_quantized_checkpoint_gives_those_with_fewer_quantizers(written: Any) -> None:
+    """That of sums-float: its stem has no scale."""
+    found = written["quantized"]
+    assert list(found["listed"]) == ["float", "checkpoint", "head-float"] and found["code"] == 0
+    assert found["listed"]["checkpoint"] == [] and found["listed"]["head-float"][-2:] == ["--head", "float"]
+    assert found["new scales"] == []
 
 
 def values(*words: str) -> ExportCommand:

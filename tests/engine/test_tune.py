@@ -121,23 +121,38 @@ def test_a_run_that_was_stopped_goes_on(trt: Any, folder: Path, monkeypatch: pyt
     assert recorded(folder)["engines"]["head-float"]["accuracy"]["map"] == pytest.approx(0.49)
 
 
+def change(folder: Path, name: str) -> None:
+    """Another content, of the same form."""
+    file = folder / f"{name}.onnx"
+    file.write_bytes(file.read_bytes() + b"\n\n")
+
+
+def list_as_it_is(folder: Path, name: str) -> None:
+    """As if it had been exported so."""
+    listed = json.loads((folder / "variants.json").read_text())
+    entry = next(entry for entry in listed["variants"] if entry["name"] == name)
+    entry["sha256"] = file_hash(str(folder / f"{name}.onnx"))
+    (folder / "variants.json").write_text(json.dumps(listed))
+
+
 def test_another_file_tensorrt_or_gpu_makes_figures_void(
     trt: Any, folder: Path, fake_trt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli_tune, "calibration_images", lambda source, count: None)
     (folder / "calib").write_bytes(b"cache")
     assert tune(folder, meter=Meter()) == 0
-    changed = folder / "head-float.onnx"
-    changed.write_bytes(changed.read_bytes() + b"\n\n")
+    change(folder, "head-float")
     with pytest.raises(UserError, match=r"head-float\.onnx is not what was exported"):
         tune(folder, meter=Meter(known=True))
-    listed = json.loads((folder / "variants.json").read_text())
-    entry = next(entry for entry in listed["variants"] if entry["name"] == "head-float")
-    entry["sha256"] = file_hash(str(changed))
-    (folder / "variants.json").write_text(json.dumps(listed))
+    list_as_it_is(folder, "head-float")
     meter = Meter(known=True)
     assert tune(folder, meter=meter) == 0
     assert trt.builds == 6 and meter.measured == ["head-float"]
+    change(folder, "float")
+    list_as_it_is(folder, "float")
+    meter = Meter(known=True)
+    assert tune(folder, meter=meter) == 0  # all differences were to another engine
+    assert trt.builds == 8 and meter.measured == ["fp16", "ptq", *NAMES]
     newer, meter = fake_trt(version="8.6.1"), Meter(known=True)
     assert tune(folder, meter=meter) == 0
     assert newer.builds == 5 and meter.measured == ["fp16", "ptq", *NAMES]

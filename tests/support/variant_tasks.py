@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 sys.path[:0] = [".", str(Path(__file__).resolve().parents[2] / "benchmarks")]
 
@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from quantization.cli import parser
+from quantization.placement.variants import VARIANTS as TABLE
 
 SMALL = ("--size", "64", "--device", "cpu")
 
@@ -28,46 +29,58 @@ def scales(file: str) -> list[Any]:
     return [values[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"]
 
 
-def some_variants(names: Sequence[str]) -> None:
+def some_variants(names: str) -> None:
     """Leave these in the table, for the time that others take."""
     from quantization.cli import variants
 
-    variants.VARIANTS = tuple(variant for variant in variants.VARIANTS if variant.name in names)
+    variants.VARIANTS = tuple(variant for variant in TABLE if variant.name in names.split(","))
 
 
-def of_float(weight: str, data: str, folder: str, names: str, alone: str) -> Any:
-    """Write variants of a float checkpoint, make some of them alone as variants.json says, and compare.
+def of_float(weight: str, data: str, folder: str, alone: str) -> Any:
+    """Write variants of a float checkpoint, make one of them alone as variants.json says, and compare.
 
     Returns:
-        What variants.json lists, and for each of ``alone`` whether all scales are equal, and how many there are.
+        Exit code; whether all scales are equal, and how many there are.
     """
-    some_variants(names.split(","))
-    calibration = ["--data", data, "--calib-batches", "2", "--batch-size", "4", "--workers", "0"]
+    some_variants(f"default,stem-float,{alone}")
+    calibration = [
+        "--data",
+        data,
+        "--calib-batches",
+        "1",
+        "--batch-size",
+        "4",
+        "--workers",
+        "0",
+        "--calib-method",
+        "mse",
+    ]
     code = parser.run("yolov5", ["export", weight, "--variants", folder, *calibration, *SMALL])
-    listed = json.loads(Path(folder, "variants.json").read_text())
-    words = {entry["name"]: (entry["quantize"], entry["export"]) for entry in listed["variants"]}
-    same = {}
-    for name in alone.split(","):
-        quantize, export = words[name]
-        parser.run("yolov5", [*quantize, "--ptq", "ptq.pt", "--summary", f"{name}.json", "--device", "cpu"])
-        parser.run("yolov5", [*export, "--save", f"{name}.onnx", "--device", "cpu"])
-        pairs = list(zip(scales(f"{name}.onnx"), scales(str(Path(folder, f"{name}.onnx")))))
-        same[name] = [all(np.array_equal(one, other) for one, other in pairs), len(pairs)]
-    return {"code": code, "listed": listed, "same": same}
+    listed = json.loads(Path(folder, "variants.json").read_text())["variants"]
+    words = {entry["name"]: (entry["quantize"], entry["export"]) for entry in listed}
+    quantize, export = words[alone]
+    parser.run("yolov5", [*quantize, "--ptq", "ptq.pt", "--summary", "alone.json", "--device", "cpu"])
+    parser.run("yolov5", [*export, "--save", "alone.onnx", "--device", "cpu"])
+    pairs = list(zip(scales("alone.onnx"), scales(str(Path(folder, f"{alone}.onnx")))))
+    return {"code": code, "same": all(np.array_equal(one, other) for one, other in pairs), "scales": len(pairs)}
 
 
-def of_quantized(weight: str, folder: str, names: str) -> Any:
+def of_quantized(weight: str, folder: str) -> Any:
     """Write variants of a quantized checkpoint: what variants.json lists, and the scales of each that it has no more."""
-    some_variants(names.split(","))
+    some_variants("default,head-float,stem-int8")
     code = parser.run("yolov5", ["export", weight, "--variants", folder, *SMALL])
-    listed = [entry["name"] for entry in json.loads(Path(folder, "variants.json").read_text())["variants"]]
-    kept = {name: {scale.tobytes() for scale in scales(str(Path(folder, f"{name}.onnx")))} for name in listed}
+    listed = json.loads(Path(folder, "variants.json").read_text())["variants"]
+    kept = {entry["name"]: {s.tobytes() for s in scales(str(Path(folder, entry["file"])))} for entry in listed}
     return {
         "code": code,
-        "listed": listed,
-        "new scales": [name for name in listed if not kept[name] <= kept["checkpoint"]],
-        "fewer": {name: len(kept["checkpoint"] - kept[name]) for name in listed},
+        "listed": {entry["name"]: entry["quantize"] for entry in listed},
+        "new scales": [name for name, found in kept.items() if not found <= kept["checkpoint"]],
     }
+
+
+def both(weight: str, data: str) -> Any:
+    """The results of both tasks, the second with the checkpoint of the first."""
+    return {"float": of_float(weight, data, "variants", "sums-float"), "quantized": of_quantized("ptq.pt", "fewer")}
 
 
 if __name__ == "__main__":
