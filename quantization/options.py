@@ -266,7 +266,7 @@ class ExportOptions(Options):
     fp32_remainder: bool = option(False, "leave in FP32 what is not quantized, also with --target-tensorrt 11.x")
     target_tensorrt: str | None = option(
         None,
-        "version that will build the engine, e.g. 8.6, 10.x or 11.x: decides how SiLU is spelled, whether "
+        "version that will build the engine, e.g. 8.6, 10.3 or 11: decides how SiLU is spelled, whether "
         "--fp16-remainder is on (11), and which opsets are refused; default: as for 8.6",
         metavar="VERSION",
     )

@@ -42,7 +42,7 @@ def main(
     timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
     _check_combinations(args, specs)
     if args.dry_run:
-        _show_lines(specs, timed, args.trt_version or versions.import_tensorrt().__version__)
+        _show_lines(specs, timed, _dry_version(args.trt_version))
         return 0
     for flag, path in _outputs(args, specs):
         if path is not None:
@@ -62,9 +62,16 @@ def main(
     return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))
 
 
-def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: str) -> None:
+def _dry_version(asked: str | None) -> versions.Version:
+    """The TensorRT that ``--dry-run`` writes lines for: the installed one, where none is named."""
+    if asked is None:
+        return versions.parse_version(versions.import_tensorrt().__version__)
+    return versions.asked_version(asked, "--trt-version")
+
+
+def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: versions.Version) -> None:
     """Print the lines of trtexec, and on stderr what has to be known of them."""
-    for line, notes in dry_run(specs, timed, versions.parse_version(version)):
+    for line, notes in dry_run(specs, timed, version):
         print(line)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from quantization.engine import versions
@@ -15,14 +14,14 @@ FLAG = "--target-tensorrt"
 
 
 def target_version(options: ExportOptions) -> Version | None:
-    """The version that the export is for; of ``10.x`` the first. None: no version was named.
+    """The version that the export is for; of ``10`` and ``10.x`` the first. None: no version was named.
 
     Raises:
         UserError: it is none.
     """
     if options.target_tensorrt is None:
         return None
-    return versions.parse_version(re.sub(r"\.x$", ".0", options.target_tensorrt), FLAG)
+    return versions.asked_version(options.target_tensorrt, FLAG)
 
 
 def for_target(options: ExportOptions) -> ExportOptions:

@@ -88,7 +88,8 @@ def test_engines_named_on_the_command_line():
         (["--load-engine", "a.plan", "--dry-run", "--trt-version", "10.3", "--batch", "2"], "--shapes"),
         (["a.onnx", "--dry-run", "--trt-version", "10.3"], "a.onnx does not exist"),
         (["a.onnx", "--trt-version", "8.6"], "--dry-run"),
-        (["a.onnx", "--dry-run", "--trt-version", "8.0"], "8.0"),
+        (["a.onnx", "--dry-run", "--trt-version", "8.0"], "--trt-version 8.0 is no TensorRT version from 8.5 to 11"),
+        (["a.onnx", "--dry-run", "--trt-version", "10.3rc"], "--trt-version 10.3rc"),
     ],
 )
 def test_argument_errors(arguments, words):
