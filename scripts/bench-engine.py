@@ -20,11 +20,12 @@ def make_check(source: str | None) -> Check:
     from quantization.engine.bench import EngineBoxes
 
     try:
+        from quantization.evaluation.comparison import named_images
         from quantization.evaluation.engine_check import EngineCheck
     except ImportError as error:
         text = f"boxes are not compared with ONNX Runtime's ({error})"
         return lambda engine, onnx: EngineBoxes(text, False)
-    return EngineCheck(source)
+    return EngineCheck(None if source is None else named_images(source))
 
 
 def main(arguments: Sequence[str] | None) -> int:

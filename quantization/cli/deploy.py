@@ -14,13 +14,16 @@ from quantization.cli.options import DeployCommand, ExportCommand, QuantizeComma
 from quantization.cli.resume import plain_record, refuse_changes, resumed_options
 from quantization.cli.stages import run_export, run_quantize
 from quantization.closing import Closing, command_line, tell
+from quantization.data.dataset import open_dataset
+from quantization.data.headers import image_fault
 from quantization.engine.versions import import_tensorrt
 from quantization.errors import UserError
+from quantization.evaluation.comparison import NamedImages, some_files
 from quantization.evaluation.verdict import accuracy_table, choose_checkpoint
 from quantization.export.target import for_target
 from quantization.files import write_json
 from quantization.option_fields import make, record, typed_words
-from quantization.options import ExportOptions
+from quantization.options import DataOptions, ExportOptions
 from quantization.report.folder import remove_results, run_file
 from quantization.report.page import write_report
 from quantization.signals import SIGNALS
@@ -108,11 +111,19 @@ def export_both(name: str, options: DeployCommand, chosen: str) -> bool:
         chosen: the checkpoint to ship.
     """
     quantized = ExportCommand(chosen, run=options.run, graph=graph_options(options))
-    report = run_export(name, quantized, run_file(options.out, "model"))
+    images = usable_images(name, options.images)
+    report = run_export(name, quantized, run_file(options.out, "model"), images)
     assert report is not None  # what quantize wrote is quantized
     write_json(run_file(options.out, "preflight"), report.to_dict())
-    run_export(name, replace(quantized, weight=options.weight), run_file(options.out, "float model"))
+    run_export(name, replace(quantized, weight=options.weight), run_file(options.out, "float model"), images)
     return report.passed
+
+
+def usable_images(name: str, options: DataOptions) -> NamedImages | None:
+    """Validation images to compare the ONNX with torch on, without what evaluation leaves out; None: none is left."""
+    dataset = open_dataset(options.cocodir, options.data)
+    files = [file for file in some_files(dataset.val) if not image_fault(file, name)]
+    return NamedImages(dataset.source, files) if files else None
 
 
 def target_lines(name: str, options: DeployCommand) -> list[list[str]]:

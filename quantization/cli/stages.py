@@ -9,9 +9,9 @@ from quantization.cli.handing_over import check_hand_over, hand_over
 from quantization.cli.options import ExportCommand, QuantizeCommand
 from quantization.cli.quantization import Quantization
 from quantization.cli.resume import is_done, own_files
-from quantization.data.dataset import image_files
 from quantization.data.tensors import pick_device
 from quantization.distributed import RANKS
+from quantization.evaluation.comparison import NamedImages, named_images
 from quantization.export.export import export_onnx
 from quantization.export.target import for_target, target_warnings
 from quantization.files import check_writable, refuse_overwriting
@@ -49,13 +49,14 @@ def run_quantize(
         quantization.run()
 
 
-def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
+def run_export(name: str, options: ExportCommand, file: str, source: NamedImages | None = None) -> Report | None:
     """Write the ONNX and check it.
 
     Args:
         name: "yolov5" or "yolov7".
         options: of the command export.
         file: the ONNX.
+        source: images to compare ONNX Runtime with torch on, where the options name none.
 
     Returns:
         The preflight's report; None for a float checkpoint.
@@ -63,7 +64,7 @@ def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
     refuse_overwriting(options.weight, file)
     for_target(options.graph)  # refuses what does not fit, before any work
     if options.compare_images is not None:
-        image_files(options.compare_images)
+        source = named_images(options.compare_images)
     for warning in target_warnings(options.graph):
         LOG.warning("WARNING: %s", warning)
     model, content = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
@@ -75,7 +76,7 @@ def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_writable(file, "--save", make_folder=False)
     check_hand_over(model, options)
-    exported = export_onnx(model, file, options.graph, options.compare_images, objectness_only=name == "yolov7")
+    exported = export_onnx(model, file, options.graph, source, objectness_only=name == "yolov7")
     hand_over(name, model, exported.graph, options)
     if not quantized:
         return None

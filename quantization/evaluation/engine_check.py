@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from quantization.data.dataset import image_files
 from quantization.engine.bench import EngineBoxes
 from quantization.engine.runtime import Engine
 from quantization.errors import UserError
 from quantization.evaluation.box_differences import row_differences
-from quantization.evaluation.comparison import comparison_images, found_differences
+from quantization.evaluation.comparison import NamedImages, comparison_images, found_differences
 from quantization.evaluation.detections import Boxes
 from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.onnx_predictor import OnnxPredictor
@@ -27,17 +26,10 @@ class EngineCheck:
     Attributes:
         source: images, see ``comparison_images``. On drawn ones nothing is found, so that rows are compared; their
             differences are told, but are no error, since those of a network with random weights know no bounds.
-
-    Raises:
-        UserError: there are no images in ``source``.
     """
 
-    source: str | None = None
+    source: NamedImages | None = None
     _expected: dict[tuple[str, tuple[int, ...]], Boxes] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.source is not None:
-            image_files(self.source)
 
     def __call__(self, engine: Engine, onnx: str) -> EngineBoxes:
         """Compare one engine; a text says why where it cannot be.
@@ -66,7 +58,7 @@ class EngineCheck:
             found = row_differences(expected, actual)
         else:
             found = found_differences(expected, actual)
-        where = "drawn images (--check-images names real ones)" if self.source is None else self.source
+        where = "drawn images (--check-images names real ones)" if self.source is None else self.source.name
         return EngineBoxes(f"against ONNX Runtime on {where}: {found}", self.source is not None and found.is_suspicious)
 
     def _reference(self, onnx: str, images: np.ndarray) -> Boxes:

@@ -10,6 +10,7 @@ import onnx
 from torch import nn
 
 from quantization.errors import UserError
+from quantization.evaluation.comparison import NamedImages
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export.end2end import Suppression, append_suppression
 from quantization.export.graph import export_graph
@@ -45,7 +46,7 @@ def export_onnx(
     model: nn.Module,
     file: str,
     options: ExportOptions = ExportOptions(),
-    source: str | None = None,
+    source: NamedImages | None = None,
     objectness_only: bool = False,
 ) -> Exported:
     """Write a Q/DQ ONNX, check it, and compare it with torch by ONNX Runtime.

@@ -13,6 +13,7 @@ from quantization.engine import cli as bench_cli
 from quantization.engine.bench import EngineBoxes
 from quantization.errors import UserError
 from quantization.evaluation import engine_predictor
+from quantization.evaluation.comparison import named_images
 from quantization.evaluation.engine_check import EngineCheck
 from support.drawn_data import NAMES, SIDE, Drawn
 from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
@@ -44,7 +45,7 @@ def onnx_file(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def check(onnx_file: str, source: Path | None, corrupt: Any = None) -> EngineBoxes:
     engine: Any = StandIn(onnx_file)
     engine.corrupt = corrupt
-    return EngineCheck(None if source is None else str(source / "images" / "val2017"))(engine, onnx_file)
+    return EngineCheck(None if source is None else named_images(str(source / "images" / "val2017")))(engine, onnx_file)
 
 
 def test_right_boxes_pass_and_corrupted_ones_are_wrong(onnx_file: str, drawn: Path) -> None:
@@ -79,7 +80,7 @@ def test_what_cannot_be_compared_says_why(onnx_file: str, tmp_path: Path) -> Non
     found = EngineCheck()(engine, str(tmp_path / "none.onnx"))
     assert found == (f"not compared with ONNX Runtime ({tmp_path}/none.onnx does not exist)", False)
     with pytest.raises(UserError):
-        EngineCheck(str(tmp_path / "no images"))
+        named_images(str(tmp_path / "no images"))
 
 
 def test_eval_engine_names_a_missing_plan_before_a_missing_gpu(tmp_path: Path) -> None:
