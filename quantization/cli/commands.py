@@ -23,6 +23,7 @@ from quantization.evaluation.detecting import Predictor
 from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.evaluation.saved_samples import read_reference, write_samples
+from quantization.export.graph import check_exporter
 from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.option_fields import Options, record
 from quantization.placement.policy import choose_placement
@@ -59,6 +60,7 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     picture = picture_file(options.summary)
     refuse_overwriting(options.weight, options.summary, picture)
     check_writable(options.summary, "--summary", make_folder=False)
+    check_exporter(options.placement.exporter)
     named = open_dataset(options.images.cocodir, options.images.data)
     device = pick_device(options.run.device)
     model, _ = checkpoint.load(options.weight, device, name, options.run.trust_weights)

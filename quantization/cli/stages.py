@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Callable
 
+from torch import nn
+
 from quantization.cli.handing_over import check_hand_over, hand_over
 from quantization.cli.options import ExportCommand, QuantizeCommand
 from quantization.cli.quantization import Quantization
@@ -13,6 +15,8 @@ from quantization.data.tensors import pick_device
 from quantization.distributed import RANKS
 from quantization.evaluation.comparison import NamedImages, named_images
 from quantization.export.export import export_onnx
+from quantization.export.graph import check_exporter
+from quantization.export.requirements import check_exportable
 from quantization.export.target import for_target, target_warnings
 from quantization.files import check_writable, refuse_overwriting
 from quantization.placement.policy import Placement, placement_of
@@ -25,12 +29,12 @@ from quantization.upstream.record import read_record
 LOG = logging.getLogger("quantization")
 
 
-def nothing_more() -> None:
+def nothing_more(model: nn.Module | None) -> None:
     """Stands for what a command does not do."""
 
 
 def run_quantize(
-    name: str, options: QuantizeCommand, hint: str = "", checked: Callable[[], None] = nothing_more
+    name: str, options: QuantizeCommand, hint: str = "", checked: Callable[[nn.Module | None], None] = nothing_more
 ) -> None:
     """PTQ, and QAT when the options ask for it; nothing where ``--resume`` finds the run finished.
 
@@ -38,14 +42,15 @@ def run_quantize(
         name: "yolov5" or "yolov7".
         options: of the command quantize.
         hint: end of the message of an interrupted run; empty: how to resume quantize.
-        checked: called once all input is found good, before any work.
+        checked: called once all input is found good, before any work, with the float model; with None if no work is left.
     """
+    check_exporter(options.placement.exporter)
     with own_files(options):
         if RANKS.main_only(lambda: is_done(options)):
-            checked()
+            checked(None)
             return
         quantization = Quantization(name, options, hint)
-        checked()
+        checked(quantization.model)
         quantization.run()
 
 
@@ -62,7 +67,8 @@ def run_export(name: str, options: ExportCommand, file: str, source: NamedImages
         The preflight's report; None for a float checkpoint.
     """
     refuse_overwriting(options.weight, file)
-    for_target(options.graph)  # refuses what does not fit, before any work
+    check_writable(file, "--save", make_folder=False)
+    for_target(options.graph)  # before the checkpoint, which takes longer
     if options.compare_images is not None:
         source = named_images(options.compare_images)
     for warning in target_warnings(options.graph):
@@ -74,7 +80,7 @@ def run_export(name: str, options: ExportCommand, file: str, source: NamedImages
     quantized = have_quantizers(model)
     if not quantized:
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
-    check_writable(file, "--save", make_folder=False)
+    check_exportable(model, options.graph)
     check_hand_over(model, options)
     exported = export_onnx(model, file, options.graph, source, objectness_only=name == "yolov7")
     hand_over(name, model, exported.graph, options)

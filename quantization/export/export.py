@@ -174,12 +174,10 @@ def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Simplify by onnxsim; weights keep their QuantizeLinear.
 
     Raises:
-        UserError: onnxsim is not installed, or its own check failed.
+        UserError: onnxsim's own check failed.
     """
-    try:
-        import onnxsim
-    except ImportError as error:
-        raise UserError("--simplify needs onnxsim: pip install onnxsim, or leave the option out") from error
+    import onnxsim
+
     simplified, passed = onnxsim.simplify(graph)
     if not passed:
         raise UserError("--simplify: onnxsim's check failed; export without it")

@@ -37,11 +37,11 @@ MAPS = {"float": 0.5, "ptq": 0.4, "qat": 0.45}
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Stand-ins for quantize and export, which keep what they are asked for; no TensorRT."""
-    calls: dict[str, list[Any]] = {"quantize": [], "export": [], "images": []}
+    calls: dict[str, list[Any]] = {"quantize": [], "export": [], "images": [], "exportable": []}
 
-    def run_quantize(name: str, options: QuantizeCommand, hint: str, checked: Callable[[], None]) -> None:
+    def run_quantize(name: str, options: QuantizeCommand, hint: str, checked: Callable[[Any], None]) -> None:
         calls["quantize"].append(options)
-        checked()
+        checked("the float model")
         keys = ["float", "ptq", *(["qat"] if options.qat else [])]
         figures = {key: {"map": MAPS[key], "map50": 0.6, "images": 3, "per_class": {"a": MAPS[key]}} for key in keys}
         summary = {"figures": figures, "options": plain_record(options), "stage": "finished"}
@@ -54,6 +54,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
     monkeypatch.setattr(deploy, "run_quantize", run_quantize)
     monkeypatch.setattr(deploy, "run_export", run_export)
+    monkeypatch.setattr(deploy, "check_exportable", lambda *asked: calls["exportable"].append(asked))
     monkeypatch.setattr(deploy, "usable_images", lambda name, options: NamedImages(str(options.data), [name]))
     monkeypatch.setattr(deploy, "tensorrt_problem", lambda: "none here")
     return calls
@@ -112,6 +113,29 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
     with pytest.raises(UserError, match=message):
         deploy.deploy_command("yolov5", options_of(tmp_path, *words))
     assert not stages["quantize"] and not list(tmp_path.iterdir())
+
+
+def test_the_model_is_asked_whether_it_can_be_exported_before_any_work(
+    tmp_path: Path, stages: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_of(tmp_path, "--end2end", "onnx", "--imgsz", "320")
+    deploy.deploy_command("yolov5", options)
+    assert stages["exportable"] == [("the float model", deploy.graph_options(options))]
+
+    def refuse(*asked: Any) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr(deploy, "check_exportable", refuse)
+    with pytest.raises(UserError, match="no"):
+        deploy.deploy_command("yolov5", options_of(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(UserError, match=r"--out .*model\.onnx is a folder"):
+        deploy.deploy_command("yolov5", options_of(tmp_path))
+    assert not stages["quantize"]
 
 
 def script(name: str) -> ModuleType:
