@@ -22,7 +22,7 @@ from quantization.evaluation.class_table import class_text
 from quantization.evaluation.detecting import Predictor
 from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.evaluation.saved_samples import read_reference, write_samples
+from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
 from quantization.export.graph import check_exporter
 from quantization.files import check_writable, refuse_overwriting, write_json
 from quantization.option_fields import Options, record
@@ -98,6 +98,7 @@ def test_command(name: str, options: EvaluationCommand) -> int:
     for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
         if file is not None:
             check_writable(file, flag, make_folder=False)
+    against = None if options.against is None else read_samples(options.against)
     named = open_dataset(options.images.cocodir, options.images.data)
     predict: Predictor
     if options.weight.endswith(".onnx"):
@@ -112,8 +113,8 @@ def test_command(name: str, options: EvaluationCommand) -> int:
         predict, label = torch_predictor(model), "quantized" if have_quantizers(model) else "float"
     checked = fit_dataset(named, network)
     evaluator = make_evaluator(options.images, network, checked.dataset, checked.truth)
-    if options.against is not None:
-        read_reference(options.against, evaluator)
+    if against is not None:
+        compare_with(against, evaluator)
     metrics, found = evaluator.measure(predict, f"{options.weight} ({label})")
     content = {**metrics.content(), "options": record(options), "versions": versions()}
     if options.upstream_ap:

@@ -82,7 +82,7 @@ def run_export(name: str, options: ExportCommand, file: str, source: NamedImages
         LOG.info("%s is a float checkpoint: the ONNX has no Q/DQ", options.weight)
     check_exportable(model, options.graph)
     check_hand_over(model, options)
-    exported = export_onnx(model, file, options.graph, source, objectness_only=name == "yolov7")
+    exported = export_onnx(model, file, options.graph, source, upstream=name)
     hand_over(name, model, exported.graph, options)
     if not quantized:
         return None

@@ -18,6 +18,7 @@ from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
 from quantization.files import check_writable, write_json
+from quantization.onnx_graph.origin import file_origin
 from quantization.tables import table_text
 
 
@@ -58,7 +59,7 @@ def main(
         asked = BenchReport(specs, timed, reference, version, args.build_only)
         check = None if make_check is None else make_check(args.check_images)
         report = bench.run_bench(asked, calibration, timings or TimingCache(args.timing_cache), check)
-    _tell(report, specs, args.json)
+    _tell(report, specs, args)
     return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))
 
 
@@ -104,20 +105,28 @@ def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[
         yield "--save-engine", spec.plan if spec.onnx else None
 
 
-def _tell(report: Mapping[str, Any], specs: Sequence[EngineSpec], file: str | None) -> None:
+def _tell(report: Mapping[str, Any], specs: Sequence[EngineSpec], args: argparse.Namespace) -> None:
     """Print the report, and write it as JSON if a file is named."""
     print(f"\n{report.get('gpu', '')}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
     print(table_text(bench_table(report)))
     for engine in report["engines"]:
         if "boxes" in engine:
             print(f"{engine['name']}: {engine['boxes']['text']}")
-    if file:
-        write_json(file, report)
-    print(closing_text(_closing(specs, file)))
+    if args.json:
+        write_json(args.json, report)
+    print(closing_text(closing_of(specs, args)))
 
 
-def _closing(specs: Sequence[EngineSpec], file: str | None) -> Closing:
+def _data_file(args: argparse.Namespace) -> str:
+    """The data.yaml that the arguments name, or what stands for one."""
+    named = (args.check_images, args.calib_images)
+    return next((name for name in named if name and name.endswith((".yaml", ".yml"))), "YOUR_DATA.yaml")
+
+
+def closing_of(specs: Sequence[EngineSpec], args: argparse.Namespace) -> Closing:
+    """What was written, and what to run next with it."""
     written, following = {}, []
+    data = _data_file(args)
     for spec in specs:
         kinds = ((spec.plan if spec.onnx else None, "engine"), (spec.layer_info, "its layers"), (spec.profile, "times"))
         written.update({path: f"{what} of {spec.name}" for path, what in kinds if path is not None})
@@ -125,7 +134,9 @@ def _closing(specs: Sequence[EngineSpec], file: str | None) -> Closing:
             profile = [] if spec.profile is None else [f"--profile={spec.profile}"]
             following.append(command_line("draw-engine.py", f"--layer={spec.layer_info}", *profile))
         if spec.plan is not None:
-            following.append(command_line("eval-engine.py", spec.plan) + " --data data.yaml")
-    if file:
-        written[file] = "this report"
+            origin = None if spec.onnx is None else file_origin(spec.onnx)
+            words = [] if origin is None else ["--nmsthres", f"{origin.iou:g}"]
+            following.append(command_line("eval-engine.py", spec.plan, "--data", data, *words))
+    if args.json:
+        written[args.json] = "this report"
     return Closing(written=written, following=following)

@@ -16,6 +16,7 @@ from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import Version, import_tensorrt
 from quantization.errors import UserError
+from quantization.onnx_graph.origin import file_origin
 
 
 def plan_key(spec: EngineSpec, tensorrt: str, gpu: str, calibration: Calibration | None) -> dict[str, Any]:
@@ -71,7 +72,8 @@ class PlanSource:
             print(f"{spec.name}: {spec.plan} is up to date, not built again")
             return self._describe(spec, read_plan(spec.plan), record, reused=True)
         plan, record = self._build(spec, spec.onnx)
-        record = {"key": key, **record}
+        origin = file_origin(spec.onnx)
+        record = {"key": key, "metadata": {} if origin is None else origin.metadata(), **record}
         record["calib_sha256"] = plans.file_hash(cache) if cache and os.path.isfile(cache) else None
         if spec.plan:
             plans.save_plan(spec.plan, plan, record)

@@ -10,6 +10,7 @@ import numpy as np
 from quantization.errors import UserError
 from quantization.evaluation.detections import Boxes
 from quantization.evaluation.output_format import Output, output_format
+from quantization.onnx_graph.origin import read_origin
 from quantization.onnx_graph.session import session_options
 from quantization.options import OUTPUT_FORMATS
 
@@ -27,6 +28,7 @@ class OnnxPredictor:
         format: how its outputs are read.
         classes: number of classes; None where neither the outputs nor the names tell.
         class_names: what the ONNX calls them; None if it does not say. Upstream's export.py writes them.
+        origin: the upstream that it was exported from; None if it does not say.
 
     Raises:
         UserError: the file is missing, ONNX Runtime refuses it, or it is no detection network.
@@ -57,7 +59,9 @@ class OnnxPredictor:
         self._name = entry.name
         self._batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
         self._size = tuple(entry.shape[2:])
-        names = _class_names(self._session.get_modelmeta().custom_metadata_map.get("names"))
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.origin = read_origin(metadata)
+        names = _class_names(metadata.get("names"))
         outputs = [
             Output(output.name, tuple(side if isinstance(side, int) else None for side in output.shape or ()))
             for output in self._session.get_outputs()

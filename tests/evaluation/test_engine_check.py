@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from quantization.errors import UserError
 from quantization.evaluation import engine_predictor
 from quantization.evaluation.comparison import named_images
 from quantization.evaluation.engine_check import EngineCheck
+from quantization.onnx_graph.origin import Origin
 from support.drawn_data import NAMES, SIDE, Drawn
 from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
 from support.perfect_detector import other_form, perfect_detector
@@ -135,7 +137,17 @@ def test_eval_engine_compares_with_the_onnx(
     plan = tmp_path / "net.plan"
     plan.write_bytes(Path(onnx_file).read_bytes())
     assert script.main([str(plan), "--cocodir", str(drawn), "--onnx", onnx_file]) == int(corrupted)
-    last = capsys.readouterr().out.splitlines()[-1]
+    out = capsys.readouterr().out
+    last = out.splitlines()[-1]
     assert last.startswith("against ONNX Runtime: ") and ("SUSPICIOUS" in last) == corrupted
+    assert "does not tell its upstream" in out and "NMS IoU is 0.65" in out
+    (tmp_path / "net.plan.json").write_text(json.dumps({"metadata": Origin("yolov5", 0.6).metadata()}))
+    figures = tmp_path / "figures.json"
+    script.main([str(plan), "--cocodir", str(drawn), "--save-json", str(figures)])
+    assert "net.plan comes from yolov5, so NMS IoU is 0.6" in capsys.readouterr().out
+    assert json.loads(figures.read_text())["options"]["nmsthres"] == 0.6
+    script.main([str(plan), "--cocodir", str(drawn), "--nmsthres", "0.5", "--save-json", str(figures)])
+    assert "so NMS IoU" not in capsys.readouterr().out
+    assert json.loads(figures.read_text())["options"]["nmsthres"] == 0.5
     with pytest.raises(UserError, match="--onnx compares an engine with its ONNX"):
         script.main([onnx_file, "--cocodir", str(drawn), "--onnx", onnx_file])
