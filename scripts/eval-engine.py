@@ -13,16 +13,17 @@ from quantization.errors import UserError, log_to_stdout, one_line_ending, run_m
 
 with one_line_ending():
     from quantization.closing import Closing, closing_text
+    from quantization.data.dataset import open_dataset
     from quantization.evaluation.class_table import class_text
     from quantization.evaluation.comparison import found_differences, some_images
     from quantization.evaluation.detecting import Thresholds
     from quantization.evaluation.engine_check import one_by_one
-    from quantization.evaluation.network import Network, data_classes, make_evaluator, open_checked
+    from quantization.evaluation.network import Network, data_classes, fit_dataset, make_evaluator
     from quantization.evaluation.onnx_predictor import OnnxPredictor
     from quantization.evaluation.opened import OpenedNetwork, open_network
     from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
     from quantization.evaluation.verdict import figures_table
-    from quantization.files import check_writable, refuse_overwriting, write_json
+    from quantization.files import check_outputs, write_json
     from quantization.onnx_graph.origin import file_origin
     from quantization.options import OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
 
@@ -89,10 +90,8 @@ def check_files(options: argparse.Namespace) -> None:
             raise UserError(f"{file} does not exist: name {what}")
     if options.onnx is not None and options.engine.endswith(".onnx"):
         raise UserError(f"--onnx compares an engine with its ONNX, and {options.engine} is none: leave it out")
-    refuse_overwriting(options.engine, options.onnx, options.against, options.save_json, options.save_samples)
-    for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
-        if file is not None:
-            check_writable(file, flag, make_folder=False)
+    made = [("--save-json", options.save_json), ("--save-samples", options.save_samples)]
+    check_outputs([options.engine, options.onnx, options.against], made)
 
 
 def describe(options: argparse.Namespace, opened: OpenedNetwork, images: DataOptions) -> Network:
@@ -115,10 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_files(options)
     images = data_options(options)
     against = None if options.against is None else read_samples(options.against)
+    named = open_dataset(options.cocodir, options.data)  # before the engine, which takes longer
     reference = None if options.onnx is None else OnnxPredictor(options.onnx)
     opened = open_network(options.engine, options.output_format, options.imgsz)
     network = describe(options, opened, images)
-    checked = open_checked(images, network)
+    checked = fit_dataset(named, network)
     evaluator = make_evaluator(images, network, checked.dataset, checked.truth)
     if against is not None:
         compare_with(against, evaluator)

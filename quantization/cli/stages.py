@@ -18,7 +18,7 @@ from quantization.export.export import export_onnx
 from quantization.export.graph import check_exporter
 from quantization.export.requirements import check_exportable
 from quantization.export.target import for_target, target_warnings
-from quantization.files import check_writable, refuse_overwriting
+from quantization.files import check_outputs
 from quantization.placement.policy import Placement, placement_of
 from quantization.preflight.report import Report, preflight, report_text
 from quantization.quantizers.switches import have_quantizers
@@ -66,8 +66,7 @@ def run_export(name: str, options: ExportCommand, file: str, source: NamedImages
     Returns:
         The preflight's report; None for a float checkpoint.
     """
-    refuse_overwriting(options.weight, file)
-    check_writable(file, "--save", make_folder=False)
+    check_outputs([options.weight], [("--save", file)])
     for_target(options.graph)  # before the checkpoint, which takes longer
     if options.compare_images is not None:
         source = named_images(options.compare_images)

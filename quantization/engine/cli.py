@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from quantization.closing import Closing, closing_text, command_line
@@ -17,7 +18,7 @@ from quantization.engine.specs import BenchReport, EngineSpec
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
-from quantization.files import check_writable, write_json
+from quantization.files import check_outputs, write_json
 from quantization.onnx_graph.origin import file_origin
 from quantization.tables import table_text
 
@@ -45,9 +46,7 @@ def main(
     if args.dry_run:
         _show_lines(specs, timed, _dry_version(args.trt_version))
         return 0
-    for flag, path in _outputs(args, specs):
-        if path is not None:
-            check_writable(path, flag)
+    _check_files(args, specs)
     if args.use_trtexec:
         program = trtexec.find_trtexec()
         asked = BenchReport(specs, timed, reference, trtexec.trtexec_version(program), args.build_only)
@@ -92,6 +91,15 @@ def _check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) -
         raise UserError("--trt-version is for --dry-run; otherwise the installed TensorRT's version counts: drop it")
     if args.use_trtexec and not args.dry_run and args.batch is not None and not args.shapes:
         raise UserError("--batch needs the input's name here: give --shapes images:BATCHx3xHEIGHTxWIDTH instead")
+
+
+def _check_files(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
+    """Refuse files that are missing or cannot be written, before the first engine is built."""
+    read = [spec.onnx or spec.plan for spec in specs]
+    for spec, file in zip(specs, read):
+        if file is None or not Path(file).is_file():
+            raise UserError(f"{file} does not exist: name {'an ONNX file' if spec.onnx else 'a plan file'}")
+    check_outputs([*read, args.calib_images], _outputs(args, specs), make_folders=True)  # trtexec makes none
 
 
 def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[tuple[str, str | None]]:

@@ -7,7 +7,8 @@ from typing import Mapping, Sequence
 
 from quantization.engine import trtexec
 from quantization.engine.build import CalibrationBatches
-from quantization.engine.options import BuildOptions, ShapeRange
+from quantization.engine.calibrator import refuse_no_images
+from quantization.engine.options import BuildOptions, ShapeRange, check_options
 from quantization.engine.timing import TimingOptions
 from quantization.engine.versions import Version
 
@@ -35,6 +36,24 @@ class EngineSpec:
     def mode(self) -> str:
         """For the table: "loaded" where nothing is built."""
         return self.options.mode if self.onnx else "loaded"
+
+
+def check_spec(spec: EngineSpec, version: Version, has_images: bool) -> None:
+    """Check what does not need the model itself, before any other engine is built.
+
+    Args:
+        spec: the engine.
+        version: of the TensorRT that is to build it.
+        has_images: whether there are images for mode ptq.
+
+    Raises:
+        UserError: that version cannot do it, or there is nothing to calibrate with.
+    """
+    if spec.onnx is None:
+        return
+    check_options(spec.options, version)
+    if spec.mode == "ptq":
+        refuse_no_images(has_images, spec.options.calib_cache)
 
 
 @dataclasses.dataclass(frozen=True)
