@@ -62,6 +62,8 @@ def check_arguments(options: argparse.Namespace) -> None:
         if options.output and ending not in FORMATS:
             raise UserError(f"--output {options.output} ends in none of {', '.join(FORMATS)}: give --format")
         options.format = ending or ("html" if options.compare else "svg")
+    if ending in FORMATS and ending != options.format:
+        raise UserError(f"--format {options.format} contradicts the ending of --output {options.output}: drop one")
     if not options.output:
         options.output = Path(f"{options.layer}{'.compare' if options.compare else ''}.{options.format}")
     read = (options.layer, options.profile, options.compare, options.compare_profile)

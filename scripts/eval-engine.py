@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quantization.errors import UserError, log_to_stdout, one_line_ending, run_main
 
 with one_line_ending():
+    from quantization.argument_types import positive
     from quantization.closing import Closing, closing_text
     from quantization.data.dataset import open_dataset
     from quantization.evaluation.class_table import class_text
@@ -25,7 +26,7 @@ with one_line_ending():
     from quantization.evaluation.verdict import figures_table
     from quantization.files import check_outputs, write_json
     from quantization.onnx_graph.origin import file_origin
-    from quantization.options import OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
+    from quantization.options import DEFAULT_SIDE, OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,7 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("engine", metavar="ENGINE", help="plan built on this GPU (bench-engine.py, trtexec), or .onnx")
     parser.add_argument("--cocodir", metavar="DIR", default=None, help="COCO-layout folder")
     parser.add_argument("--data", metavar="YAML", default=None, help="YOLO data.yaml instead of --cocodir")
-    parser.add_argument("--imgsz", type=int, default=640, help="image side, where the network leaves it open" + shown)
+    parser.add_argument(
+        "--imgsz",
+        type=positive,
+        default=None,
+        help=f"image side, where the network leaves it open (default: {DEFAULT_SIDE})",
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch; an engine may split them" + shown)
     parser.add_argument("--workers", type=int, default=4, help="threads that read images" + shown)
     parser.add_argument("--confidence", type=float, default=0.001, help="minimum detection score" + shown)
@@ -141,7 +147,6 @@ def data_options(options: argparse.Namespace) -> DataOptions:
     return DataOptions(
         cocodir=options.cocodir,
         data=options.data,
-        imgsz=options.imgsz,
         batch_size=options.batch_size,
         workers=options.workers,
         confidence=options.confidence,

@@ -25,7 +25,7 @@ from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
 from quantization.export.graph import check_exporter
 from quantization.files import check_outputs, write_json
-from quantization.option_fields import Options, record
+from quantization.option_fields import Options, changed, record, refuse_unused
 from quantization.placement.policy import choose_placement
 from quantization.qat.run import picture_file
 from quantization.quantizers.switches import have_quantizers, uncalibrated
@@ -63,6 +63,10 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     named = open_dataset(options.images.cocodir, options.images.data)
     device = pick_device(options.run.device)
     model, _ = checkpoint.load(options.weight, device, name, options.run.trust_weights)
+    quantized = have_quantizers(model)
+    if quantized:
+        unused = changed(options.placement, ("head", "stem", "rules", "exporter"))
+        refuse_unused([*unused, *changed(options.calibration)], f"a float checkpoint ({options.weight} is quantized)")
     network = torch_network(name, model, options.weight, options.images)
     checked = fit_dataset(named, network, train=True, val=options.metric == "map")
     dataset = checked.dataset
@@ -70,7 +74,6 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     if options.metric == "map":
         part = dataset.with_val(dataset.val[: options.num_image])
         evaluator = make_evaluator(options.images, network, part, checked.truth if part == dataset else None)
-    quantized = have_quantizers(model)
     if quantized:
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:

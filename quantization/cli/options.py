@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
-from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Options, argument, group, option, same_option
+from quantization.option_fields import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Options,
+    argument,
+    changed,
+    group,
+    option,
+    refuse_unused,
+    same_option,
+)
 from quantization.options import (
     OUTPUT_FORMAT_HELP,
     OUTPUT_FORMATS,
@@ -17,6 +27,8 @@ from quantization.options import (
     QatOptions,
     RunOptions,
 )
+
+EVALUATION = ("square", "confidence", "nmsthres")  # fields of DataOptions that evaluation alone reads
 
 
 @dataclass(frozen=True)
@@ -57,8 +69,12 @@ class QuantizeCommand(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resume and self.restart:
-            raise UserError("--resume goes on with a run, --restart discards it: give one of them")
+        _check_run(self, "--qat FILE")
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything is evaluated."""
+        return bool(self.eval_origin or self.eval_ptq or self.qat or self.max_drop is not None)
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,11 @@ class SensitiveCommand(Options):
     images: DataOptions = group(DataOptions, "data")
     run: RunOptions = group(RunOptions, "run")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric != "map":
+            refuse_unused(changed(self.images, EVALUATION), "--metric map")
+
 
 @dataclass(frozen=True)
 class EvaluationCommand(Options):
@@ -162,8 +183,22 @@ class DeployCommand(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resume and self.restart:
-            raise UserError("--resume goes on with a run, --restart discards it: give one of them")
+        _check_run(self, "--qat")
+
+
+def _check_run(options: QuantizeCommand | DeployCommand, qat: str) -> None:
+    """Refuse what contradicts itself or has no effect.
+
+    Args:
+        options: of the command.
+        qat: how its option for QAT is typed.
+    """
+    if options.resume and options.restart:
+        raise UserError("--resume goes on with a run, --restart discards it: give one of them")
+    if not options.qat:
+        refuse_unused([*changed(options.training), *changed(options, ("save_every",))], qat)
+    if not options.placement.rules:
+        refuse_unused(changed(options.calibration, ("group_scale",)), "the rules, which --no-rules turns off")
 
 
 COMMANDS = {

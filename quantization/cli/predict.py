@@ -13,6 +13,7 @@ from quantization.cli.parser import add_options
 from quantization.closing import Closing, tell
 from quantization.data.data_yaml import read_data_yaml
 from quantization.data.dataset import Dataset, open_dataset
+from quantization.data.input_size import input_size
 from quantization.errors import UserError, log_to_stdout
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.network import Network, fit_dataset
@@ -91,7 +92,9 @@ def _detectors(options: PredictCommand, classes: int | None) -> list[ImageDetect
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist: name a .pt, an .onnx or a TensorRT plan")
     loaded = {file: open_runtime(options, file, classes) for file in files if not _is_torch(file)}
-    size = next((detector.network.size for detector in loaded.values()), (options.imgsz, options.imgsz))
+    size = next(
+        (detector.network.size for detector in loaded.values()), input_size((None, None), options.imgsz, files[0])
+    )
     for file in files:
         if _is_torch(file):
             loaded[file] = _torch_detector(file, options, size)

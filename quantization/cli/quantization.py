@@ -67,16 +67,15 @@ class Quantization:
         if have_quantizers(self.model):
             raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
         self.network = torch_network(name, self.model, options.weight, options.images)
-        measures = bool(options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None)
         labels = options.qat is not None and options.training.task_weight != 0
         self.placement = choose_placement(self.model, options.placement)
-        checked = fit_dataset(named, self.network, train=True, train_labels=labels, val=measures)
+        checked = fit_dataset(named, self.network, train=True, train_labels=labels, val=options.measures)
         self.dataset, evaluator = checked.dataset, None
         if options.qat is not None:
             training = with_steps(options.training, len(self.dataset.train), options.images.batch_size)
             warn_if_short(training)
             self.options = options = replace(options, training=training)
-        if measures:
+        if options.measures:
             evaluator = make_evaluator(options.images, self.network, self.dataset, checked.truth)
         self.evaluator = evaluator
         self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None

@@ -8,7 +8,7 @@ from typing import Callable
 from torch import nn
 
 from quantization.cli.handing_over import check_hand_over, hand_over
-from quantization.cli.options import ExportCommand, QuantizeCommand
+from quantization.cli.options import EVALUATION, ExportCommand, QuantizeCommand
 from quantization.cli.quantization import Quantization
 from quantization.cli.resume import is_done, own_files
 from quantization.data.tensors import pick_device
@@ -19,6 +19,7 @@ from quantization.export.graph import check_exporter
 from quantization.export.requirements import check_exportable
 from quantization.export.target import for_target, target_warnings
 from quantization.files import check_outputs
+from quantization.option_fields import changed
 from quantization.placement.policy import Placement, placement_of
 from quantization.preflight.report import Report, preflight, report_text
 from quantization.quantizers.switches import have_quantizers
@@ -45,6 +46,9 @@ def run_quantize(
         checked: called once all input is found good, before any work, with the float model; with None if no work is left.
     """
     check_exporter(options.placement.exporter)
+    unused = [] if options.measures else changed(options.images, EVALUATION)
+    if unused and RANKS.main:
+        LOG.warning("WARNING: %s without effect: nothing is evaluated (--eval-origin, --eval-ptq)", ", ".join(unused))
     with own_files(options):
         if RANKS.main_only(lambda: is_done(options)):
             checked(None)

@@ -12,6 +12,7 @@ from quantization.engine import bench, trtexec, trtexec_bench, versions
 from quantization.engine.arguments import parser
 from quantization.engine.bench_report import bench_table
 from quantization.engine.calibration_images import calibration_images
+from quantization.engine.combinations import check_combinations
 from quantization.engine.dry_run import dry_run
 from quantization.engine.named_engines import choose_reference, make_specs
 from quantization.engine.specs import BenchReport, EngineSpec
@@ -42,7 +43,7 @@ def main(
     specs = make_specs(args)
     reference = choose_reference(specs, args.reference)
     timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
-    _check_combinations(args, specs)
+    check_combinations(args, specs)
     if args.dry_run:
         _show_lines(specs, timed, _dry_version(args.trt_version))
         return 0
@@ -75,22 +76,6 @@ def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: vers
         print(line)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-
-
-def _check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
-    """Refuse options that contradict each other."""
-    if args.check_images and (args.use_trtexec or args.build_only):
-        raise UserError(
-            "--check-images runs the engines with TensorRT's Python package: drop it, or the option beside it"
-        )
-    if args.check_images and not any(spec.onnx for spec in specs):
-        raise UserError("--check-images compares an engine with the ONNX that it is built from: name one, or drop it")
-    if args.build_only and not args.save_engine:
-        raise UserError("--build-only without --save-engine would throw the engines away: add --save-engine DIR")
-    if args.trt_version and not args.dry_run:
-        raise UserError("--trt-version is for --dry-run; otherwise the installed TensorRT's version counts: drop it")
-    if args.use_trtexec and not args.dry_run and args.batch is not None and not args.shapes:
-        raise UserError("--batch needs the input's name here: give --shapes images:BATCHx3xHEIGHTxWIDTH instead")
 
 
 def _check_files(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quantization.data.input_size import input_size
 from quantization.errors import UserError
 from quantization.evaluation.detections import Boxes
 from quantization.evaluation.output_format import Output, output_format
@@ -56,7 +57,7 @@ class OnnxPredictor:
         entry = self._session.get_inputs()[0]
         if len(entry.shape) != 4:
             raise UserError(f"{file} does not take images (B, 3, H, W): export it with the export command")
-        self._name = entry.name
+        self._file, self._name = file, entry.name
         self._batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
         self._size = tuple(entry.shape[2:])
         metadata = self._session.get_modelmeta().custom_metadata_map
@@ -70,9 +71,10 @@ class OnnxPredictor:
         self.classes = self.format.classes if self.format.classes is not None else len(names or ()) or None
         self.class_names = names if names and len(names) == self.classes else None
 
-    def image_size(self, default: tuple[int, int]) -> tuple[int, int]:
-        """H and W of the input; ``default`` where the graph leaves them open."""
-        return self._size if all(isinstance(side, int) for side in self._size) else default
+    def image_size(self, asked: int | None) -> tuple[int, int]:
+        """H and W of the input, see ``input_size``."""
+        height, width = (side if isinstance(side, int) else None for side in self._size)
+        return input_size((height, width), asked, self._file)
 
     def __call__(self, images: np.ndarray) -> Boxes:
         """Boxes of images (B, 3, H, W), any B."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quantization.data.input_size import input_size
 from quantization.engine.plans import plan_origin
 from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.onnx_predictor import OnnxPredictor
@@ -29,20 +30,20 @@ class OpenedNetwork:
     origin: Origin | None
 
 
-def open_network(file: str, output_format: str, imgsz: int) -> OpenedNetwork:
+def open_network(file: str, output_format: str, imgsz: int | None) -> OpenedNetwork:
     """Open an ONNX or a plan.
 
     Args:
         file: .onnx, or a plan built on this GPU.
         output_format: what it puts out, one of ``OUTPUT_FORMATS``.
-        imgsz: image side, where the graph leaves it open.
+        imgsz: image side, where the graph leaves it open; None: it was not given.
 
     Raises:
-        UserError: it cannot be loaded, or is no detection network.
+        UserError: it cannot be loaded, is no detection network, or is one of another image size.
     """
     if file.endswith(".onnx"):
         runtime = OnnxPredictor(file, output_format)
         names = tuple(runtime.class_names or ())
-        return OpenedNetwork(runtime, runtime.classes, names, runtime.image_size((imgsz, imgsz)), runtime.origin)
+        return OpenedNetwork(runtime, runtime.classes, names, runtime.image_size(imgsz), runtime.origin)
     engine = EnginePredictor.load(file, output_format)
-    return OpenedNetwork(engine, engine.classes, (), engine.size, plan_origin(file))
+    return OpenedNetwork(engine, engine.classes, (), input_size(engine.size, imgsz, file), plan_origin(file))

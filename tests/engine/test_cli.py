@@ -92,6 +92,21 @@ def test_engines_named_on_the_command_line():
         (["a.onnx", "--trt-version", "8.6"], "--dry-run"),
         (["a.onnx", "--dry-run", "--trt-version", "8.0"], "--trt-version 8.0 is no TensorRT version from 8.5 to 11"),
         (["a.onnx", "--dry-run", "--trt-version", "10.3rc"], "--trt-version 10.3rc"),
+        (
+            ["--load-engine", "a.plan", "--no-tf32", "--save-engine", "d"],
+            "--no-tf32, --save-engine would have no effect",
+        ),
+        (["a.onnx", "--calib-images", "d", "--calib-cache", "c"], "--calib-images, --calib-cache would have no effect"),
+        (
+            ["a.onnx", "--modes", "ptq", "--calib-count", "3"],
+            "--calib-count would have no effect without --calib-images",
+        ),
+        (
+            ["a.onnx", "--build-only", "--save-engine", "d", "--export-profile", "p", "--no-spin-wait"],
+            "--no-spin-wait, --export-profile would have no effect without timing",
+        ),
+        (["a.onnx", "--modes", "ptq", "--use-trtexec", "--calib-images", "d"], "without TensorRT's Python package"),
+        (["a.onnx", "--dry-run", "--json", "j"], "--json would have no effect without a run"),
     ],
 )
 def test_argument_errors(arguments, words):
