@@ -22,6 +22,7 @@ from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
 from shapes import draw_dataset
 from support.drawn_data import SIDE, Drawn
+from support.log_records import package_records
 from support.perfect_detector import perfect_detector
 
 
@@ -73,7 +74,7 @@ def test_a_file_compares_as_the_networks_themselves(
     assert found.against["float.pt"]["map"]["points"] == pytest.approx(100 * (expected.map - reference.map))
     assert found.against["float.pt"]["map"]["plus_minus"] > 0
     assert found.conditions == "12 images, squares of 96, NMS IoU 0.65, confidence 0.001"
-    assert not [entry for entry in caplog.records if entry.levelno > logging.INFO]
+    assert not package_records(caplog, above=logging.INFO)
     heading, *lines = class_text(found.content()).split("\n")
     assert heading.split() == ["AP@0.5:0.95", "boxes", "against", "float.pt"]
     assert len(lines) == 4 and all(line.count("+-") == 2 for line in lines)
