@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from quantization.engine.bench import Check
 
 
-def make_check(source: str | None) -> Check:
+def make_check(source: str | None, locate: bool) -> Check:
     """What compares boxes; imported here because it needs OpenCV, which a machine that only builds and times may lack."""
     from quantization.engine.bench import EngineBoxes
 
@@ -24,8 +24,8 @@ def make_check(source: str | None) -> Check:
         from quantization.evaluation.engine_check import EngineCheck
     except ImportError as error:
         text = f"boxes are not compared with ONNX Runtime's ({error})"
-        return lambda engine, onnx: EngineBoxes(text, False)
-    return EngineCheck(None if source is None else named_images(source))
+        return lambda engine, onnx, rebuild: EngineBoxes(text, False)
+    return EngineCheck(None if source is None else named_images(source), locate)
 
 
 def main(arguments: Sequence[str] | None) -> int:

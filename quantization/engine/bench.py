@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 from typing import Any, Callable, Mapping, NamedTuple
 
@@ -31,7 +32,8 @@ class EngineBoxes(NamedTuple):
     are_wrong: bool
 
 
-Check = Callable[[Engine, str], EngineBoxes]  # of an engine and the ONNX that it was built from
+Rebuild = Callable[[str], Engine]  # another ONNX, with the same options
+Check = Callable[[Engine, str, Rebuild], EngineBoxes]  # of an engine and the ONNX that it was built from
 
 
 def run_bench(
@@ -72,7 +74,8 @@ def run_bench(
             _export_layers(asked, engines, cuda)  # after all timing: profiling makes the GPU run differently
             for spec in asked.specs:
                 if check is not None and spec.onnx is not None:
-                    info[spec.name]["boxes"] = check(engines[spec.name], spec.onnx)._asdict()
+                    rebuild = functools.partial(source.rebuild, spec)
+                    info[spec.name]["boxes"] = check(engines[spec.name], spec.onnx, rebuild)._asdict()
     return finish(report, asked, info, results)
 
 

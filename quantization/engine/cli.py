@@ -27,14 +27,15 @@ from quantization.tables import table_text
 def main(
     argv: Sequence[str] | None = None,
     timings: TimingCache | None = None,
-    make_check: Callable[[str | None], bench.Check] | None = None,
+    make_check: Callable[[str | None, bool], bench.Check] | None = None,
 ) -> int:
     """Run the command line.
 
     Args:
         argv: None: the process's own.
         timings: shared by several calls in one process; None: --timing-cache's, or an empty one.
-        make_check: makes what compares engines with their ONNX, from --check-images; None: they are not compared.
+        make_check: makes what compares engines with their ONNX, from --check-images and --locate; None: they are not
+            compared.
 
     Returns:
         The exit code: 1 if an engine's boxes are wrong.
@@ -57,7 +58,7 @@ def main(
         versions.logger().verbose = args.verbose
         calibration = calibration_images(args.calib_images, args.calib_count)
         asked = BenchReport(specs, timed, reference, version, args.build_only)
-        check = None if make_check is None else make_check(args.check_images)
+        check = None if make_check is None else make_check(args.check_images, args.locate)
         report = bench.run_bench(asked, calibration, timings or TimingCache(args.timing_cache), check)
     _tell(report, specs, args)
     return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))

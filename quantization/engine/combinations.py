@@ -38,6 +38,8 @@ def check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) ->
         )
     if args.check_images and not any(spec.onnx for spec in specs):
         raise UserError("--check-images compares an engine with the ONNX that it is built from: name one, or drop it")
+    if not args.check_images:
+        refuse_unused(_given(args, ("locate",)), "--check-images")
     if args.build_only and not args.save_engine:
         raise UserError("--build-only without --save-engine would throw the engines away: add --save-engine DIR")
     if args.trt_version and not args.dry_run:

@@ -11,6 +11,7 @@ from quantization.engine import plans
 from quantization.engine.build import build_engine
 from quantization.engine.cuda import Cuda
 from quantization.engine.options import ShapeRange
+from quantization.engine.runtime import Engine
 from quantization.engine.specs import Calibration, EngineSpec, trtexec_line
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
@@ -78,6 +79,12 @@ class PlanSource:
         if spec.plan:
             plans.save_plan(spec.plan, plan, record)
         return self._describe(spec, plan, record, reused=False)
+
+    def rebuild(self, spec: EngineSpec, onnx: str) -> Engine:
+        """Build another ONNX with an engine's options, and load it; nothing is kept."""
+        batches = self._calibration.batches if self._calibration else None
+        built = build_engine(onnx, spec.options, self._cuda, batches, timings=self._timings)
+        return Engine(built.plan, self._cuda, spec.name)
 
     def _build(self, spec: EngineSpec, onnx: str) -> tuple[bytes, dict[str, Any]]:
         def announce(profile: Mapping[str, ShapeRange]) -> None:

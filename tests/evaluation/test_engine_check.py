@@ -47,7 +47,9 @@ def onnx_file(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def check(onnx_file: str, source: Path | None, corrupt: Any = None) -> EngineBoxes:
     engine: Any = StandIn(onnx_file)
     engine.corrupt = corrupt
-    return EngineCheck(None if source is None else named_images(str(source / "images" / "val2017")))(engine, onnx_file)
+    return EngineCheck(None if source is None else named_images(str(source / "images" / "val2017")))(
+        engine, onnx_file, StandIn
+    )
 
 
 def test_right_boxes_pass_and_corrupted_ones_are_wrong(onnx_file: str, drawn: Path) -> None:
@@ -79,7 +81,7 @@ def test_drawn_images_are_no_reason_for_an_error(onnx_file: str) -> None:
 
 def test_what_cannot_be_compared_says_why(onnx_file: str, tmp_path: Path) -> None:
     engine: Any = StandIn(onnx_file)
-    found = EngineCheck()(engine, str(tmp_path / "none.onnx"))
+    found = EngineCheck()(engine, str(tmp_path / "none.onnx"), StandIn)
     assert found == (f"not compared with ONNX Runtime ({tmp_path}/none.onnx does not exist)", False)
     with pytest.raises(UserError):
         named_images(str(tmp_path / "no images"))
@@ -101,19 +103,28 @@ def test_bench_checks_what_it_builds(
     np.save(tmp_path / "calib.npy", np.zeros((2, 3, 4, 4), np.uint8))
     asked: list[Any] = []
 
-    def make_check(source: str | None) -> Any:
-        asked.append(source)
-        return lambda engine, onnx: EngineBoxes(f"{engine.name} of {Path(onnx).name}", are_wrong)
+    def make_check(source: str | None, locate: bool) -> Any:
+        asked.append((source, locate))
+
+        def compare(engine: Any, onnx: str, rebuild: Any) -> EngineBoxes:
+            with rebuild(onnx) as again:  # as it was built, and another one
+                assert again.name == engine.name and again is not engine
+            return EngineBoxes(f"{engine.name} of {Path(onnx).name}", are_wrong)
+
+        return compare
 
     arguments = [tmp_path / "net.onnx", "--modes", "ptq", "--load-engine", tmp_path / "loaded.plan", "--batch", 8]
     arguments += ["--calib-images", tmp_path / "calib.npy", "--check-images", tmp_path, "--rounds", 1]
+    arguments += ["--locate"]
     arguments += ["--duration", 0.02, "--warmup", 0.01]
     assert bench_cli.main(list(map(str, arguments)), make_check=make_check) == int(are_wrong)
-    assert asked == [str(tmp_path)]
+    assert asked == [(str(tmp_path), True)]
     assert "ptq: ptq of net.onnx" in capsys.readouterr().out.splitlines()
 
 
 def test_check_images_need_an_onnx_and_tensorrts_own_package() -> None:
+    with pytest.raises(UserError, match="--locate would have no effect without --check-images"):
+        bench_cli.main(["a.onnx", "--locate"])
     with pytest.raises(UserError, match="name one, or drop it"):
         bench_cli.main(["--load-engine", "a.plan", "--check-images", "x"])
     for option in ("--use-trtexec", "--build-only"):
