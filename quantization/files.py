@@ -134,7 +134,7 @@ def write_json(file: str, content: Any) -> None:
         json.dump(content, handle, indent=2)
 
 
-def check_outputs(
+def check_named_files(
     inputs: Iterable[str | None], outputs: Iterable[tuple[str, str | None]], make_folders: bool = False
 ) -> None:
     """Check all files of a command before it does any work.

@@ -14,7 +14,7 @@ from quantization.errors import UserError, one_line_ending, run_main
 with one_line_ending():
     from quantization.closing import Closing, closing_text
     from quantization.dot import render
-    from quantization.files import atomic_write, check_outputs
+    from quantization.files import atomic_write, check_named_files
     from quantization.inspector.compare import compare_engines
     from quantization.inspector.drawing import engine_dot
     from quantization.inspector.layers import load_layers
@@ -67,7 +67,7 @@ def check_arguments(options: argparse.Namespace) -> None:
     if not options.output:
         options.output = Path(f"{options.layer}{'.compare' if options.compare else ''}.{options.format}")
     read = (options.layer, options.profile, options.compare, options.compare_profile)
-    check_outputs(read, [("--output", options.output)])
+    check_named_files(read, [("--output", options.output)])
 
 
 def load(layer: Path, profile: Path | None, name: str, profile_index: int | None) -> EngineGraph:

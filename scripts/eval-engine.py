@@ -24,7 +24,7 @@ with one_line_ending():
     from quantization.evaluation.opened import OpenedNetwork, open_network
     from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
     from quantization.evaluation.verdict import figures_table
-    from quantization.files import check_outputs, write_json
+    from quantization.files import check_named_files, write_json
     from quantization.onnx_graph.origin import file_origin
     from quantization.options import DEFAULT_SIDE, OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
 
@@ -97,7 +97,7 @@ def check_files(options: argparse.Namespace) -> None:
     if options.onnx is not None and options.engine.endswith(".onnx"):
         raise UserError(f"--onnx compares an engine with its ONNX, and {options.engine} is none: leave it out")
     made = [("--save-json", options.save_json), ("--save-samples", options.save_samples)]
-    check_outputs([options.engine, options.onnx, options.against], made)
+    check_named_files([options.engine, options.onnx, options.against], made)
 
 
 def describe(options: argparse.Namespace, opened: OpenedNetwork, images: DataOptions) -> Network:

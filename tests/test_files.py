@@ -14,7 +14,7 @@ import pytest
 
 from quantization import files
 from quantization.errors import UserError
-from quantization.files import STALE, atomic_write, check_outputs, check_writable, sweep, write_json
+from quantization.files import STALE, atomic_write, check_named_files, check_writable, sweep, write_json
 from quantization.processes import host_name
 
 
@@ -33,13 +33,13 @@ def dead_process() -> int:
     return done.pid
 
 
-class TestCheckOutputs:
+class TestCheckNamedFiles:
     def test_what_can_be_written_leaves_nothing(self, tmp_path: Path) -> None:
-        check_outputs(
+        check_named_files(
             ["in.pt", None], [("--a", str(tmp_path / "new" / "a")), ("--b", None), ("--c", str(tmp_path / "c"))]
         )
         assert list(tmp_path.iterdir()) == []
-        check_outputs([], [("--a", str(tmp_path / "new" / "a"))], make_folders=True)
+        check_named_files([], [("--a", str(tmp_path / "new" / "a"))], make_folders=True)
         assert (tmp_path / "new").is_dir()
 
     @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ class TestCheckOutputs:
         Path("in.pt").write_text("weights")
         Path("folder").mkdir()
         with pytest.raises(UserError, match=message):
-            check_outputs(["in.pt"], outputs)
+            check_named_files(["in.pt"], outputs)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "in.pt"]
 
 

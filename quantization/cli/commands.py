@@ -24,7 +24,7 @@ from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
 from quantization.export.graph import check_exporter
-from quantization.files import check_outputs, write_json
+from quantization.files import check_named_files, write_json
 from quantization.option_fields import Options, changed, record, refuse_unused
 from quantization.placement.policy import choose_placement
 from quantization.qat.run import picture_file
@@ -58,7 +58,7 @@ def export_command(name: str, options: ExportCommand) -> int:
 def sensitive_command(name: str, options: SensitiveCommand) -> int:
     """Rank layers by the mAP with each in float in turn, or units by their error in the detections."""
     picture = picture_file(options.summary)
-    check_outputs([options.weight], [("--summary", options.summary), ("--summary", picture)])
+    check_named_files([options.weight], [("--summary", options.summary), ("--summary", picture)])
     check_exporter(options.placement.exporter)
     named = open_dataset(options.images.cocodir, options.images.data)
     device = pick_device(options.run.device)
@@ -97,7 +97,7 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
 def test_command(name: str, options: EvaluationCommand) -> int:
     """COCO mAP of a checkpoint or an ONNX."""
     made = [("--save-json", options.save_json), ("--save-samples", options.save_samples)]
-    check_outputs([options.weight, options.against], made)
+    check_named_files([options.weight, options.against], made)
     against = None if options.against is None else read_samples(options.against)
     named = open_dataset(options.images.cocodir, options.images.data)
     predict: Predictor

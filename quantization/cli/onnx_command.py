@@ -17,7 +17,7 @@ from quantization import __version__
 from quantization.cli.parser import LineParser, add_options
 from quantization.closing import Closing, command_line, tell
 from quantization.errors import NotWritten, UserError, log_to_stdout
-from quantization.files import atomic_write, check_outputs, write_json
+from quantization.files import atomic_write, check_named_files, write_json
 from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
 from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel
@@ -75,7 +75,9 @@ def quantize_onnx(options: OnnxCommand) -> int:
     Raises:
         UserError: something in the input has to change; nothing is written then.
     """
-    check_outputs([options.model, options.images.images], [("--save", options.output), ("--summary", options.summary)])
+    check_named_files(
+        [options.model, options.images.images], [("--save", options.output), ("--summary", options.summary)]
+    )
     source = FloatModel(options.model, FP16_OPSET if options.fp16_remainder else None)
     shape = source.image_shape(options.images.imgsz)
     count = options.calibration.batches * options.images.batch_size

@@ -17,7 +17,7 @@ from quantization.cli.options import DeployCommand, QuantizeCommand
 from quantization.data.dataset import Dataset
 from quantization.distributed import RANKS
 from quantization.errors import UserError
-from quantization.files import check_outputs, sweep
+from quantization.files import check_named_files, sweep
 from quantization.locks import OutputLocks
 from quantization.option_fields import make, record
 from quantization.qat.run import picture_file
@@ -49,7 +49,7 @@ def own_files(options: QuantizeCommand) -> Iterator[None]:
     state = state_file(options.summary)
     picture = picture_file(options.summary) if options.qat else None
     named = [("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)]
-    check_outputs([options.weight], [*named, ("--summary", picture), ("--summary", state)])
+    check_named_files([options.weight], [*named, ("--summary", picture), ("--summary", state)])
     with OutputLocks(file for _, file in named if file is not None):
         for file in (*(file for _, file in named), picture, state):
             for found in sweep(file) if file is not None else ():

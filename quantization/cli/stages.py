@@ -18,7 +18,7 @@ from quantization.export.export import export_onnx
 from quantization.export.graph import check_exporter
 from quantization.export.requirements import check_exportable
 from quantization.export.target import for_target, target_warnings
-from quantization.files import check_outputs
+from quantization.files import check_named_files
 from quantization.option_fields import changed
 from quantization.placement.policy import Placement, placement_of
 from quantization.preflight.report import Report, preflight, report_text
@@ -70,7 +70,7 @@ def run_export(name: str, options: ExportCommand, file: str, source: NamedImages
     Returns:
         The preflight's report; None for a float checkpoint.
     """
-    check_outputs([options.weight], [("--save", file)])
+    check_named_files([options.weight], [("--save", file)])
     for_target(options.graph)  # before the checkpoint, which takes longer
     if options.compare_images is not None:
         source = named_images(options.compare_images)

@@ -15,7 +15,7 @@ from quantization.engine.cuda import Cuda
 from quantization.engine.options import BuildOptions
 from quantization.engine.plan_source import PlanSource
 from quantization.engine.runtime import Engine
-from quantization.engine.specs import BenchReport, Calibration, check_spec
+from quantization.engine.specs import BenchReport, Calibration, check_specs
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import import_tensorrt
 
@@ -53,8 +53,7 @@ def run_bench(
     Raises:
         UserError: a build or run is not possible, or the engines' batches differ.
     """
-    for spec in asked.specs:
-        check_spec(spec, asked.version, calibration is not None)
+    check_specs(asked, calibration is not None)
     cuda = Cuda(spin_wait=asked.timed.spin_wait)
     source = PlanSource(cuda, calibration, asked.timed, asked.version, timings)
     info = {spec.name: source.get(spec) for spec in asked.specs}

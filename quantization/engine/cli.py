@@ -19,7 +19,7 @@ from quantization.engine.specs import BenchReport, EngineSpec
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.errors import UserError
-from quantization.files import check_outputs, write_json
+from quantization.files import check_named_files, write_json
 from quantization.onnx_graph.origin import file_origin
 from quantization.tables import table_text
 
@@ -85,7 +85,7 @@ def _check_files(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
     for spec, file in zip(specs, read):
         if file is None or not Path(file).is_file():
             raise UserError(f"{file} does not exist: name {'an ONNX file' if spec.onnx else 'a plan file'}")
-    check_outputs([*read, args.calib_images], _outputs(args, specs), make_folders=True)  # trtexec makes none
+    check_named_files([*read, args.calib_images], _outputs(args, specs), make_folders=True)  # trtexec makes none
 
 
 def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[tuple[str, str | None]]:

@@ -38,24 +38,6 @@ class EngineSpec:
         return self.options.mode if self.onnx else "loaded"
 
 
-def check_spec(spec: EngineSpec, version: Version, has_images: bool) -> None:
-    """Check what does not need the model itself, before any other engine is built.
-
-    Args:
-        spec: the engine.
-        version: of the TensorRT that is to build it.
-        has_images: whether there are images for mode ptq.
-
-    Raises:
-        UserError: that version cannot do it, or there is nothing to calibrate with.
-    """
-    if spec.onnx is None:
-        return
-    check_options(spec.options, version)
-    if spec.mode == "ptq":
-        refuse_no_images(has_images, spec.options.calib_cache)
-
-
 @dataclasses.dataclass(frozen=True)
 class Calibration:
     """Images of mode ptq: where they come from (part of a plan's key), and the function that loads them."""
@@ -82,6 +64,24 @@ class BenchReport:
     reference: str
     version: Version
     build_only: bool = False
+
+
+def check_specs(asked: BenchReport, has_images: bool) -> None:
+    """Check what does not need the models themselves, before the first engine is built.
+
+    Args:
+        asked: the engines.
+        has_images: whether there are images for mode ptq.
+
+    Raises:
+        UserError: this version cannot do it, or there is nothing to calibrate with.
+    """
+    for spec in asked.specs:
+        if spec.onnx is None:
+            continue
+        check_options(spec.options, asked.version)
+        if spec.mode == "ptq":
+            refuse_no_images(has_images, spec.options.calib_cache)
 
 
 def trtexec_line(

@@ -13,7 +13,7 @@ from quantization.engine.bench import Rebuild
 from quantization.errors import UserError
 from quantization.evaluation.comparison import found_differences
 from quantization.evaluation.detections import joined
-from quantization.evaluation.locate import Probe, find_start, with_outputs
+from quantization.evaluation.locate import TensorProbe, find_start, with_outputs
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.onnx_graph.load import load_onnx
 from quantization.onnx_graph.session import session_options
@@ -32,7 +32,7 @@ def where_wrong(file: str, images: np.ndarray, rebuild: Rebuild) -> str:
     model = load_onnx(file)
     boxes_of, own = OnnxPredictor(file).format.boxes, [value.name for value in model.graph.output]
 
-    def measure(tensors: Sequence[str]) -> Probe:
+    def measure(tensors: Sequence[str]) -> TensorProbe:
         with tempfile.TemporaryDirectory() as folder:
             shown = str(Path(folder, "shown.onnx"))
             onnx.save(with_outputs(model, tensors), shown)
@@ -41,7 +41,7 @@ def where_wrong(file: str, images: np.ndarray, rebuild: Rebuild) -> str:
                 pairs = [(reference(image[None]), engine.infer(image[None])) for image in images]
         expected, actual = (joined([boxes_of([found[name] for name in own]) for found in side]) for side in zip(*pairs))
         errors = {name: relative_error([(first[name], second[name]) for first, second in pairs]) for name in tensors}
-        return Probe(errors, found_differences(expected, actual).is_suspicious)
+        return TensorProbe(errors, found_differences(expected, actual).is_suspicious)
 
     try:
         return find_start(model, measure)

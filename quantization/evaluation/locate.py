@@ -25,7 +25,7 @@ VANISHED = (
 )
 
 
-class Probe(NamedTuple):
+class TensorProbe(NamedTuple):
     """What one build showed.
 
     Attributes:
@@ -37,7 +37,7 @@ class Probe(NamedTuple):
     is_wrong: bool
 
 
-def find_start(model: onnx.ModelProto, measure: Callable[[Sequence[str]], Probe]) -> str:
+def find_start(model: onnx.ModelProto, measure: Callable[[Sequence[str]], TensorProbe]) -> str:
     """Where the difference starts, in words.
 
     Args:

@@ -58,8 +58,7 @@ def export_onnx(
         file: written once; appears only when every check has passed.
         options: how.
         source: images to compare on, see ``comparison_images``.
-        upstream: "yolov5" or "yolov7", for the metadata; with ``--end2end`` it also decides what the score of a network of
-            one class is. Empty: it is not known.
+        upstream: "yolov5" or "yolov7", for the metadata and, with ``--end2end``, the score of one class; empty: neither.
 
     Returns:
         The graph as written, and how far it is from torch.

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from quantization.evaluation.locate import BUILDS, Probe, find_start, visible_tensors, with_outputs
+from quantization.evaluation.locate import BUILDS, TensorProbe, find_start, visible_tensors, with_outputs
 
 SIDES = [1, 4, 8, 8]
 
@@ -46,10 +46,10 @@ def test_the_fault_lies_between_the_two_nodes_that_are_named(seed: int) -> None:
     fault = rng.choice([node for node in model.graph.node if last in downstream(model, node.output[0])])
     wrong, builds = downstream(model, fault.output[0]), []
 
-    def measure(tensors: Sequence[str]) -> Probe:
+    def measure(tensors: Sequence[str]) -> TensorProbe:
         builds.append(tensors)
         onnx.checker.check_model(with_outputs(model, tensors))
-        return Probe({name: 0.9 if name in wrong else 0.02 for name in tensors}, True)
+        return TensorProbe({name: 0.9 if name in wrong else 0.02 for name in tensors}, True)
 
     text = find_start(model, measure)
     found = re.fullmatch(r"the difference starts between (the input|node n(\d+)) and (the outputs|node n(\d+))", text)
@@ -64,7 +64,7 @@ def test_the_fault_lies_between_the_two_nodes_that_are_named(seed: int) -> None:
 
 
 def test_a_difference_that_vanishes_is_said_to() -> None:
-    text = find_start(random_graph(0, 40), lambda tensors: Probe(dict.fromkeys(tensors, 0.01), False))
+    text = find_start(random_graph(0, 40), lambda tensors: TensorProbe(dict.fromkeys(tensors, 0.01), False))
     assert text.startswith("the difference starts between the input and the outputs; with n")
     assert "as further outputs the boxes are right" in text
 
