@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Mapping, Sequence
 
 from quantization.engine import trtexec
@@ -80,7 +81,7 @@ def check_specs(asked: BenchReport, has_images: bool) -> None:
         if spec.onnx is None:
             continue
         check_options(spec.options, asked.version)
-        if spec.mode == "ptq":
+        if spec.mode == "ptq" and not os.path.isfile(spec.plan or ""):  # it may be up to date
             refuse_no_images(has_images, spec.options.calib_cache)
 
 
