@@ -193,6 +193,11 @@ def test_what_would_have_no_effect_is_refused(line: str, message: str) -> None:
     parse("yolov5", f"{line} --qat".split() if line.startswith("deploy w.pt --data") else line.split()[:2])
 
 
+def test_a_resumed_run_takes_options_of_its_own_qat() -> None:
+    for line in ("quantize w.pt --resume --save-every 3 --epochs 4", "deploy w.pt --resume --save-every 3"):
+        parse("yolov5", line.split())
+
+
 def test_images_and_models_of_one_kind_have_options_of_their_own() -> None:
     OnnxImageOptions(images="folder", seed=3, workers=2)
     PredictCommand("a.onnx", ("i.png",), compare="b.pt", run=LoadOptions(device="cpu"))

@@ -195,7 +195,7 @@ def _check_run(options: QuantizeCommand | DeployCommand, qat: str) -> None:
     """
     if options.resume and options.restart:
         raise UserError("--resume goes on with a run, --restart discards it: give one of them")
-    if not options.qat:
+    if not options.qat and not options.resume:  # a run that is resumed has its own --qat
         refuse_unused([*changed(options.training), *changed(options, ("save_every",))], qat)
     if not options.placement.rules:
         refuse_unused(changed(options.calibration, ("group_scale",)), "the rules, which --no-rules turns off")
