@@ -70,20 +70,23 @@ def run(options: argparse.Namespace) -> int:
     for net in options.nets:
         flags: dict[str, object] = {
             "--save-engine": net / "plans",
-            "--calib-images": net / "calib.npy",
-            "--calib-cache": net / "float.calib",
             "--opt-level": options.opt_level,
             "--no-tf32": None,
+            "--json": net / "bench.json",
+        }
+        calibration: dict[str, object] = {"--calib-images": net / "calib.npy", "--calib-cache": net / "float.calib"}
+        timing: dict[str, object] = {
             "--rounds": options.rounds,
             "--duration": options.duration,
-            "--json": net / "bench.json",
             "--export-layer-info": net / "{name}-layer.json",
             "--export-profile": net / "{name}-profile.json",
         }
+        found = engines(net, options.engines)
+        flags.update(calibration if "ptq" in found else {})
+        flags.update({"--build-only": None} if options.build_only else timing)
         command = flagged(flags)
-        command += ["--build-only"] if options.build_only else []
         command += ["--tactics", options.tactics] if options.tactics else []
-        for text in engines(net, options.engines).values():
+        for text in found.values():
             command += ["--engine", text]
         bench_cli.main(command, timings)
     return 0

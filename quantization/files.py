@@ -10,7 +10,7 @@ import re
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 from quantization.errors import UserError
 from quantization.processes import host_name, is_running
@@ -134,12 +134,24 @@ def write_json(file: str, content: Any) -> None:
         json.dump(content, handle, indent=2)
 
 
-def refuse_overwriting(weight: str, *outputs: str | None) -> None:
-    """Raises a UserError if an output is the input or another output."""
-    seen = [Path(weight).resolve()]
-    for output in outputs:
+def check_named_files(
+    inputs: Iterable[str | None], outputs: Iterable[tuple[str, str | None]], make_folders: bool = False
+) -> None:
+    """Check all files of a command before it does any work.
+
+    Args:
+        inputs: what it reads; None: an option that was not given.
+        outputs: what it writes, each with the option that names it.
+        make_folders: leave missing folders made.
+
+    Raises:
+        UserError: an output is an input or another output, or cannot be written.
+    """
+    seen = {Path(file).resolve() for file in inputs if file is not None}
+    for flag, output in outputs:
         if output is None:
             continue
         if Path(output).resolve() in seen:
-            raise UserError(f"{output} would be overwritten: give every output a name of its own")
-        seen.append(Path(output).resolve())
+            raise UserError(f"{flag}: {output} would be overwritten: give every output a name of its own")
+        seen.add(Path(output).resolve())
+        check_writable(output, flag, make_folders)

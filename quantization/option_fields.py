@@ -144,6 +144,33 @@ def walk(options: type | Options) -> Iterator[tuple[str | None, dataclasses.Fiel
             yield None, entry
 
 
+def changed(options: Options, names: Sequence[str] = ()) -> list[str]:
+    """Flags of the options that have other values than their defaults.
+
+    Args:
+        options: of one dataclass; not of its groups.
+        names: fields to look at; empty: all.
+    """
+    return [
+        flag_of(entry)
+        for entry in dataclasses.fields(options)  # type: ignore[arg-type]  # subclasses are dataclasses
+        if "spec" in entry.metadata
+        and (not names or entry.name in names)
+        and getattr(options, entry.name) != entry.default
+    ]
+
+
+def refuse_unused(flags: Sequence[str], needed: str) -> None:
+    """Raises a UserError if options were given that would have no effect.
+
+    Args:
+        flags: of these options.
+        needed: what would give them one.
+    """
+    if flags:
+        raise UserError(f"{', '.join(flags)} would have no effect without {needed}: add that, or leave it out")
+
+
 def record(options: Options) -> dict[str, Any]:
     """All options by name, as they are spelled on the command line; a ``--config`` file reads it back."""
     result: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
-from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Bounds, Options, option
+from quantization.option_fields import NOT_NEGATIVE, POSITIVE, Bounds, Options, changed, option, refuse_unused
 
 HEADS = ("auto", "shared", "float", "input", "int8")
 STEMS = ("auto", "float", "int8")
@@ -23,6 +23,7 @@ LOWEST_OPSET = {"torchscript": 13, "dynamo": 18}  # per-channel Q/DQ came with o
 EXPORTERS = tuple(LOWEST_OPSET)
 DECODES = ("formula", "upstream")
 END2END_FORMS = ("trt", "onnx")
+DEFAULT_SIDE = 640  # pixels
 MOST_DETECTIONS = 3840  # TensorRT's limit of a TopK
 OUTPUT_FORMATS = ("auto", "rows", "columns", "final", "efficient-nms")
 OUTPUT_FORMAT_HELP = (
@@ -35,19 +36,19 @@ BACKEND_VARIABLE = "QUANT_TOOLS_BACKEND"
 
 
 @dataclass(frozen=True)
-class ImageOptions(Options):
+class ReadOptions(Options):
     """How images are read."""
 
-    imgsz: int = option(640, "longer image side in pixels, a multiple of the stride", bounds=POSITIVE)
     batch_size: int = option(10, "images per batch", bounds=POSITIVE)
     workers: int = option(4, "threads that read images", bounds=NOT_NEGATIVE, advanced=True)
     seed: int = option(0, "seed of image sampling and training order", bounds=NOT_NEGATIVE, advanced=True)
 
 
 @dataclass(frozen=True)
-class DataOptions(ImageOptions):
+class DataOptions(ReadOptions):
     """Which images, and how they are read and evaluated."""
 
+    imgsz: int = option(DEFAULT_SIDE, "longer image side in pixels, a multiple of the stride", bounds=POSITIVE)
     cocodir: str | None = option(
         None, "COCO-layout folder: images/, train2017.txt, val2017.txt, annotations/ or labels/", metavar="DIR"
     )
@@ -235,7 +236,9 @@ class QatOptions(Options):
 class ExportOptions(Options):
     """What the ONNX looks like."""
 
-    size: tuple[int, ...] = option((640,), "input size: N for a square, or H W", kind=int, metavar="N", bounds=POSITIVE)
+    size: tuple[int, ...] = option(
+        (DEFAULT_SIDE,), "input size: N for a square, or H W", kind=int, metavar="N", bounds=POSITIVE
+    )
     batch: int = option(1, "batch size", bounds=POSITIVE)
     dynamic: bool = option(False, "leave the batch size open")
     opset: int | None = option(
@@ -274,7 +277,7 @@ class ExportOptions(Options):
     fp32_remainder: bool = option(False, "leave in FP32 what is not quantized, also with --target-tensorrt 11.x")
     target_tensorrt: str | None = option(
         None,
-        "version that will build the engine, e.g. 8.6, 10.x or 11.x: decides how SiLU is spelled, whether "
+        "version that will build the engine, e.g. 8.6, 10.3 or 11: decides how SiLU is spelled, whether "
         "--fp16-remainder is on (11), and which opsets are refused; default: as for 8.6",
         metavar="VERSION",
     )
@@ -285,6 +288,8 @@ class ExportOptions(Options):
             raise UserError(f"--size takes N or H W, got {len(self.size)} numbers")
         if self.fp16_remainder and self.fp32_remainder:
             raise UserError("--fp16-remainder and --fp32-remainder contradict each other: give one of them")
+        if self.end2end is None:
+            refuse_unused(changed(self, ("topk_all", "iou_thres", "conf_thres")), "--end2end trt or onnx")
         lowest = LOWEST_OPSET[self.exporter]
         if self.opset is not None and self.opset < lowest:
             raise UserError(f"--opset {self.opset} cannot hold per-channel Q/DQ: use {lowest} or newer")

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from quantization.engine.variant_folder import VariantFolder
 
 
-def make_check(source: str | None) -> Check:
+def make_check(source: str | None, locate: bool) -> Check:
     """What compares boxes; imported here because it needs OpenCV, which a machine that only builds and times may lack."""
     from quantization.engine.bench import EngineBoxes
 
     try:
+        from quantization.evaluation.comparison import named_images
         from quantization.evaluation.engine_check import EngineCheck
     except ImportError as error:
         text = f"boxes are not compared with ONNX Runtime's ({error})"
-        return lambda engine, onnx: EngineBoxes(text, False)
-    return EngineCheck(source)
+        return lambda engine, onnx, rebuild: EngineBoxes(text, False)
+    return EngineCheck(None if source is None else named_images(source), locate)
 
 
 def make_meter(folder: VariantFolder, data: str, samples: str) -> AccuracyMeter:

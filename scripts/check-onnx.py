@@ -14,7 +14,7 @@ from quantization.errors import UserError, one_line_ending, run_main
 with one_line_ending():
     from quantization.closing import Closing, closing_text, command_line
     from quantization.dot import render
-    from quantization.files import atomic_write, check_writable, write_json
+    from quantization.files import atomic_write, check_named_files, write_json
     from quantization.onnx_graph.load import load_onnx
     from quantization.onnx_graph.module_path import path_matcher
     from quantization.preflight.drawing import to_dot
@@ -45,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_float = path_matcher(options.ignore, "--ignore")
     if options.draw is not None and options.draw.suffix.lower() not in PICTURES:
         raise UserError(f"--draw {options.draw} ends in none of {', '.join(PICTURES)}: name a picture")
-    for flag, file in (("--json", options.json), ("--draw", options.draw)):
-        if file is not None:
-            check_writable(file, flag, make_folder=False)
+    check_named_files([options.onnx], [("--json", options.json), ("--draw", options.draw)])
     model = load_onnx(options.onnx)
     report = preflight(model, is_float)
     written = {}

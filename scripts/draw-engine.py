@@ -14,7 +14,7 @@ from quantization.errors import UserError, one_line_ending, run_main
 with one_line_ending():
     from quantization.closing import Closing, closing_text
     from quantization.dot import render
-    from quantization.files import atomic_write
+    from quantization.files import atomic_write, check_named_files
     from quantization.inspector.compare import compare_engines
     from quantization.inspector.drawing import engine_dot
     from quantization.inspector.layers import load_layers
@@ -62,8 +62,12 @@ def check_arguments(options: argparse.Namespace) -> None:
         if options.output and ending not in FORMATS:
             raise UserError(f"--output {options.output} ends in none of {', '.join(FORMATS)}: give --format")
         options.format = ending or ("html" if options.compare else "svg")
+    if ending in FORMATS and ending != options.format:
+        raise UserError(f"--format {options.format} contradicts the ending of --output {options.output}: drop one")
     if not options.output:
         options.output = Path(f"{options.layer}{'.compare' if options.compare else ''}.{options.format}")
+    read = (options.layer, options.profile, options.compare, options.compare_profile)
+    check_named_files(read, [("--output", options.output)])
 
 
 def load(layer: Path, profile: Path | None, name: str, profile_index: int | None) -> EngineGraph:

@@ -12,18 +12,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quantization.errors import UserError, log_to_stdout, one_line_ending, run_main
 
 with one_line_ending():
+    from quantization.argument_types import positive
     from quantization.closing import Closing, closing_text
+    from quantization.data.dataset import open_dataset
     from quantization.evaluation.class_table import class_text
     from quantization.evaluation.comparison import found_differences, some_images
-    from quantization.evaluation.detecting import Predictor
+    from quantization.evaluation.detecting import Thresholds
     from quantization.evaluation.engine_check import one_by_one
-    from quantization.evaluation.engine_predictor import EnginePredictor
-    from quantization.evaluation.network import Network, data_classes, make_evaluator, open_checked
+    from quantization.evaluation.network import Network, data_classes, fit_dataset, make_evaluator
     from quantization.evaluation.onnx_predictor import OnnxPredictor
-    from quantization.evaluation.saved_samples import read_reference, write_samples
+    from quantization.evaluation.opened import OpenedNetwork, open_network
+    from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
     from quantization.evaluation.verdict import figures_table
-    from quantization.files import check_writable, refuse_overwriting, write_json
-    from quantization.options import OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
+    from quantization.files import check_named_files, write_json
+    from quantization.onnx_graph.origin import file_origin
+    from quantization.options import DEFAULT_SIDE, OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,18 +36,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("engine", metavar="ENGINE", help="plan built on this GPU (bench-engine.py, trtexec), or .onnx")
     parser.add_argument("--cocodir", metavar="DIR", default=None, help="COCO-layout folder")
     parser.add_argument("--data", metavar="YAML", default=None, help="YOLO data.yaml instead of --cocodir")
-    parser.add_argument("--imgsz", type=int, default=640, help="image side, where the network leaves it open" + shown)
+    parser.add_argument(
+        "--imgsz",
+        type=positive,
+        default=None,
+        help=f"image side, where the network leaves it open (default: {DEFAULT_SIDE})",
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch; an engine may split them" + shown)
     parser.add_argument("--workers", type=int, default=4, help="threads that read images" + shown)
     parser.add_argument("--confidence", type=float, default=0.001, help="minimum detection score" + shown)
     parser.add_argument(
         "--nmsthres",
         type=float,
-        default=0.65,
-        help="IoU threshold of non-maximum suppression; of YOLOv5's val.py 0.6, of YOLOv7's test.py 0.65" + shown,
+        default=None,
+        help="IoU threshold of non-maximum suppression; default: that of the upstream that the network was exported from "
+        "(0.6 of YOLOv5's val.py, 0.65 of YOLOv7's test.py), as its ONNX, or the .json beside its plan, tells; else 0.65",
     )
     parser.add_argument(
-        "--objectness", action="store_true", help="score one-class models by objectness, as YOLOv7 does"
+        "--objectness",
+        action="store_true",
+        help="score one-class models by objectness, as YOLOv7 does; of a network that was exported from it always",
     )
     parser.add_argument(
         "--output-format", choices=OUTPUT_FORMATS, default=OUTPUT_FORMATS[0], help=OUTPUT_FORMAT_HELP + shown
@@ -70,56 +81,65 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def compare_boxes(engine: EnginePredictor, reference: OnnxPredictor, files: Sequence[str]) -> bool:
+def compare_boxes(engine: OpenedNetwork, reference: OnnxPredictor, files: Sequence[str]) -> bool:
     """Print how far the engine's boxes are from ONNX Runtime's on some of the images; whether it is too far."""
     images = some_images(files, engine.size)
-    found = found_differences(one_by_one(reference, images), one_by_one(engine, images))
+    found = found_differences(one_by_one(reference, images), one_by_one(engine.predict, images))
     print(f"against ONNX Runtime: {found}")
     return found.is_suspicious
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Refuse files that are missing or cannot be written."""
+    for file, what in ((options.engine, "a TensorRT plan or an .onnx"), (options.onnx, "the ONNX of the engine")):
+        if file is not None and not Path(file).is_file():
+            raise UserError(f"{file} does not exist: name {what}")
+    if options.onnx is not None and options.engine.endswith(".onnx"):
+        raise UserError(f"--onnx compares an engine with its ONNX, and {options.engine} is none: leave it out")
+    made = [("--save-json", options.save_json), ("--save-samples", options.save_samples)]
+    check_named_files([options.engine, options.onnx, options.against], made)
+
+
+def describe(options: argparse.Namespace, opened: OpenedNetwork, images: DataOptions) -> Network:
+    """The network as the evaluation sees it; what its own upstream decides counts where the file tells which it is."""
+    origin = opened.origin if options.onnx is None else opened.origin or file_origin(options.onnx)
+    objectness = options.objectness or (origin is not None and origin.objectness_only)
+    upstream = "yolov7" if objectness else "yolov5" if origin is None else origin.upstream
+    iou = Thresholds().iou if origin is None else origin.iou
+    if options.nmsthres is None:
+        reason = "does not tell its upstream (YOLOv5 takes 0.6)" if origin is None else f"comes from {origin.upstream}"
+        print(f"{options.engine} {reason}, so NMS IoU is {iou:g}: --nmsthres changes it")
+    classes = opened.classes or data_classes(images, options.engine)
+    return Network(upstream, classes, opened.names, opened.size, iou, objectness)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and print; the exit code."""
     options = build_parser().parse_args(arguments)
     log_to_stdout()
-    if not Path(options.engine).is_file():
-        raise UserError(f"{options.engine} does not exist: name a TensorRT plan or an .onnx")
-    refuse_overwriting(options.engine, options.against, options.save_json, options.save_samples)
-    for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
-        if file is not None:
-            check_writable(file, flag, make_folder=False)
-    names: Sequence[str] = ()
-    reference = None
-    if options.engine.endswith(".onnx"):
-        if options.onnx is not None:
-            raise UserError(f"--onnx compares an engine with its ONNX, and {options.engine} is none: leave it out")
-        runtime = OnnxPredictor(options.engine, options.output_format)
-        predict: Predictor = runtime
-        classes, size = runtime.classes, runtime.image_size((options.imgsz, options.imgsz))
-        names = runtime.class_names or ()
-    else:
-        reference = OnnxPredictor(options.onnx) if options.onnx is not None else None
-        predict = engine = EnginePredictor.load(options.engine, options.output_format)
-        classes, size = engine.classes, engine.size
+    check_files(options)
     images = data_options(options)
-    upstream = "yolov7" if options.objectness else "yolov5"
-    classes = classes or data_classes(images, options.engine)
-    network = Network(upstream, classes, tuple(names), size, options.nmsthres, options.objectness)
-    checked = open_checked(images, network)
+    against = None if options.against is None else read_samples(options.against)
+    named = open_dataset(options.cocodir, options.data)  # before the engine, which takes longer
+    reference = None if options.onnx is None else OnnxPredictor(options.onnx)
+    opened = open_network(options.engine, options.output_format, options.imgsz)
+    network = describe(options, opened, images)
+    checked = fit_dataset(named, network)
     evaluator = make_evaluator(images, network, checked.dataset, checked.truth)
-    if options.against is not None:
-        read_reference(options.against, evaluator)
-    metrics = evaluator(predict, options.engine)
+    if against is not None:
+        compare_with(against, evaluator)
+    metrics = evaluator(opened.predict, options.engine)
     print(class_text(metrics.content()))
     written = {}
     if options.save_json is not None:
-        write_json(options.save_json, {**metrics.content(), "options": vars(options)})
+        used = {**vars(options), "nmsthres": evaluator.thresholds.iou}
+        write_json(options.save_json, {**metrics.content(), "options": used})
         written[options.save_json] = "the figures, by class too"
     if options.save_samples is not None:
         write_samples(options.save_samples, metrics, options.engine, evaluator)
         written[options.save_samples] = "what --against compares with"
     print(closing_text(Closing(figures_table(options.engine, metrics.content()), written=written)))
-    return int(reference is not None and compare_boxes(engine, reference, checked.dataset.val))
+    return int(reference is not None and compare_boxes(opened, reference, checked.dataset.val))
 
 
 def data_options(options: argparse.Namespace) -> DataOptions:
@@ -127,7 +147,6 @@ def data_options(options: argparse.Namespace) -> DataOptions:
     return DataOptions(
         cocodir=options.cocodir,
         data=options.data,
-        imgsz=options.imgsz,
         batch_size=options.batch_size,
         workers=options.workers,
         confidence=options.confidence,

@@ -5,14 +5,25 @@ Made once a test process: `make test` sends a class or a module to one process a
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
 
 from checkouts import HYP, install_bundle, make_checkout
 from shapes import draw_dataset
 from support.workflow import CLASSES, IMAGE_SIZE, TASKS, run_python
+
+
+@pytest.fixture(autouse=True)
+def package_logger() -> Iterator[logging.Logger]:
+    """The package's logger, which a script in the test's process lets print; each test finds it as it was."""
+    logger = logging.getLogger("quantization")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    yield logger
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers[:] = before[1:]
 
 
 @pytest.fixture(scope="session")

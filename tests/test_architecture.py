@@ -28,6 +28,7 @@ COMMAND_LINES = (
     "cli.",
     "engine.cli",
     "engine.arguments",
+    "engine.combinations",
     "engine.named_engines",
     "argument_types",
 )  # modules that may know argparse

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import logging
 import shlex
-from typing import Iterator
 
 import pytest
 
 from quantization.closing import Closing, closing_text, command_line, tell
 from quantization.errors import log_to_stdout
 from quantization.tables import Row, Table, table_html
-
-
-@pytest.fixture
-def own_logger() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("quantization")
-    before = logger.level, logger.propagate, list(logger.handlers)
-    yield logger
-    logger.setLevel(before[0])
-    logger.propagate, logger.handlers[:] = before[1:]
 
 
 def test_a_closing_says_found_written_and_next() -> None:
@@ -48,11 +38,11 @@ def test_a_command_line_is_what_a_shell_reads() -> None:
     assert shlex.split(line) == ["python", "scripts/qat-yolov5.py", *map(str, words)]
 
 
-def test_quiet_leaves_warnings_and_the_end(own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
-    own_logger.handlers[:] = []  # where another test has called log_to_stdout, pytest has added some since
+def test_quiet_leaves_warnings_and_the_end(package_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    package_logger.handlers[:] = []  # where another test has called log_to_stdout, pytest has added some since
     log_to_stdout(quiet=True)
-    own_logger.info("a step")
-    own_logger.warning("a warning")
+    package_logger.info("a step")
+    package_logger.warning("a warning")
     tell(Closing(verdict="the end"))
     assert capsys.readouterr().out == "a warning\n\nthe end\n"
 

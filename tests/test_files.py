@@ -14,7 +14,7 @@ import pytest
 
 from quantization import files
 from quantization.errors import UserError
-from quantization.files import STALE, atomic_write, check_writable, sweep, write_json
+from quantization.files import STALE, atomic_write, check_named_files, check_writable, sweep, write_json
 from quantization.processes import host_name
 
 
@@ -31,6 +31,35 @@ def dead_process() -> int:
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     return done.pid
+
+
+class TestCheckNamedFiles:
+    def test_what_can_be_written_leaves_nothing(self, tmp_path: Path) -> None:
+        check_named_files(
+            ["in.pt", None], [("--a", str(tmp_path / "new" / "a")), ("--b", None), ("--c", str(tmp_path / "c"))]
+        )
+        assert list(tmp_path.iterdir()) == []
+        check_named_files([], [("--a", str(tmp_path / "new" / "a"))], make_folders=True)
+        assert (tmp_path / "new").is_dir()
+
+    @pytest.mark.parametrize(
+        "outputs, message",
+        [
+            ([("--a", "in.pt")], "--a: in.pt would be overwritten"),
+            ([("--a", "x"), ("--b", "./x")], "--b: ./x would be overwritten"),
+            ([("--a", "folder")], "--a folder is a folder"),
+            ([("--a", "in.pt/x")], "--a in.pt/x cannot be written"),
+        ],
+    )
+    def test_refusals(
+        self, outputs: list[tuple[str, str]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("in.pt").write_text("weights")
+        Path("folder").mkdir()
+        with pytest.raises(UserError, match=message):
+            check_named_files(["in.pt"], outputs)
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "in.pt"]
 
 
 class TestAtomicWrite:

@@ -15,8 +15,11 @@ from quantization.cli.options import COMMANDS, QuantizeCommand, SensitiveCommand
 from quantization.cli.parser import parse, read_config
 from quantization.errors import UserError
 from quantization.evaluation.summary import Summary
+from quantization.onnx_quantize.options import OnnxImageOptions
 from quantization.option_fields import flag_of, make, record, walk
-from quantization.options import CalibrationOptions, DataOptions, ExportOptions, QatOptions
+from quantization.options import CalibrationOptions, DataOptions, ExportOptions, LoadOptions, QatOptions
+from quantization.viewing.options import PredictCommand
+from quantization.viewing.sources import open_source
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,9 @@ def test_the_command_line_reaches_the_fields() -> None:
 
 def test_a_record_is_a_config_file(tmp_path: Path) -> None:
     """summary.json's options, given back as --config, make the same options: types, flags and lists included."""
-    _, options = parse("yolov5", "quantize w.pt --no-rules --square --ignore-policy a b --lr 3e-5 --ema 0.9".split())
+    _, options = parse(
+        "yolov5", "quantize w.pt --qat q.pt --no-rules --square --ignore-policy a b --lr 3e-5 --ema 0.9".split()
+    )
     content = record(options)
     assert json.loads(json.dumps(content)) == {**content, "ignore_policy": ["a", "b"]}
     file = tmp_path / "run.yaml"
@@ -159,3 +164,48 @@ def test_help_lists_every_option_once_and_those_that_few_need_last(
     behind = listed[-sum(entry.metadata["spec"].advanced for entry in fields) :]
     assert set(behind) == {flag_of(entry) for entry in fields if entry.metadata["spec"].advanced}
     assert "(default: None)" not in text and "(default: ())" not in text
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (
+            "quantize w.pt --lr 1e-3 --fall-back-to-ptq",
+            "--lr, --fall-back-to-ptq would have no effect without --qat FILE",
+        ),
+        ("quantize w.pt --save-every 3", "--save-every would have no effect without --qat FILE"),
+        (
+            "deploy w.pt --data d.yaml --epochs 3",
+            "--epochs would have no effect without --qat: add that, or leave it out",
+        ),
+        ("quantize w.pt --no-rules --group-scale max", "--group-scale would have no effect without the rules"),
+        ("sensitive w.pt --metric sqnr --square", "--square would have no effect without --metric map"),
+        ("export w.pt --topk-all 300", "--topk-all would have no effect without --end2end trt or onnx"),
+        (
+            "deploy w.pt --iou-thres 0.5 --conf-thres 0.1",
+            "--iou-thres, --conf-thres would have no effect without --end2end",
+        ),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(line: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse("yolov5", line.split())
+    parse("yolov5", f"{line} --qat".split() if line.startswith("deploy w.pt --data") else line.split()[:2])
+
+
+def test_a_resumed_run_takes_options_of_its_own_qat() -> None:
+    for line in ("quantize w.pt --resume --save-every 3 --epochs 4", "deploy w.pt --resume --save-every 3"):
+        parse("yolov5", line.split())
+
+
+def test_images_and_models_of_one_kind_have_options_of_their_own() -> None:
+    OnnxImageOptions(images="folder", seed=3, workers=2)
+    PredictCommand("a.onnx", ("i.png",), compare="b.pt", run=LoadOptions(device="cpu"))
+    for build, message in (
+        (lambda: OnnxImageOptions(images="a.npy", seed=3, workers=2), "--workers, --seed would have no effect"),
+        (lambda: PredictCommand("a.onnx", ("i.png",), run=LoadOptions(device="cpu")), "--device .* without a .pt"),
+        (lambda: PredictCommand("a.onnx", cocodir="d", every=2), "--every would have no effect without a video"),
+        (lambda: open_source(["i.png"], 2), "--every would have no effect without a video"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build()

@@ -30,9 +30,10 @@ from quantization.evaluation.class_table import class_text
 from quantization.evaluation.detecting import Predictor
 from quantization.evaluation.network import fit_dataset, make_evaluator
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.evaluation.saved_samples import read_reference, write_samples
-from quantization.files import check_writable, refuse_overwriting, write_json
-from quantization.option_fields import Options, record
+from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
+from quantization.export.graph import check_exporter
+from quantization.files import check_named_files, write_json
+from quantization.option_fields import Options, changed, record, refuse_unused
 from quantization.placement.policy import choose_placement
 from quantization.qat.run import picture_file
 from quantization.quantizers.switches import have_quantizers, uncalibrated
@@ -70,11 +71,15 @@ def export_command(name: str, options: ExportCommand) -> int:
 def sensitive_command(name: str, options: SensitiveCommand) -> int:
     """Rank layers by the mAP with each in float in turn, or units by their error in the detections."""
     picture = picture_file(options.summary)
-    refuse_overwriting(options.weight, options.summary, picture)
-    check_writable(options.summary, "--summary", make_folder=False)
+    check_named_files([options.weight], [("--summary", options.summary), ("--summary", picture)])
+    check_exporter(options.placement.exporter)
     named = open_dataset(options.images.cocodir, options.images.data)
     device = pick_device(options.run.device)
     model, _ = checkpoint.load(options.weight, device, name, options.run.trust_weights)
+    quantized = have_quantizers(model)
+    if quantized:
+        unused = changed(options.placement, ("head", "stem", "rules", "exporter"))
+        refuse_unused([*unused, *changed(options.calibration)], f"a float checkpoint ({options.weight} is quantized)")
     network = torch_network(name, model, options.weight, options.images)
     checked = fit_dataset(named, network, train=True, val=options.metric == "map")
     dataset = checked.dataset
@@ -82,7 +87,6 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     if options.metric == "map":
         part = dataset.with_val(dataset.val[: options.num_image])
         evaluator = make_evaluator(options.images, network, part, checked.truth if part == dataset else None)
-    quantized = have_quantizers(model)
     if quantized:
         LOG.info("%s is quantized already and is analysed as it is", options.weight)
     else:
@@ -105,10 +109,9 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
 
 def test_command(name: str, options: EvaluationCommand) -> int:
     """COCO mAP of a checkpoint or an ONNX."""
-    refuse_overwriting(options.weight, options.against, options.save_json, options.save_samples)
-    for file, flag in ((options.save_json, "--save-json"), (options.save_samples, "--save-samples")):
-        if file is not None:
-            check_writable(file, flag, make_folder=False)
+    made = [("--save-json", options.save_json), ("--save-samples", options.save_samples)]
+    check_named_files([options.weight, options.against], made)
+    against = None if options.against is None else read_samples(options.against)
     named = open_dataset(options.images.cocodir, options.images.data)
     predict: Predictor
     if options.weight.endswith(".onnx"):
@@ -123,8 +126,8 @@ def test_command(name: str, options: EvaluationCommand) -> int:
         predict, label = torch_predictor(model), "quantized" if have_quantizers(model) else "float"
     checked = fit_dataset(named, network)
     evaluator = make_evaluator(options.images, network, checked.dataset, checked.truth)
-    if options.against is not None:
-        read_reference(options.against, evaluator)
+    if against is not None:
+        compare_with(against, evaluator)
     metrics, found = evaluator.measure(predict, f"{options.weight} ({label})")
     content = {**metrics.content(), "options": record(options), "versions": versions()}
     if options.upstream_ap:

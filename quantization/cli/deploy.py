@@ -9,19 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from quantization.cli.closings import data_words
 from quantization.cli.options import DeployCommand, ExportCommand, QuantizeCommand
 from quantization.cli.resume import plain_record, refuse_changes, resumed_options
 from quantization.cli.stages import run_export, run_quantize
 from quantization.closing import Closing, command_line, tell
+from quantization.data.dataset import open_dataset
+from quantization.data.headers import image_fault
 from quantization.engine.versions import import_tensorrt
 from quantization.errors import UserError
+from quantization.evaluation.comparison import NamedImages, some_files
 from quantization.evaluation.verdict import accuracy_table, choose_checkpoint
+from quantization.export.requirements import check_exportable
 from quantization.export.target import for_target
-from quantization.files import write_json
+from quantization.files import check_writable, write_json
 from quantization.option_fields import make, record, typed_words
-from quantization.options import ExportOptions
-from quantization.report.folder import remove_results, run_file
+from quantization.options import DataOptions, ExportOptions
+from quantization.report.folder import FILES, remove_results, run_file
 from quantization.report.page import write_report
 from quantization.signals import SIGNALS
 from quantization.text import read_json
@@ -36,11 +42,19 @@ def deploy_command(name: str, options: DeployCommand) -> int:
     folder = options.out
     if Path(folder).exists() and not Path(folder).is_dir():
         raise UserError(f"--out {folder} is a file: name a folder")
-    for_target(graph_options(options))  # refuses what does not fit, before hours of work
+    for_target(graph_options(options))  # before the checkpoint, which takes longer
+    for made in FILES:
+        check_writable(run_file(folder, made), "--out", make_folder=False)
     lines = target_lines(name, options)
     resumed = ["deploy", options.weight, "--resume", "--out", folder]
     hint = f"; go on with: {command_line(f'qat-{name}.py', *resumed)}"
-    run_quantize(name, quantize_options(options), hint, lambda: keep_record(name, options, lines))
+
+    def checked(model: nn.Module | None) -> None:
+        if model is not None:  # refuses what cannot be exported, before hours of work
+            check_exportable(model, graph_options(options))
+        keep_record(name, options, lines)
+
+    run_quantize(name, quantize_options(options), hint, checked)
     SIGNALS.hint = hint
     summary = read_json(run_file(folder, "summary"))
     verdict = choose_checkpoint(summary)
@@ -108,11 +122,19 @@ def export_both(name: str, options: DeployCommand, chosen: str) -> bool:
         chosen: the checkpoint to ship.
     """
     quantized = ExportCommand(chosen, run=options.run, graph=graph_options(options))
-    report = run_export(name, quantized, run_file(options.out, "model"))
+    images = usable_images(name, options.images)
+    report = run_export(name, quantized, run_file(options.out, "model"), images)
     assert report is not None  # what quantize wrote is quantized
     write_json(run_file(options.out, "preflight"), report.to_dict())
-    run_export(name, replace(quantized, weight=options.weight), run_file(options.out, "float model"))
+    run_export(name, replace(quantized, weight=options.weight), run_file(options.out, "float model"), images)
     return report.passed
+
+
+def usable_images(name: str, options: DataOptions) -> NamedImages | None:
+    """Validation images to compare the ONNX with torch on, without what evaluation leaves out; None: none is left."""
+    dataset = open_dataset(options.cocodir, options.data)
+    files = [file for file in some_files(dataset.val) if not image_fault(file, name)]
+    return NamedImages(dataset.source, files) if files else None
 
 
 def target_lines(name: str, options: DeployCommand) -> list[list[str]]:

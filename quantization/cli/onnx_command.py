@@ -17,7 +17,7 @@ from quantization import __version__
 from quantization.cli.parser import LineParser, add_options
 from quantization.closing import Closing, command_line, tell
 from quantization.errors import NotWritten, UserError, log_to_stdout
-from quantization.files import atomic_write, check_writable, refuse_overwriting, write_json
+from quantization.files import atomic_write, check_named_files, write_json
 from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
 from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel
@@ -75,15 +75,14 @@ def quantize_onnx(options: OnnxCommand) -> int:
     Raises:
         UserError: something in the input has to change; nothing is written then.
     """
-    check_writable(options.output, "--save", make_folder=False)
-    refuse_overwriting(options.model, options.output, options.summary)
-    if options.summary is not None:
-        check_writable(options.summary, "--summary", make_folder=False)
+    check_named_files(
+        [options.model, options.images.images], [("--save", options.output), ("--summary", options.summary)]
+    )
     source = FloatModel(options.model, FP16_OPSET if options.fp16_remainder else None)
     shape = source.image_shape(options.images.imgsz)
-    planned = plan_onnx(source, shape, options.placement)
     count = options.calibration.batches * options.images.batch_size
     batches, total = calibration_batches(options.images, shape, count)
+    planned = plan_onnx(source, shape, options.placement)
     iterator = iter(batches)
     first = list(islice(iterator, 1))
     found = calibrate_onnx(source, planned, chain(first, iterator), total, options.calibration)

@@ -10,8 +10,10 @@ from quantization.option_fields import (
     POSITIVE,
     Options,
     argument,
+    changed,
     group,
     option,
+    refuse_unused,
     same_option,
     typed_words,
 )
@@ -26,6 +28,8 @@ from quantization.options import (
     QatOptions,
     RunOptions,
 )
+
+EVALUATION = ("square", "confidence", "nmsthres")  # fields of DataOptions that evaluation alone reads
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,12 @@ class QuantizeCommand(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resume and self.restart:
-            raise UserError("--resume goes on with a run, --restart discards it: give one of them")
+        _check_run(self, "--qat FILE")
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything is evaluated."""
+        return bool(self.eval_origin or self.eval_ptq or self.qat or self.max_drop is not None)
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,11 @@ class SensitiveCommand(Options):
     images: DataOptions = group(DataOptions, "data")
     run: RunOptions = group(RunOptions, "run")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric != "map":
+            refuse_unused(changed(self.images, EVALUATION), "--metric map")
+
 
 @dataclass(frozen=True)
 class EvaluationCommand(Options):
@@ -198,8 +211,22 @@ class DeployCommand(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resume and self.restart:
-            raise UserError("--resume goes on with a run, --restart discards it: give one of them")
+        _check_run(self, "--qat")
+
+
+def _check_run(options: QuantizeCommand | DeployCommand, qat: str) -> None:
+    """Refuse what contradicts itself or has no effect.
+
+    Args:
+        options: of the command.
+        qat: how its option for QAT is typed.
+    """
+    if options.resume and options.restart:
+        raise UserError("--resume goes on with a run, --restart discards it: give one of them")
+    if not options.qat and not options.resume:  # a run that is resumed has its own --qat
+        refuse_unused([*changed(options.training), *changed(options, ("save_every",))], qat)
+    if not options.placement.rules:
+        refuse_unused(changed(options.calibration, ("group_scale",)), "the rules, which --no-rules turns off")
 
 
 COMMANDS = {

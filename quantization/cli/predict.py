@@ -12,9 +12,11 @@ from typing import Sequence
 from quantization.cli.parser import add_options
 from quantization.closing import Closing, tell
 from quantization.data.data_yaml import read_data_yaml
+from quantization.data.dataset import Dataset, open_dataset
+from quantization.data.input_size import input_size
 from quantization.errors import UserError, log_to_stdout
 from quantization.evaluation.ground_truth import GroundTruth
-from quantization.evaluation.network import open_checked
+from quantization.evaluation.network import Network, fit_dataset
 from quantization.files import check_writable
 from quantization.option_fields import make
 from quantization.options import DataOptions
@@ -42,12 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stdout()
     out = _empty_folder(Path(options.out))
     source = open_source(options.images, options.every) if options.images else None
+    named = None if source is not None else open_dataset(options.cocodir, options.data)
     names = read_data_yaml(Path(options.data)).names if options.data else []
     detectors = _detectors(options, len(names) or None)
     names = shared_names(detectors, names, f"--data {options.data}")
     labels: LabelsOf = no_labels
-    if source is None:
-        source, labels = _data_set(options, detectors[0])
+    if named is not None:
+        source, labels = _data_set(named, detectors[0].network)
+    assert source is not None
     asked = Overview(
         [detector.file for detector in detectors],
         names,
@@ -74,10 +78,9 @@ def _empty_folder(out: Path) -> Path:
     return out
 
 
-def _data_set(options: PredictCommand, detector: ImageDetector) -> tuple[Source, LabelsOf]:
+def _data_set(named: Dataset, network: Network) -> tuple[Source, LabelsOf]:
     """The validation images and their labels."""
-    network = detector.network
-    checked = open_checked(DataOptions(cocodir=options.cocodir, data=options.data), network)
+    checked = fit_dataset(named, network)
     truth = checked.truth or GroundTruth(checked.dataset, network.classes, network.names)
     return ImageFiles(truth.files), labels_of(truth)
 
@@ -89,7 +92,9 @@ def _detectors(options: PredictCommand, classes: int | None) -> list[ImageDetect
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist: name a .pt, an .onnx or a TensorRT plan")
     loaded = {file: open_runtime(options, file, classes) for file in files if not _is_torch(file)}
-    size = next((detector.network.size for detector in loaded.values()), (options.imgsz, options.imgsz))
+    size = next(
+        (detector.network.size for detector in loaded.values()), input_size((None, None), options.imgsz, files[0])
+    )
     for file in files:
         if _is_torch(file):
             loaded[file] = _torch_detector(file, options, size)

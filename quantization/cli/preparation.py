@@ -36,7 +36,7 @@ def sample_tensors(
     dataset: Dataset, options: DataOptions, device: torch.device, count: int = SQNR_IMAGES
 ) -> TensorLoader:
     """``count`` training images at random, as tensors on ``device``."""
-    return TensorLoader(training_sample(dataset, options, count), device)
+    return TensorLoader(training_sample(dataset, options, (options.imgsz, options.imgsz), count), device)
 
 
 def prepare(model: nn.Module, dataset: Dataset, options: DataOptions, calibration: CalibrationOptions) -> None:

@@ -32,7 +32,7 @@ from quantization.qat.run import QatRun, missing_labels, task_loss
 from quantization.qat.state import references_content, references_of, restore_generators
 from quantization.quantize import initialize, insert_quantizers
 from quantization.quantizers.switches import amax_tensors, have_quantizers, set_amax_tensors
-from quantization.sensitivity.budget import Budget
+from quantization.sensitivity.budget import Budget, Outcome
 from quantization.signals import SIGNALS
 from quantization.upstream import checkpoint
 from quantization.upstream.model import class_count
@@ -67,16 +67,15 @@ class Quantization:
         if have_quantizers(self.model):
             raise UserError(f"{options.weight} is quantized already: quantize starts from a float checkpoint")
         self.network = torch_network(name, self.model, options.weight, options.images)
-        measures = bool(options.eval_origin or options.eval_ptq or options.qat or options.max_drop is not None)
         labels = options.qat is not None and options.training.task_weight != 0
         self.placement = choose_placement(self.model, options.placement)
-        checked = fit_dataset(named, self.network, train=True, train_labels=labels, val=measures)
+        checked = fit_dataset(named, self.network, train=True, train_labels=labels, val=options.measures)
         self.dataset, evaluator = checked.dataset, None
         if options.qat is not None:
             training = with_steps(options.training, len(self.dataset.train), options.images.batch_size)
             warn_if_short(training)
             self.options = options = replace(options, training=training)
-        if measures:
+        if options.measures:
             evaluator = make_evaluator(options.images, self.network, self.dataset, checked.truth)
         self.evaluator = evaluator
         self.task = self._task(0 if checked.train is None else checked.train.labelled) if options.qat else None
@@ -106,11 +105,11 @@ class Quantization:
         with named_stage(f"evaluation ({label})", self.options.images.batch_size):
             return self.evaluator(torch_predictor(model), label, quiet)
 
-    def _compare_with(self, name: str, metrics: Metrics, facts: dict[str, Any]) -> None:
-        """Give the differences to this model with all figures from now on, also in a resumed run."""
+    def _compare_with(self, name: str, metrics: Metrics, **facts: Any) -> None:
+        """Give the differences to this model with all figures from now on, also in a run that is resumed with these facts."""
         assert self.evaluator is not None and metrics.samples is not None  # it has measured them
         self.evaluator.references[name] = metrics.samples
-        self.state.keep(facts, references_content(self.evaluator.references))
+        self.state.keep({**facts, "summary": self.summary.content}, references_content(self.evaluator.references))
 
     def run(self) -> None:
         """The stages that are left.
@@ -144,7 +143,7 @@ class Quantization:
             if (options.eval_origin or options.max_drop is not None) and "float" not in figures:
                 metrics = self.measure(self.model, "float")
                 self.summary.record("float", metrics)
-                self._compare_with("float", metrics, {"summary": self.summary.content})
+                self._compare_with("float", metrics)
             with named_stage("preparation", options.images.batch_size):
                 prepare(self.model, self.dataset, options.images, options.calibration)
             teacher = copy.deepcopy(self.model) if options.qat else None
@@ -155,9 +154,11 @@ class Quantization:
         if (options.eval_ptq or options.qat or options.max_drop is not None) and "start" not in self.state.facts:
             metrics = self.measure(self.model, "PTQ")
             self.summary.record("ptq", metrics)
-            self._compare_with("ptq", metrics, {"summary": self.summary.content, "start": metrics.content()})
+            self._compare_with("ptq", metrics, start=metrics.content())
         if options.max_drop is not None and "max_drop" not in figures["ptq"]:
-            self.hold_budget(self.model, options.ptq, "ptq", written)
+            outcome = self.hold_budget(self.model, options.ptq, "ptq", written)
+            if outcome.left:  # QAT has to be better than the checkpoint that PTQ has written
+                self._compare_with("ptq", outcome.metrics, start=outcome.metrics.content())
         if teacher is not None:
             self.qat(teacher, written)
 
@@ -285,7 +286,7 @@ class Quantization:
             metrics = self.measure(best, "QAT")
             self.summary.record("qat", metrics, max_drop=found.max_drop, epochs=found.history, epoch=found.epoch)
 
-    def hold_budget(self, model: nn.Module, file: str, key: str, written: CheckpointRecord) -> None:
+    def hold_budget(self, model: nn.Module, file: str, key: str, written: CheckpointRecord) -> Outcome:
         """What ``--max-drop`` asks for."""
         images = sample_tensors(self.dataset, self.options.images, self.device)
         assert self.options.max_drop is not None
@@ -295,4 +296,4 @@ class Quantization:
             return known.pop() if known else self.measure(model, key.upper(), quiet=True)
 
         budget = Budget(self.options.max_drop, images, self.options.images.seed, self.summary)
-        budget.hold(model, file, key, written, evaluate)
+        return budget.hold(model, file, key, written, evaluate)

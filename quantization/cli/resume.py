@@ -17,7 +17,7 @@ from quantization.cli.options import DeployCommand, QuantizeCommand
 from quantization.data.dataset import Dataset
 from quantization.distributed import RANKS
 from quantization.errors import UserError
-from quantization.files import check_writable, refuse_overwriting, sweep
+from quantization.files import check_named_files, sweep
 from quantization.locks import OutputLocks
 from quantization.option_fields import make, record
 from quantization.qat.run import picture_file
@@ -48,11 +48,8 @@ def own_files(options: QuantizeCommand) -> Iterator[None]:
         return
     state = state_file(options.summary)
     picture = picture_file(options.summary) if options.qat else None
-    refuse_overwriting(options.weight, options.ptq, options.qat, options.summary, picture, state)
     named = [("--ptq", options.ptq), ("--qat", options.qat), ("--summary", options.summary)]
-    for flag, file in named:
-        if file is not None:
-            check_writable(file, flag, make_folder=False)
+    check_named_files([options.weight], [*named, ("--summary", picture), ("--summary", state)])
     with OutputLocks(file for _, file in named if file is not None):
         for file in (*(file for _, file in named), picture, state):
             for found in sweep(file) if file is not None else ():

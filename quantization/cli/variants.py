@@ -21,6 +21,7 @@ from quantization.data.dataset import open_dataset
 from quantization.engine.plans import file_hash
 from quantization.engine.variant_folder import FLOAT, LIST_FILE, VariantFile, VariantFolder, write_variant_folder
 from quantization.errors import UserError
+from quantization.evaluation.comparison import named_images
 from quantization.evaluation.network import fit_dataset
 from quantization.export.export import export_onnx
 from quantization.files import atomic_write, check_writable
@@ -74,6 +75,7 @@ class VariantExport:
     def __init__(self, name: str, options: ExportCommand) -> None:
         self.name, self.options, self.folder = name, options, Path(str(options.variants))
         self.images = replace(options.images, imgsz=max(options.graph.size))
+        self.source = None if options.compare_images is None else named_images(options.compare_images)
         self.model, _ = export_input(name, options)
         self.network = torch_network(name, self.model, options.weight, self.images)
         self.dataset = None
@@ -211,8 +213,7 @@ class VariantExport:
         return typed_words(QuantizeCommand(FLOAT_WEIGHT, placement=placement))
 
     def _export(self, name: str, model: nn.Module, graph: ExportOptions) -> onnx.ModelProto:
-        images = self.options.compare_images
-        return export_onnx(model, str(self._file(name)), graph, images, objectness_only=self.name == "yolov7").graph
+        return export_onnx(model, str(self._file(name)), graph, self.source, upstream=self.name).graph
 
     def _entry(self, name: str, quantize: list[str] | None, export: list[str]) -> VariantFile:
         file = self._file(name)

@@ -7,26 +7,24 @@ import random
 from quantization.data.dataset import Dataset
 from quantization.data.images import Loader
 from quantization.distributed import RANKS
-from quantization.options import ImageOptions
+from quantization.options import ReadOptions
 
 SQNR_IMAGES = 64  # on a trained yolov5n the estimates are then 1.4 dB from brute force (standard deviation)
 
 
-def training_sample(
-    dataset: Dataset, options: ImageOptions, count: int = SQNR_IMAGES, size: tuple[int, int] | None = None
-) -> Loader:
+def training_sample(dataset: Dataset, options: ReadOptions, size: tuple[int, int], count: int = SQNR_IMAGES) -> Loader:
     """``count`` training images at random, letterboxed as in evaluation; with many processes this one's batches of them.
 
     Args:
         dataset: whose training images.
-        options: seed, size and batches.
+        options: seed and batches.
+        size: height and width.
         count: how many.
-        size: height and width; None: square.
     """
     files = random.Random(options.seed).sample(dataset.train, min(len(dataset.train), count))
     return Loader(
         files,
-        size or (options.imgsz, options.imgsz),
+        size,
         options.batch_size,
         options.workers,
         turn=(RANKS.rank, RANKS.size),

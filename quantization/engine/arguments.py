@@ -105,6 +105,11 @@ def _add_output(group: Any) -> None:  # argparse keeps the class of groups priva
         help="images on which the boxes of each engine that is built are compared with ONNX Runtime's: folder, .txt or "
         "data.yaml; exit code 1 if they are far off (default: drawn images, exit code 0)",
     )
+    group.add_argument(
+        "--locate",
+        action="store_true",
+        help="where --check-images finds wrong boxes, say between which nodes the difference starts: up to five more builds",
+    )
     group.add_argument("--json", metavar="FILE", help="write the report")
     group.add_argument("--dry-run", action="store_true", help="print the trtexec lines and stop; needs no TensorRT")
     group.add_argument("--trt-version", metavar="X.Y", help="version for --dry-run (default: the installed one)")

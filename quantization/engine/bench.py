@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 from typing import Any, Callable, Mapping, NamedTuple
 
@@ -14,7 +15,7 @@ from quantization.engine.cuda import Cuda
 from quantization.engine.options import BuildOptions
 from quantization.engine.plan_source import PlanSource
 from quantization.engine.runtime import Engine
-from quantization.engine.specs import BenchReport, Calibration
+from quantization.engine.specs import BenchReport, Calibration, check_specs
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import import_tensorrt
 
@@ -31,7 +32,8 @@ class EngineBoxes(NamedTuple):
     are_wrong: bool
 
 
-Check = Callable[[Engine, str], EngineBoxes]  # of an engine and the ONNX that it was built from
+Rebuild = Callable[[str], Engine]  # another ONNX, with the same options
+Check = Callable[[Engine, str, Rebuild], EngineBoxes]  # of an engine and the ONNX that it was built from
 
 
 def run_bench(
@@ -51,6 +53,7 @@ def run_bench(
     Raises:
         UserError: a build or run is not possible, or the engines' batches differ.
     """
+    check_specs(asked, calibration is not None)
     cuda = Cuda(spin_wait=asked.timed.spin_wait)
     source = PlanSource(cuda, calibration, asked.timed, asked.version, timings)
     info = {spec.name: source.get(spec) for spec in asked.specs}
@@ -70,7 +73,8 @@ def run_bench(
             _export_layers(asked, engines, cuda)  # after all timing: profiling makes the GPU run differently
             for spec in asked.specs:
                 if check is not None and spec.onnx is not None:
-                    info[spec.name]["boxes"] = check(engines[spec.name], spec.onnx)._asdict()
+                    rebuild = functools.partial(source.rebuild, spec)
+                    info[spec.name]["boxes"] = check(engines[spec.name], spec.onnx, rebuild)._asdict()
     return finish(report, asked, info, results)
 
 

@@ -77,6 +77,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
         "--reference": args.reference,
         "--use-trtexec": args.use_trtexec,
         "--check-images": args.check_images,
+        "--locate": args.locate,
         "--dry-run": args.dry_run,
         "--trt-version": args.trt_version,
         "--export-layer-info": args.export_layer_info,

@@ -11,11 +11,13 @@ from quantization.engine import plans
 from quantization.engine.build import build_engine
 from quantization.engine.cuda import Cuda
 from quantization.engine.options import ShapeRange
+from quantization.engine.runtime import Engine
 from quantization.engine.specs import Calibration, EngineSpec, trtexec_line
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import Version, import_tensorrt
 from quantization.errors import UserError
+from quantization.onnx_graph.origin import file_origin
 
 
 def plan_key(spec: EngineSpec, tensorrt: str, gpu: str, calibration: Calibration | None) -> dict[str, Any]:
@@ -71,11 +73,18 @@ class PlanSource:
             print(f"{spec.name}: {spec.plan} is up to date, not built again")
             return self._describe(spec, read_plan(spec.plan), record, reused=True)
         plan, record = self._build(spec, spec.onnx)
-        record = {"key": key, **record}
+        origin = file_origin(spec.onnx)
+        record = {"key": key, "metadata": {} if origin is None else origin.metadata(), **record}
         record["calib_sha256"] = plans.file_hash(cache) if cache and os.path.isfile(cache) else None
         if spec.plan:
             plans.save_plan(spec.plan, plan, record)
         return self._describe(spec, plan, record, reused=False)
+
+    def rebuild(self, spec: EngineSpec, onnx: str) -> Engine:
+        """Build another ONNX with an engine's options, and load it; nothing is kept."""
+        batches = self._calibration.batches if self._calibration else None
+        built = build_engine(onnx, spec.options, self._cuda, batches, timings=self._timings)
+        return Engine(built.plan, self._cuda, spec.name)
 
     def _build(self, spec: EngineSpec, onnx: str) -> tuple[bytes, dict[str, Any]]:
         def announce(profile: Mapping[str, ShapeRange]) -> None:

@@ -9,6 +9,18 @@ from typing import Any
 
 from quantization.errors import UserError
 from quantization.files import atomic_write
+from quantization.onnx_graph.origin import Origin, read_origin
+
+
+def plan_origin(path: str) -> Origin | None:
+    """The upstream of the network in a plan file, from the record beside it; None: there is none, or it does not tell."""
+    try:
+        with open(record_path(path), encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):  # made by trtexec, or moved without it
+        return None
+    metadata = record.get("metadata") if isinstance(record, dict) else None
+    return read_origin(metadata) if isinstance(metadata, dict) else None
 
 
 def file_hash(path: str) -> str:

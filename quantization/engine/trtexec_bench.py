@@ -10,9 +10,10 @@ from typing import Any
 
 from quantization.engine import timing, trtexec
 from quantization.engine.bench_report import finish, same_batch
+from quantization.engine.options import check_options
 from quantization.engine.plan_source import read_plan
 from quantization.engine.specs import BenchReport, EngineSpec, trtexec_line
-from quantization.engine.versions import build_only_flag
+from quantization.engine.versions import Version, build_only_flag
 from quantization.errors import UserError
 
 
@@ -22,6 +23,8 @@ def run_trtexec_bench(asked: BenchReport, program: str) -> dict[str, Any]:
     report: dict[str, Any] = {"versions": {"trtexec": ".".join(map(str, asked.version))}}
     info: dict[str, dict[str, Any]] = {}
     loads: dict[str, list[str]] = {}
+    for spec in asked.specs:
+        _check(spec, asked.version)
     with tempfile.TemporaryDirectory() as folder:
         for spec in asked.specs:
             plan = spec.plan or os.path.join(folder, f"{spec.name}.plan")
@@ -36,7 +39,6 @@ def run_trtexec_bench(asked: BenchReport, program: str) -> dict[str, Any]:
 
 
 def _build(asked: BenchReport, spec: EngineSpec, plan: str, program: str) -> None:
-    _check_calibration(spec)
     flags = trtexec.build_flags(spec.options, asked.version)
     command = [program, f"--onnx={spec.onnx}", *flags, f"--saveEngine={plan}", build_only_flag(asked.version)]
     print(f"{spec.name}: {shlex.join(command)}", flush=True)
@@ -61,7 +63,7 @@ def _time(asked: BenchReport, loads: dict[str, list[str]], report: dict[str, Any
     return results
 
 
-def _check_calibration(spec: EngineSpec) -> None:
+def _check(spec: EngineSpec, version: Version) -> None:
     """Refuse what trtexec cannot do: it reads a calibration cache, but cannot calibrate with images."""
     cache = spec.options.calib_cache
     if cache and not os.path.isfile(cache):
@@ -69,5 +71,7 @@ def _check_calibration(spec: EngineSpec) -> None:
             f"calibration cache {cache} does not exist, and trtexec cannot make it: run once without "
             "--use-trtexec, or drop --calib-cache"
         )
+    if spec.onnx is not None:
+        check_options(spec.options, version)
     if spec.mode == "ptq" and not cache:
         print(f"note: {spec.name} gets random scales from trtexec; its speed counts, its output does not")

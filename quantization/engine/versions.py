@@ -16,25 +16,43 @@ from quantization.errors import UserError
 Version = Tuple[int, int, int]
 
 OLDEST: Version = (8, 5, 0)
+NEWEST_MAJOR = 11
+KNOWN_FORMS = "8.5, 8.6.1, 10, 10.x, 10.13.2 or 11"
 
 
-def parse_version(text: str, flag: str = "--trt-version") -> Version:
-    """Read a version such as ``8.6``, ``8.6.0`` or ``10.16.1.11``.
-
-    Args:
-        text: the version.
-        flag: for the message, the option that it comes from.
+def parse_version(text: str) -> Version:
+    """Read the version that TensorRT gives itself, such as ``8.6.0`` or ``10.16.1.11``.
 
     Raises:
         UserError: the text is no version, or one older than 8.5.
     """
     match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     if match is None:
-        raise UserError(f"TensorRT version {text!r} is not of the form 8.6 or 10.16.1: correct {flag}")
+        raise UserError(f"TensorRT gives its version as {text!r}, not as 8.6.0 or 10.16.1: check the installation")
     version = (int(match.group(1)), int(match.group(2)), int(match.group(3) or 0))
     if version < OLDEST:
         raise UserError(f"TensorRT {text} is too old: these tools need the tensor-name API of 8.5 or newer")
     return version
+
+
+def asked_version(text: str, flag: str) -> Version:
+    """Read a version that a user names: ``11``, ``11.x``, ``10.3``, ``8.6.1``, ``10.16.1.11``.
+
+    Args:
+        text: the version; of what it leaves open the first release.
+        flag: the option that it comes from, for the message.
+
+    Raises:
+        UserError: the text is no version, or none that these tools know.
+    """
+    match = re.fullmatch(r"(\d+)(?:\.x|\.(\d+)(?:\.x|\.(\d+)(?:\.\d+)?)?)?", text)
+    if match is not None:
+        version = (int(match.group(1)), int(match.group(2) or 0), int(match.group(3) or 0))
+        if match.group(2) is None and version[0] == OLDEST[0]:
+            return OLDEST
+        if OLDEST <= version and version[0] <= NEWEST_MAJOR:
+            return version
+    raise UserError(f"{flag} {text} is no TensorRT version from 8.5 to {NEWEST_MAJOR}: give one as {KNOWN_FORMS}")
 
 
 def parse_version_number(number: int) -> Version:

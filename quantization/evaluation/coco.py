@@ -109,12 +109,13 @@ class Evaluator:
 
     Attributes:
         truth: the annotations.
+        thresholds: which boxes count as detections.
         references: name to the samples of networks that all later ones are compared with.
         conditions: images, shape and thresholds, in words.
     """
 
     def __init__(self, truth: GroundTruth, loader: Loader, thresholds: Thresholds) -> None:
-        self.truth, self._loader, self._thresholds = truth, loader, thresholds
+        self.truth, self._loader, self.thresholds = truth, loader, thresholds
         self.references: dict[str, Samples] = {}
         self.conditions = f"{len(truth.files)} images, {_shape(loader)}, {thresholds}"
         rare = rare_classes_text(truth.names, box_counts(truth.arrays(), len(truth.files), len(truth.names)).sum(0))
@@ -127,7 +128,7 @@ class Evaluator:
 
     def measure(self, predict: Predictor | Detector, label: str, quiet: bool = False) -> tuple[Metrics, Found]:
         """The mAP and the detections."""
-        metrics, found = evaluate(predict, self._loader, self.truth, self._thresholds, f"Evaluate {label}")
+        metrics, found = evaluate(predict, self._loader, self.truth, self.thresholds, f"Evaluate {label}")
         assert metrics.samples is not None  # coco_metrics gives them
         metrics.conditions = self.conditions
         metrics.against = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
 import cv2
 import numpy as np
@@ -17,12 +17,28 @@ IOU = 0.65  # of the suppression
 COARSE = 8  # cells of the colours that a drawn image fades between
 
 
-def comparison_images(source: str | None, size: tuple[int, int], count: int = IMAGES) -> np.ndarray:
+class NamedImages(NamedTuple):
+    """Image files, and what the user calls them."""
+
+    name: str
+    files: Sequence[str]
+
+
+def named_images(source: str) -> NamedImages:
+    """The images of a folder, a .txt list or a data.yaml.
+
+    Raises:
+        UserError: there are none.
+    """
+    return NamedImages(source, image_files(source))
+
+
+def comparison_images(source: NamedImages | None, size: tuple[int, int], count: int = IMAGES) -> np.ndarray:
     """Images to compare on.
 
     Args:
-        source: a folder, a .txt list or a data.yaml, of which images all over it are taken; None: smooth drawn ones,
-            on which a network hardly finds anything, but computes on values of natural size.
+        source: images all over it are taken; None: smooth drawn ones, on which a network hardly finds anything, but
+            computes on values of natural size.
         size: H and W of the network's input.
         count: how many.
 
@@ -30,9 +46,9 @@ def comparison_images(source: str | None, size: tuple[int, int], count: int = IM
         (B, 3, H, W) float32 in 0..1.
 
     Raises:
-        UserError: there are no images, or one cannot be read.
+        UserError: one cannot be read.
     """
-    return smooth_images(size, count) if source is None else some_images(image_files(source), size, count)
+    return smooth_images(size, count) if source is None else some_images(source.files, size, count)
 
 
 def some_images(files: Sequence[str], size: tuple[int, int], count: int = IMAGES) -> np.ndarray:
@@ -41,8 +57,13 @@ def some_images(files: Sequence[str], size: tuple[int, int], count: int = IMAGES
     Raises:
         UserError: one cannot be read.
     """
-    chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))]
+    chosen = some_files(files, count)
     return np.concatenate(list(load_batches(chosen, size, len(chosen))))
+
+
+def some_files(files: Sequence[str], count: int = IMAGES) -> list[str]:
+    """``count`` files from all over a list, or all if there are fewer."""
+    return [files[index] for index in np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))]
 
 
 def smooth_images(size: tuple[int, int], count: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Union
+from typing import List, Sequence, Union
 
 import numpy as np
 
@@ -14,6 +14,12 @@ MAX_BOX = 7680.0  # offset between classes, larger than any image side
 
 # of a batch: rows (B, N, 5 + C) for non-maximum suppression, or each image's final detections (M, 6), best first
 Boxes = Union[np.ndarray, List[np.ndarray]]
+
+
+def joined(parts: Sequence[Boxes]) -> Boxes:
+    """The boxes of several batches as those of one."""
+    rows = [part for part in parts if isinstance(part, np.ndarray)]
+    return np.concatenate(rows) if rows else [boxes for part in parts for boxes in part]
 
 
 def detections(

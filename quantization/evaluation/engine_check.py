@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from quantization.data.dataset import image_files
-from quantization.engine.bench import EngineBoxes
+from quantization.engine.bench import EngineBoxes, Rebuild
 from quantization.engine.runtime import Engine
 from quantization.errors import UserError
 from quantization.evaluation.box_differences import row_differences
-from quantization.evaluation.comparison import comparison_images, found_differences
-from quantization.evaluation.detections import Boxes
+from quantization.evaluation.comparison import NamedImages, comparison_images, found_differences
+from quantization.evaluation.detections import Boxes, joined
+from quantization.evaluation.engine_fault import where_wrong
 from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 
@@ -27,24 +27,20 @@ class EngineCheck:
     Attributes:
         source: images, see ``comparison_images``. On drawn ones nothing is found, so that rows are compared; their
             differences are told, but are no error, since those of a network with random weights know no bounds.
-
-    Raises:
-        UserError: there are no images in ``source``.
+        locate: say where the difference starts, where boxes are wrong.
     """
 
-    source: str | None = None
+    source: NamedImages | None = None
+    locate: bool = False
     _expected: dict[tuple[str, tuple[int, ...]], Boxes] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.source is not None:
-            image_files(self.source)
-
-    def __call__(self, engine: Engine, onnx: str) -> EngineBoxes:
+    def __call__(self, engine: Engine, onnx: str, rebuild: Rebuild) -> EngineBoxes:
         """Compare one engine; a text says why where it cannot be.
 
         Args:
             engine: of a static or dynamic batch.
             onnx: what it was built from.
+            rebuild: builds another ONNX as this engine was built.
 
         Raises:
             UserError: an image cannot be read.
@@ -66,8 +62,11 @@ class EngineCheck:
             found = row_differences(expected, actual)
         else:
             found = found_differences(expected, actual)
-        where = "drawn images (--check-images names real ones)" if self.source is None else self.source
-        return EngineBoxes(f"against ONNX Runtime on {where}: {found}", self.source is not None and found.is_suspicious)
+        where = "drawn images (--check-images names real ones)" if self.source is None else self.source.name
+        text, are_wrong = f"against ONNX Runtime on {where}: {found}", self.source is not None and found.is_suspicious
+        if are_wrong and self.locate:
+            text += f"; {where_wrong(onnx, images, rebuild)}"
+        return EngineBoxes(text, are_wrong)
 
     def _reference(self, onnx: str, images: np.ndarray) -> Boxes:
         """ONNX Runtime's boxes, computed once for all engines of one file and size."""
@@ -79,6 +78,4 @@ class EngineCheck:
 
 def one_by_one(predict: EnginePredictor | OnnxPredictor, images: np.ndarray) -> Boxes:
     """Boxes of all images; they are given to the network one after the other, for the memory's sake."""
-    parts = [predict(images[place : place + 1]) for place in range(len(images))]
-    rows = [part for part in parts if isinstance(part, np.ndarray)]
-    return np.concatenate(rows) if rows else [boxes for part in parts for boxes in part]
+    return joined([predict(images[place : place + 1]) for place in range(len(images))])

@@ -12,7 +12,7 @@ from quantization.engine.variant_folder import VariantFolder
 from quantization.errors import UserError
 from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.network import Network, make_evaluator, open_checked
-from quantization.evaluation.saved_samples import annotation_digest, read_reference, write_samples
+from quantization.evaluation.saved_samples import annotation_digest, compare_with, read_samples, write_samples
 from quantization.options import DataOptions
 
 
@@ -42,7 +42,7 @@ class EngineMeter:
         if not os.path.isfile(self._samples):
             return False
         try:
-            read_reference(self._samples, self._evaluator)
+            compare_with(read_samples(self._samples), self._evaluator)
         except UserError as error:
             print(f"{REFERENCE} is measured again: {error}")
             return False
@@ -56,7 +56,7 @@ class EngineMeter:
         found: dict[str, Any] = {"map": metrics.map, "map50": metrics.map50, "conditions": metrics.conditions}
         if name == REFERENCE:
             write_samples(self._samples, metrics, self._samples, self._evaluator)
-            read_reference(self._samples, self._evaluator)
+            compare_with(read_samples(self._samples), self._evaluator)
         else:
             apart = metrics.against.get(Path(self._samples).name, {}).get("map", {})
             found.update({key: apart[key] for key in ("points", "plus_minus") if key in apart})

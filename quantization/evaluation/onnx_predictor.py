@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from quantization.data.input_size import input_size
 from quantization.errors import UserError
 from quantization.evaluation.detections import Boxes
 from quantization.evaluation.output_format import Output, output_format
+from quantization.onnx_graph.origin import read_origin
 from quantization.onnx_graph.session import session_options
 from quantization.options import OUTPUT_FORMATS
 
@@ -27,6 +29,7 @@ class OnnxPredictor:
         format: how its outputs are read.
         classes: number of classes; None where neither the outputs nor the names tell.
         class_names: what the ONNX calls them; None if it does not say. Upstream's export.py writes them.
+        origin: the upstream that it was exported from; None if it does not say.
 
     Raises:
         UserError: the file is missing, ONNX Runtime refuses it, or it is no detection network.
@@ -54,10 +57,12 @@ class OnnxPredictor:
         entry = self._session.get_inputs()[0]
         if len(entry.shape) != 4:
             raise UserError(f"{file} does not take images (B, 3, H, W): export it with the export command")
-        self._name = entry.name
+        self._file, self._name = file, entry.name
         self._batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
         self._size = tuple(entry.shape[2:])
-        names = _class_names(self._session.get_modelmeta().custom_metadata_map.get("names"))
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.origin = read_origin(metadata)
+        names = _class_names(metadata.get("names"))
         outputs = [
             Output(output.name, tuple(side if isinstance(side, int) else None for side in output.shape or ()))
             for output in self._session.get_outputs()
@@ -66,9 +71,10 @@ class OnnxPredictor:
         self.classes = self.format.classes if self.format.classes is not None else len(names or ()) or None
         self.class_names = names if names and len(names) == self.classes else None
 
-    def image_size(self, default: tuple[int, int]) -> tuple[int, int]:
-        """H and W of the input; ``default`` where the graph leaves them open."""
-        return self._size if all(isinstance(side, int) for side in self._size) else default
+    def image_size(self, asked: int | None) -> tuple[int, int]:
+        """H and W of the input, see ``input_size``."""
+        height, width = (side if isinstance(side, int) else None for side in self._size)
+        return input_size((height, width), asked, self._file)
 
     def __call__(self, images: np.ndarray) -> Boxes:
         """Boxes of images (B, 3, H, W), any B."""

@@ -46,10 +46,7 @@ def choose_checkpoint(summary: Mapping[str, Any]) -> Verdict:
     other = "ptq" if key == "qat" else "qat"
     compared = _against(figures.get("qat"), "ptq", "merged")
     if compared is not None:
-        mended = figures.get("ptq", {}).get("max_drop", {}).get("left_in_float")
-        # epochs are compared with what they started from, not with the layers that --max-drop left in float after it
-        reference = "PTQ with none of --max-drop's layers in float" if mended else TITLES["ptq"]
-        apart = f"QAT is at {points_text(compared)} points against {reference}, classes merged"
+        apart = f"QAT is at {points_text(compared)} points against {TITLES['ptq']}, classes merged"
         reasons.append(f"{apart}{_noise_text(compared)}")
     elif other in figures:
         distance = 100 * (figures[key]["map"] - figures[other]["map"])

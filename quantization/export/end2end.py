@@ -14,7 +14,7 @@ candidates of an image only; TensorRT's layer for the standard operator looks at
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -48,6 +48,17 @@ class Suppression:
     objectness_only: bool = False
 
 
+def refuse_other_outputs(outputs: Mapping[str, Sequence[int | str]], classes: int) -> None:
+    """Raises a UserError if outputs, of these names and shapes, are not the rows that suppression takes."""
+    numbers = 5 + classes
+    if [list(shape[2:]) for shape in outputs.values()] != [[numbers]]:
+        shown = ", ".join(f"{name} {list(shape)}" for name, shape in outputs.items())
+        raise UserError(
+            f"--end2end takes one output (B, boxes, {numbers}), this network has {shown}: leave it out (masks of a "
+            "segmentation network are made behind the suppression)"
+        )
+
+
 def append_suppression(model: onnx.ModelProto, suppression: Suppression) -> None:
     """Put non-maximum suppression behind the rows that a graph gives, in place.
 
@@ -59,13 +70,7 @@ def append_suppression(model: onnx.ModelProto, suppression: Suppression) -> None
         UserError: the graph has other outputs.
     """
     graph = model.graph
-    numbers = 5 + len(suppression.names)
-    if len(graph.output) != 1 or _shape(graph.output[0])[2:] != [numbers]:
-        shown = ", ".join(f"{output.name} {_shape(output)}" for output in graph.output)
-        raise UserError(
-            f"--end2end takes one output (B, boxes, {numbers}), this network has {shown}: leave it out (masks of a "
-            "segmentation network are made behind the suppression)"
-        )
+    refuse_other_outputs({output.name: _shape(output) for output in graph.output}, len(suppression.names))
     (rows,) = graph.output
     batch = _shape(rows)[0]
     part = _Part(model)

@@ -10,6 +10,7 @@ import onnx
 from torch import nn
 
 from quantization.errors import UserError
+from quantization.evaluation.comparison import NamedImages
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export.end2end import Suppression, append_suppression
 from quantization.export.graph import export_graph
@@ -19,10 +20,12 @@ from quantization.export.verification import Difference, compare, report_differe
 from quantization.files import atomic_write
 from quantization.onnx_graph import fp16
 from quantization.onnx_graph.cleanup import clean, respell_float_silu
+from quantization.onnx_graph.origin import Origin, write_origin
 from quantization.options import ExportOptions
 from quantization.quantizers.backend import bits, is_enabled, is_quantizing, named_quantizers, swapped
 from quantization.quantizers.switches import uncalibrated
 from quantization.ranges.levels import BITS
+from quantization.upstream.checkout import UPSTREAMS
 from quantization.upstream.model import class_count, class_names
 
 LOG = logging.getLogger("quantization")
@@ -45,8 +48,8 @@ def export_onnx(
     model: nn.Module,
     file: str,
     options: ExportOptions = ExportOptions(),
-    source: str | None = None,
-    objectness_only: bool = False,
+    source: NamedImages | None = None,
+    upstream: str = "",
 ) -> Exported:
     """Write a Q/DQ ONNX, check it, and compare it with torch by ONNX Runtime.
 
@@ -55,7 +58,7 @@ def export_onnx(
         file: written once; appears only when every check has passed.
         options: how.
         source: images to compare on, see ``comparison_images``.
-        objectness_only: for ``--end2end``: with one class, the objectness is the score.
+        upstream: "yolov5" or "yolov7", for the metadata and, with ``--end2end``, the score of one class; empty: neither.
 
     Returns:
         The graph as written, and how far it is from torch.
@@ -67,13 +70,16 @@ def export_onnx(
     graph = quantized_graph(model, options)
     found = check_quantize_nodes(graph, model)
     onnx.checker.check_model(graph, full_check=True)
+    origin = Origin(upstream, UPSTREAMS[upstream].iou) if upstream else None
+    if origin is not None:
+        write_origin(graph, origin)
     if options.end2end is None:
         name_classes(graph, model)
     with atomic_write(file) as temporary:
         onnx.save(graph, temporary)
         difference = compare(model, temporary, options, source)
         if options.end2end is not None:
-            add_suppression(graph, temporary, model, options, objectness_only)
+            add_suppression(graph, temporary, model, options, origin is not None and origin.objectness_only)
     version, nodes = graph.opset_import[0].version, len(graph.graph.node)
     LOG.info("%s: opset %d, %d nodes, %d QuantizeLinear", file, version, nodes, found)
     report_difference(difference, file, source)
@@ -173,12 +179,10 @@ def simplify_graph(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Simplify by onnxsim; weights keep their QuantizeLinear.
 
     Raises:
-        UserError: onnxsim is not installed, or its own check failed.
+        UserError: onnxsim's own check failed.
     """
-    try:
-        import onnxsim
-    except ImportError as error:
-        raise UserError("--simplify needs onnxsim: pip install onnxsim, or leave the option out") from error
+    import onnxsim
+
     simplified, passed = onnxsim.simplify(graph)
     if not passed:
         raise UserError("--simplify: onnxsim's check failed; export without it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import warnings
@@ -92,10 +93,25 @@ def _by_torchscript(wrapper: nn.Module, images: Tensor, outputs: list[str], opti
     return onnx.load_model_from_string(buffer.getvalue())
 
 
-def _by_dynamo(wrapper: nn.Module, images: Tensor, outputs: list[str], options: ExportOptions) -> onnx.ModelProto:
-    """The graph from torch's newer exporter."""
+def check_exporter(exporter: str) -> None:
+    """Raises a UserError if torch's newer exporter is asked for and cannot run here."""
+    if exporter != "dynamo":
+        return
     if not hasattr(torch.onnx, "ops"):
         raise UserError(f"--exporter dynamo needs torch 2.8 or newer, this is {torch.__version__}: use torchscript")
+    require_package("onnxscript", "--exporter dynamo")
+
+
+def require_package(package: str, asker: str) -> None:
+    """Raises a UserError if a package that an option or command needs cannot be imported."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(f"{asker} needs the package {package} ({error}): pip install {package}") from error
+
+
+def _by_dynamo(wrapper: nn.Module, images: Tensor, outputs: list[str], options: ExportOptions) -> onnx.ModelProto:
+    """The graph from torch's newer exporter."""
     arguments: dict[str, Any] = {}
     if options.dynamic:
         images = images[:1].repeat(max(2, options.batch), 1, 1, 1)  # size 1 would be taken for fixed

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from quantization.engine import versions
 from quantization.engine.versions import Version
 from quantization.errors import UserError
-from quantization.onnx_graph.fp16 import MIN_OPSET
+from quantization.onnx_graph.fp16 import MIN_OPSET, check_opset
 from quantization.options import LOWEST_OPSET, ExportOptions
 
 FLAG = "--target-tensorrt"
 
 
 def target_version(options: ExportOptions) -> Version | None:
-    """The version that the export is for; of ``10.x`` the first. None: no version was named.
+    """The version that the export is for; of ``10`` and ``10.x`` the first. None: no version was named.
 
     Raises:
         UserError: it is none.
     """
     if options.target_tensorrt is None:
         return None
-    return versions.parse_version(re.sub(r"\.x$", ".0", options.target_tensorrt), FLAG)
+    return versions.asked_version(options.target_tensorrt, FLAG)
 
 
 def for_target(options: ExportOptions) -> ExportOptions:
     """The options with FP16 remainder and opset filled in where the user left them to the target.
 
     Raises:
-        UserError: the target cannot run what was asked for.
+        UserError: the target cannot run what was asked for, or FP16 takes a newer opset.
     """
     version = target_version(options)
     strongly_typed = version is not None and versions.is_strongly_typed_only(version)
@@ -37,6 +36,8 @@ def for_target(options: ExportOptions) -> ExportOptions:
     opset = options.opset
     if opset is None:
         opset = max(LOWEST_OPSET[options.exporter], MIN_OPSET if half else 0)
+    if half:
+        check_opset(opset)
     if version is not None:
         if half and not versions.has_strong_typing(version):
             raise UserError(

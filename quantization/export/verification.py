@@ -11,7 +11,7 @@ from torch import nn
 
 from quantization.errors import UserError
 from quantization.evaluation.box_differences import BoxDifferences, row_differences
-from quantization.evaluation.comparison import comparison_images, found_differences
+from quantization.evaluation.comparison import NamedImages, comparison_images, found_differences
 from quantization.evaluation.onnx_predictor import OnnxPredictor
 from quantization.export.graph import ExportOutputs, export_mode
 from quantization.options import ExportOptions
@@ -39,7 +39,7 @@ class Difference:
     boxes: BoxDifferences
 
 
-def compare(model: nn.Module, file: str, options: ExportOptions, source: str | None = None) -> Difference:
+def compare(model: nn.Module, file: str, options: ExportOptions, source: NamedImages | None = None) -> Difference:
     """Run the same images through torch and ONNX Runtime.
 
     Args:
@@ -76,9 +76,9 @@ def compare(model: nn.Module, file: str, options: ExportOptions, source: str | N
     )
 
 
-def report_difference(difference: Difference, file: str, source: str | None) -> None:
+def report_difference(difference: Difference, file: str, source: NamedImages | None) -> None:
     """Log how far the boxes are, with a warning where it is too far."""
-    where = f"images of {source}" if source is not None else "drawn images (export --compare-images names real ones)"
+    where = "drawn images (export --compare-images names real ones)" if source is None else f"images of {source.name}"
     LOG.info("%s: ONNX Runtime against torch on %s: %s", file, where, difference.boxes)
     if difference.boxes.is_suspicious:
         LOG.warning(

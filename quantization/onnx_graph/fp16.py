@@ -42,6 +42,12 @@ def half(tensor: TensorProto, name: str) -> TensorProto:
         return numpy_helper.from_array(values.astype(np.float16), name)
 
 
+def check_opset(opset: int) -> None:
+    """Raises a UserError if Q/DQ of this opset know no FP16."""
+    if opset < MIN_OPSET:
+        raise UserError(f"--fp16-remainder needs opset {MIN_OPSET} or newer, this is {opset}: leave --opset out")
+
+
 def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
     """Convert everything but the decode, the input and the output to FP16.
 
@@ -55,8 +61,7 @@ def convert_remainder(model: onnx.ModelProto) -> onnx.ModelProto:
         UserError: the opset is too old, or a weight does not fit FP16.
     """
     opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset < MIN_OPSET:
-        raise UserError(f"--fp16-remainder needs opset {MIN_OPSET} or newer, this is {opset}: leave --opset out")
+    check_opset(opset)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.value_info[:]  # the types change

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper, version_converter
 
+from quantization.data.input_size import input_size
 from quantization.errors import UserError
 from quantization.onnx_graph.load import load_onnx
 from quantization.options import LOWEST_OPSET
@@ -41,7 +42,7 @@ class FloatModel:
     """
 
     def __init__(self, file: str, opset: int | None = None) -> None:
-        self.source = load_onnx(file)
+        self.file, self.source = file, load_onnx(file)
         refuse(self.source, file)
         entry = image_input(self.source, file)
         self.name = entry.name
@@ -50,9 +51,9 @@ class FloatModel:
         self.model = in_fp32(with_opset(self.source, opset or MIN_OPSET, file))
         fix_weights(self.model)
 
-    def image_shape(self, default: int) -> tuple[int, int, int]:
-        """C, H and W of the input; 3 and ``default`` where the graph leaves them open."""
-        return self.shape[1] or IMAGE_CHANNELS, self.shape[2] or default, self.shape[3] or default
+    def image_shape(self, asked: int | None) -> tuple[int, int, int]:
+        """C, H and W of the input; where the graph leaves C open, 3, and see ``input_size``."""
+        return (self.shape[1] or IMAGE_CHANNELS, *input_size((self.shape[2], self.shape[3]), asked, self.file))
 
     def for_images(self, shape: tuple[int, int, int]) -> ModelProto:
         """A copy of ``model`` whose input has this C, H and W, from which all shapes follow."""

@@ -36,7 +36,7 @@ def calibration_batches(options: OnnxImageOptions, shape: tuple[int, int, int], 
         raise UserError(
             f"the network takes images of {shape[0]} channels: give --images a .npy of (N, {shape[0]}, H, W)"
         )
-    loader = training_sample(open_images(options), options, count, shape[1:])
+    loader = training_sample(open_images(options), options, shape[1:], count)
     return ImageBatches(loader), len(loader.files)
 
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
-from quantization.option_fields import option
-from quantization.options import CALIBRATION_METHODS, ImageOptions, RangeOptions
+from quantization.option_fields import POSITIVE, changed, option, refuse_unused
+from quantization.options import CALIBRATION_METHODS, DEFAULT_SIDE, RangeOptions, ReadOptions
 
 
 @dataclass(frozen=True)
-class OnnxImageOptions(ImageOptions):
+class OnnxImageOptions(ReadOptions):
     """Images for the calibration of an ONNX."""
 
+    imgsz: int | None = option(
+        None,
+        f"longer image side in pixels, where the network leaves it open; default: {DEFAULT_SIDE}",
+        kind=int,
+        bounds=POSITIVE,
+    )
     data: str | None = option(None, "YOLO data.yaml, whose training images are used", metavar="YAML")
     images: str | None = option(
         None,
@@ -25,6 +31,8 @@ class OnnxImageOptions(ImageOptions):
         super().__post_init__()
         if (self.data is None) == (self.images is None):
             raise UserError("name the calibration images with either --data data.yaml or --images PATH")
+        if self.images is not None and self.images.endswith(".npy"):
+            refuse_unused(changed(self, ("workers", "seed")), "image files to draw from and to read")
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ class Budget:
 
     def hold(
         self, model: nn.Module, file: str, key: str, record: CheckpointRecord, evaluate: Callable[[], Metrics]
-    ) -> None:
+    ) -> Outcome:
         """Make the checkpoint ``file`` meet the budget, and record how.
 
         Args:
@@ -261,3 +261,4 @@ class Budget:
         self.summary.record(key, outcome.metrics, max_drop=result, **trained)
         for unit in outcome.left:
             unit.set_float(False)
+        return outcome

@@ -8,7 +8,7 @@ from quantization.data.checks import check_channels
 from quantization.errors import UserError
 from quantization.evaluation.network import Network, data_classes
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.options import DataOptions
+from quantization.options import DEFAULT_SIDE, DataOptions
 from quantization.upstream.checkout import UPSTREAMS
 from quantization.upstream.model import class_count, class_names, largest_stride, layers_of
 
@@ -44,9 +44,9 @@ def onnx_network(name: str, network: OnnxPredictor, file: str, options: DataOpti
         options: image size, and the data set, which tells the number of classes where the ONNX does not.
 
     Raises:
-        UserError: neither tells it.
+        UserError: neither tells it, or the image size contradicts the ONNX.
     """
-    size = network.image_size((options.imgsz, options.imgsz))
+    size = network.image_size(options.imgsz if options.imgsz != DEFAULT_SIDE else None)
     names = tuple(network.class_names or ())
     classes = network.classes or data_classes(options, file)
     return Network(name, classes, names, size, UPSTREAMS[name].iou, name == "yolov7")

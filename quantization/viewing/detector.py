@@ -12,9 +12,8 @@ from quantization.errors import UserError
 from quantization.evaluation.categories import is_single_class, same_name
 from quantization.evaluation.detecting import Predictor, check_classes
 from quantization.evaluation.detections import image_detections, to_image
-from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.network import Network
-from quantization.evaluation.onnx_predictor import OnnxPredictor
+from quantization.evaluation.opened import open_network
 from quantization.viewing.options import PredictCommand
 
 
@@ -65,20 +64,14 @@ def open_runtime(options: PredictCommand, file: str, classes: int | None) -> Ima
     Raises:
         UserError: it cannot be loaded, or is no detection network.
     """
-    names: Sequence[str] = ()
-    predict: Predictor
-    if file.endswith(".onnx"):
-        predict = runtime = OnnxPredictor(file, options.output_format)
-        found, names = runtime.classes, runtime.class_names or ()
-        size = runtime.image_size((options.imgsz, options.imgsz))
-    else:
-        predict = engine = EnginePredictor.load(file, options.output_format)
-        found, size = engine.classes, engine.size
-    count = found or classes
+    opened = open_network(file, options.output_format, options.imgsz)
+    count = opened.classes or classes
     if count is None:
         raise UserError(f"{file} does not tell its number of classes: give --data data.yaml with their names")
-    upstream = "yolov7" if options.objectness else "yolov5"
-    return ImageDetector(file, predict, Network(upstream, count, tuple(names), size, options.iou, options.objectness))
+    objectness = options.objectness or (opened.origin is not None and opened.origin.objectness_only)
+    upstream = "yolov7" if objectness else "yolov5"
+    network = Network(upstream, count, opened.names, opened.size, options.iou, objectness)
+    return ImageDetector(file, opened.predict, network)
 
 
 def shared_names(detectors: Sequence[ImageDetector], given: Sequence[str], source: str) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
-from quantization.option_fields import POSITIVE, Bounds, Options, argument, group, option
-from quantization.options import OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, LoadOptions
+from quantization.option_fields import POSITIVE, Bounds, Options, argument, changed, group, option, refuse_unused
+from quantization.options import DEFAULT_SIDE, OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, LoadOptions
 
 SHARE = Bounds(least=0, most=1)
 
@@ -28,7 +28,9 @@ class PredictCommand(Options):
     cocodir: str | None = option(None, "COCO-layout folder instead of --data and IMAGES", metavar="DIR")
     conf: float = option(0.25, "minimum detection score, as of upstream's detect.py", bounds=SHARE)
     iou: float = option(0.45, "IoU threshold of non-maximum suppression, as of upstream's detect.py", bounds=SHARE)
-    imgsz: int = option(640, "image side in pixels, where no model fixes it", bounds=POSITIVE)
+    imgsz: int | None = option(
+        None, f"image side in pixels, where no model fixes it; default: {DEFAULT_SIDE}", kind=int, bounds=POSITIVE
+    )
     worst: int = option(40, "images on the page; pictures/ has all", metavar="N", bounds=POSITIVE)
     every: int = option(1, "of a video, take every n-th frame", metavar="N", bounds=POSITIVE)
     objectness: bool = option(False, "score one-class models by objectness, as YOLOv7 does; of a YOLOv7 .pt always")
@@ -43,3 +45,7 @@ class PredictCommand(Options):
             raise UserError("--cocodir brings its own images: leave IMAGES out, or give --data for class names alone")
         if not (self.images or self.data or self.cocodir):
             raise UserError("no images: name images, folders, a video, --data data.yaml or --cocodir DIR")
+        if not self.images:
+            refuse_unused(changed(self, ("every",)), "a video")
+        if not any(model.endswith(".pt") for model in (self.model, self.compare or "")):
+            refuse_unused(changed(self.run), "a .pt")

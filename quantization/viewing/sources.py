@@ -116,6 +116,8 @@ def open_source(named: Sequence[str], every: int) -> Source:
                 f"{named[0]} has no frame that OpenCV can read: convert it, for example with ffmpeg to .mp4"
             )
         return VideoFrames(named[0], every)
+    if every > 1:
+        raise UserError("--every would have no effect without a video: leave it out")
     return ImageFiles(_readable([file for name in named for file in _files(name)]))
 
 

@@ -77,15 +77,15 @@ def test_lists_and_yaml_lead_to_the_images(folder: Path) -> None:
 
 def test_box_fits_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One grey object on black: the bright pixels' extent is the box, to a pixel of antialiasing."""
-    import shapes
+    import shape_images
 
     grey = np.full(3, 200, np.float32)
-    monkeypatch.setattr(shapes, "two_colours", lambda rng, behind, difficulty: (grey, grey))
+    monkeypatch.setattr(shape_images, "two_colours", lambda rng, behind, difficulty: (grey, grey))
     monkeypatch.setattr(
-        shapes, "background", lambda rng, height, width, difficulty: np.zeros((height, width, 3), np.float32)
+        shape_images, "background", lambda rng, height, width, difficulty: np.zeros((height, width, 3), np.float32)
     )
     for seed in range(12):
-        canvas = shapes.Canvas(np.random.default_rng(seed), shapes.Settings(tmp_path, 128, 10, 1, 0, 0.0))
+        canvas = shape_images.Canvas(np.random.default_rng(seed), shape_images.Settings(tmp_path, 128, 10, 1, 0, 0.0))
         canvas.add()
         ys, xs = np.nonzero(canvas.image[..., 0] > 100)
         _, ((_cls, (x, y, w, h), area),) = canvas.finish()

@@ -22,9 +22,12 @@ from quantization.cli.resume import plain_record
 from quantization.engine.arguments import parser as bench_parser
 from quantization.engine.named_engines import make_specs
 from quantization.errors import UserError
+from quantization.evaluation.comparison import NamedImages
 from quantization.option_fields import typed_words
+from quantization.options import DataOptions
 from quantization.preflight.report import Report, preflight
 from quantization.qat.length import with_steps
+from support.drawn_data import PLAIN, Drawn
 from support.qdq_net import pyramid
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -34,22 +37,25 @@ MAPS = {"float": 0.5, "ptq": 0.4, "qat": 0.45}
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Stand-ins for quantize and export, which keep what they are asked for; no TensorRT."""
-    calls: dict[str, list[Any]] = {"quantize": [], "export": []}
+    calls: dict[str, list[Any]] = {"quantize": [], "export": [], "images": [], "exportable": []}
 
-    def run_quantize(name: str, options: QuantizeCommand, hint: str, checked: Callable[[], None]) -> None:
+    def run_quantize(name: str, options: QuantizeCommand, hint: str, checked: Callable[[Any], None]) -> None:
         calls["quantize"].append(options)
-        checked()
+        checked("the float model")
         keys = ["float", "ptq", *(["qat"] if options.qat else [])]
         figures = {key: {"map": MAPS[key], "map50": 0.6, "images": 3, "per_class": {"a": MAPS[key]}} for key in keys}
         summary = {"figures": figures, "options": plain_record(options), "stage": "finished"}
         Path(options.summary).write_text(json.dumps(summary))
 
-    def run_export(name: str, options: ExportCommand, file: str) -> Report | None:
+    def run_export(name: str, options: ExportCommand, file: str, images: NamedImages | None) -> Report | None:
         calls["export"].append((options.weight, options.graph, file))
+        calls["images"].append(images)
         return None if file.endswith("float.onnx") else preflight(pyramid("torchscript"))
 
     monkeypatch.setattr(deploy, "run_quantize", run_quantize)
     monkeypatch.setattr(deploy, "run_export", run_export)
+    monkeypatch.setattr(deploy, "check_exportable", lambda *asked: calls["exportable"].append(asked))
+    monkeypatch.setattr(deploy, "usable_images", lambda name, options: NamedImages(str(options.data), [name]))
     monkeypatch.setattr(deploy, "tensorrt_problem", lambda: "none here")
     return calls
 
@@ -71,6 +77,23 @@ def test_the_better_checkpoint_becomes_the_onnx(tmp_path: Path, stages: dict[str
     assert "bench-engine.py" in (tmp_path / "report.html").read_text()
 
 
+def test_both_onnx_are_compared_on_the_data_set(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    deploy.deploy_command("yolov5", options_of(tmp_path))
+    assert stages["images"] == [NamedImages("my data.yaml", ["yolov5"])] * 2
+
+
+def test_images_to_compare_on_are_those_that_can_be_read(tmp_path: Path) -> None:
+    data = Drawn(tmp_path)
+    data.finish()
+    (data.val / PLAIN[3]).write_bytes(b"no picture")
+    images = deploy.usable_images("yolov5", DataOptions(cocodir=str(tmp_path)))
+    assert images is not None and images.name == f"--cocodir {tmp_path}"
+    assert [Path(file).name for file in images.files] == [*PLAIN[:3], *PLAIN[4:]]
+    for file in data.val.iterdir():
+        file.write_bytes(b"no picture")
+    assert deploy.usable_images("yolov5", DataOptions(data=str(tmp_path / "data.yaml"))) is None
+
+
 def test_without_qat_there_is_none(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
     assert deploy.deploy_command("yolov7", options_of(tmp_path)) == 0
     assert stages["quantize"][0].qat is None and stages["export"][0][0] == str(tmp_path / "ptq.pt")
@@ -90,6 +113,29 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
     with pytest.raises(UserError, match=message):
         deploy.deploy_command("yolov5", options_of(tmp_path, *words))
     assert not stages["quantize"] and not list(tmp_path.iterdir())
+
+
+def test_the_model_is_asked_whether_it_can_be_exported_before_any_work(
+    tmp_path: Path, stages: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_of(tmp_path, "--end2end", "onnx", "--imgsz", "320")
+    deploy.deploy_command("yolov5", options)
+    assert stages["exportable"] == [("the float model", deploy.graph_options(options))]
+
+    def refuse(*asked: Any) -> None:
+        raise UserError("no")
+
+    monkeypatch.setattr(deploy, "check_exportable", refuse)
+    with pytest.raises(UserError, match="no"):
+        deploy.deploy_command("yolov5", options_of(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(UserError, match=r"--out .*model\.onnx is a folder"):
+        deploy.deploy_command("yolov5", options_of(tmp_path))
+    assert not stages["quantize"]
 
 
 def script(name: str) -> ModuleType:

@@ -10,6 +10,7 @@ import pytest
 
 from quantization.data.listing import find_images
 from quantization.errors import UserError
+from support.log_records import package_records
 
 
 def touch(*files: Path) -> list[str]:
@@ -41,7 +42,7 @@ def test_what_is_listed_twice_counts_once(tmp_path: Path, caplog: pytest.LogCapt
     assert "8 repeated images count once" in caplog.text
     caplog.clear()
     find_images([tmp_path / "a"], "here")
-    assert not caplog.records
+    assert not package_records(caplog)
 
 
 def test_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

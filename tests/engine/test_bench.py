@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 
+import numpy as np
+import onnx
 import pytest
 
 from quantization.engine import cli as bench_cli
 from quantization.engine.bench_report import same_batch
+from quantization.engine.plans import plan_origin
 from quantization.errors import UserError
+from quantization.onnx_graph.origin import Origin, write_origin
 from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
+from support.small_net import small_net
 
 
 def test_plans_from_the_command_line_to_table_and_json(fake_cuda, fake_trt, tmp_path, capsys):
@@ -55,6 +61,37 @@ def test_plans_from_the_command_line_to_table_and_json(fake_cuda, fake_trt, tmp_
     header = next(line for line in printed if "images/s" in line)
     row = next(line for line in printed if line.startswith("rule "))
     assert f"{rule['qps']['median']:.1f}" in row and len(row) == len(header)
+
+
+def closing_of(tmp_path, *words):
+    plan = str(tmp_path / "plans")
+    args = bench_cli.parser().parse_args([str(tmp_path / "net.onnx"), "--modes", "qat", "--save-engine", plan, *words])
+    (line,) = bench_cli.closing_of(bench_cli.make_specs(args), args).following
+    return shlex.split(line)[3:]
+
+
+def test_the_next_line_names_what_is_known(tmp_path):
+    """The data where an option names it, the IoU where the ONNX tells its upstream; else what nobody takes for a file."""
+    file = small_net(tmp_path / "net.onnx", 1)
+    assert closing_of(tmp_path) == ["--data", "YOUR_DATA.yaml"]
+    assert closing_of(tmp_path, "--check-images", "folder") == ["--data", "YOUR_DATA.yaml"]
+    assert closing_of(tmp_path, "--calib-images", "my data.yaml") == ["--data", "my data.yaml"]
+    model = onnx.load(file)
+    write_origin(model, Origin("yolov5", 0.6))
+    onnx.save(model, file)
+    assert closing_of(tmp_path, "--check-images", "a.yml") == ["--data", "a.yml", "--nmsthres", "0.6"]
+
+
+def test_a_plan_keeps_the_origin_of_its_onnx(fake_cuda, fake_trt, tmp_path):
+    fake_cuda()
+    fake_trt(high=(8, 3, 4, 4))
+    model = onnx.load(small_net(tmp_path / "net.onnx", 1))
+    write_origin(model, Origin("yolov7", 0.65))
+    onnx.save(model, tmp_path / "net.onnx")
+    np.save(tmp_path / "calib.npy", np.zeros((2, 3, 4, 4), np.uint8))
+    words = ["--modes", "ptq", "--save-engine", tmp_path, "--calib-images", tmp_path / "calib.npy", "--build-only"]
+    assert bench_cli.main([str(word) for word in (tmp_path / "net.onnx", *words)]) == 0
+    assert plan_origin(str(tmp_path / "ptq.plan")) == Origin("yolov7", 0.65)
 
 
 def test_engines_of_different_batches_are_not_compared():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from quantization.engine import cli as bench_cli
 from quantization.engine.calibration_images import calibration_images
 from quantization.errors import UserError
+from support.fake_tensorrt import fake_trt_fixture  # noqa: F401
 from support.small_net import small_net
 from support.workflow import SUPPORT
 
@@ -88,13 +90,63 @@ def test_engines_named_on_the_command_line():
         (["--load-engine", "a.plan", "--dry-run", "--trt-version", "10.3", "--batch", "2"], "--shapes"),
         (["a.onnx", "--dry-run", "--trt-version", "10.3"], "a.onnx does not exist"),
         (["a.onnx", "--trt-version", "8.6"], "--dry-run"),
-        (["a.onnx", "--dry-run", "--trt-version", "8.0"], "8.0"),
+        (["a.onnx", "--dry-run", "--trt-version", "8.0"], "--trt-version 8.0 is no TensorRT version from 8.5 to 11"),
+        (["a.onnx", "--dry-run", "--trt-version", "10.3rc"], "--trt-version 10.3rc"),
+        (
+            ["--load-engine", "a.plan", "--no-tf32", "--save-engine", "d"],
+            "--no-tf32, --save-engine would have no effect",
+        ),
+        (["a.onnx", "--calib-images", "d", "--calib-cache", "c"], "--calib-images, --calib-cache would have no effect"),
+        (
+            ["a.onnx", "--modes", "ptq", "--calib-count", "3"],
+            "--calib-count would have no effect without --calib-images",
+        ),
+        (
+            ["a.onnx", "--build-only", "--save-engine", "d", "--export-profile", "p", "--no-spin-wait"],
+            "--no-spin-wait, --export-profile would have no effect without timing",
+        ),
+        (["a.onnx", "--modes", "ptq", "--use-trtexec", "--calib-images", "d"], "without TensorRT's Python package"),
+        (["a.onnx", "--dry-run", "--json", "j"], "--json would have no effect without a run"),
     ],
 )
 def test_argument_errors(arguments, words):
     with pytest.raises(UserError) as error:
         bench_cli.main(arguments)
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.onnx", "--engine", "b=qat:b.onnx"], "b.onnx does not exist: name an ONNX file"),
+        (["a.onnx", "--load-engine", "b.plan"], "b.plan does not exist: name a plan file"),
+        (["a.onnx", "--json", "a.onnx"], "--json: a.onnx would be overwritten"),
+        (["a.onnx", "--json", "x", "--timing-cache", "x"], "--timing-cache: x would be overwritten"),
+        (["a.onnx", "--export-profile", "x", "--export-layer-info", "x"], "--export-profile: x would be overwritten"),
+        (["a.onnx", "--save-engine", ".", "--load-engine", "old=fp16.plan"], "--save-engine: ./fp16.plan would be"),
+        (["a.onnx", "--export-profile", "a.onnx/x"], "--export-profile a.onnx/x cannot be written"),
+    ],
+)
+def test_files_are_checked_before_tensorrt_is_looked_for(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench_cli.versions, "import_tensorrt", lambda: pytest.fail("too late"))
+    small_net(tmp_path / "a.onnx", 1)
+    (tmp_path / "fp16.plan").write_bytes(b"plan")
+    with pytest.raises(UserError, match=re.escape(words)):
+        bench_cli.main(arguments)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.onnx", "fp16.plan"]
+
+
+def test_no_engine_is_built_if_another_cannot_be(fake_trt, tmp_path, monkeypatch):
+    fake_trt()
+    monkeypatch.setattr(bench_cli.bench, "Cuda", lambda **_: pytest.fail("too late"))
+    small_net(tmp_path / "a.onnx", 1)
+    command = [str(tmp_path / "a.onnx"), "--modes"]
+    with pytest.raises(UserError, match="mode ptq needs images"):
+        bench_cli.main([*command, "fp16,ptq"])
+    fake_trt(version="11.0.0")
+    with pytest.raises(UserError, match="no implicit INT8 calibration"):
+        bench_cli.main([*command, "fp16,ptq"])
 
 
 def test_dry_run_needs_neither_tensorrt_nor_torch(tmp_path):
@@ -112,6 +164,6 @@ def test_dry_run_needs_neither_tensorrt_nor_torch(tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == 3 and lines[0].startswith("trtexec --onnx=a.onnx --fp16 --profiling")
     assert lines[2].startswith("trtexec '--onnx=b c.onnx' --fp16 --int8")
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.startswith("error: the Python package tensorrt cannot be imported")
     assert len(done.stderr.splitlines()) == 1

@@ -128,6 +128,22 @@ def test_versions_refused(text):
         versions.parse_version(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("8", (8, 5, 0)),
+        ("8.x", (8, 5, 0)),
+        ("8.6.1", (8, 6, 1)),
+        ("10", (10, 0, 0)),
+        ("10.3.x", (10, 3, 0)),
+        ("10.16.1.11", (10, 16, 1)),
+        ("11.x", (11, 0, 0)),
+    ],
+)
+def test_versions_as_users_write_them(text, version):
+    assert versions.asked_version(text, "--trt-version") == version
+
+
 def test_version_compares_as_numbers():
     assert versions.parse_version("10.16.1.11") > versions.parse_version("10.3") > versions.parse_version("8.6.0")
 

@@ -21,6 +21,9 @@ def fake_trtexec(tmp_path, monkeypatch):
     program.write_text(f"#!{sys.executable}\n" + PROGRAM.read_text())
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    for name in ("float.onnx", "qat.onnx"):
+        Path(name).write_bytes(b"model")
     return tmp_path
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from quantization.errors import UserError
 from quantization.evaluation.box_differences import BoxDifferences, box_differences, row_differences
-from quantization.evaluation.comparison import comparison_images, found_differences
+from quantization.evaluation.comparison import comparison_images, found_differences, named_images
 
 Change = Callable[[np.ndarray, np.random.Generator], None]
 
@@ -116,7 +116,7 @@ def test_images_to_compare_on(tmp_path: Path) -> None:
     assert np.abs(np.diff(drawn, axis=3)).max() < 0.2  # smooth
     for number in range(10):
         assert cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((20, 40, 3), 25 * number, np.uint8))
-    found = comparison_images(str(tmp_path), (20, 40), 4)
+    found = comparison_images(named_images(str(tmp_path)), (20, 40), 4)
     np.testing.assert_allclose(found.mean((1, 2, 3)) * 255, [0, 75, 150, 225], atol=1e-3)
     with pytest.raises(UserError):
-        comparison_images(str(tmp_path / "none"), (20, 40))
+        named_images(str(tmp_path / "none"))

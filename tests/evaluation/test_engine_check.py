@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,9 @@ from quantization.engine import cli as bench_cli
 from quantization.engine.bench import EngineBoxes
 from quantization.errors import UserError
 from quantization.evaluation import engine_predictor
+from quantization.evaluation.comparison import named_images
 from quantization.evaluation.engine_check import EngineCheck
+from quantization.onnx_graph.origin import Origin
 from support.drawn_data import NAMES, SIDE, Drawn
 from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
 from support.perfect_detector import other_form, perfect_detector
@@ -44,7 +47,9 @@ def onnx_file(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def check(onnx_file: str, source: Path | None, corrupt: Any = None) -> EngineBoxes:
     engine: Any = StandIn(onnx_file)
     engine.corrupt = corrupt
-    return EngineCheck(None if source is None else str(source / "images" / "val2017"))(engine, onnx_file)
+    return EngineCheck(None if source is None else named_images(str(source / "images" / "val2017")))(
+        engine, onnx_file, StandIn
+    )
 
 
 def test_right_boxes_pass_and_corrupted_ones_are_wrong(onnx_file: str, drawn: Path) -> None:
@@ -76,10 +81,10 @@ def test_drawn_images_are_no_reason_for_an_error(onnx_file: str) -> None:
 
 def test_what_cannot_be_compared_says_why(onnx_file: str, tmp_path: Path) -> None:
     engine: Any = StandIn(onnx_file)
-    found = EngineCheck()(engine, str(tmp_path / "none.onnx"))
+    found = EngineCheck()(engine, str(tmp_path / "none.onnx"), StandIn)
     assert found == (f"not compared with ONNX Runtime ({tmp_path}/none.onnx does not exist)", False)
     with pytest.raises(UserError):
-        EngineCheck(str(tmp_path / "no images"))
+        named_images(str(tmp_path / "no images"))
 
 
 def test_eval_engine_names_a_missing_plan_before_a_missing_gpu(tmp_path: Path) -> None:
@@ -98,19 +103,28 @@ def test_bench_checks_what_it_builds(
     np.save(tmp_path / "calib.npy", np.zeros((2, 3, 4, 4), np.uint8))
     asked: list[Any] = []
 
-    def make_check(source: str | None) -> Any:
-        asked.append(source)
-        return lambda engine, onnx: EngineBoxes(f"{engine.name} of {Path(onnx).name}", are_wrong)
+    def make_check(source: str | None, locate: bool) -> Any:
+        asked.append((source, locate))
+
+        def compare(engine: Any, onnx: str, rebuild: Any) -> EngineBoxes:
+            with rebuild(onnx) as again:  # as it was built, and another one
+                assert again.name == engine.name and again is not engine
+            return EngineBoxes(f"{engine.name} of {Path(onnx).name}", are_wrong)
+
+        return compare
 
     arguments = [tmp_path / "net.onnx", "--modes", "ptq", "--load-engine", tmp_path / "loaded.plan", "--batch", 8]
     arguments += ["--calib-images", tmp_path / "calib.npy", "--check-images", tmp_path, "--rounds", 1]
+    arguments += ["--locate"]
     arguments += ["--duration", 0.02, "--warmup", 0.01]
     assert bench_cli.main(list(map(str, arguments)), make_check=make_check) == int(are_wrong)
-    assert asked == [str(tmp_path)]
+    assert asked == [(str(tmp_path), True)]
     assert "ptq: ptq of net.onnx" in capsys.readouterr().out.splitlines()
 
 
 def test_check_images_need_an_onnx_and_tensorrts_own_package() -> None:
+    with pytest.raises(UserError, match="--locate would have no effect without --check-images"):
+        bench_cli.main(["a.onnx", "--locate"])
     with pytest.raises(UserError, match="name one, or drop it"):
         bench_cli.main(["--load-engine", "a.plan", "--check-images", "x"])
     for option in ("--use-trtexec", "--build-only"):
@@ -134,7 +148,17 @@ def test_eval_engine_compares_with_the_onnx(
     plan = tmp_path / "net.plan"
     plan.write_bytes(Path(onnx_file).read_bytes())
     assert script.main([str(plan), "--cocodir", str(drawn), "--onnx", onnx_file]) == int(corrupted)
-    last = capsys.readouterr().out.splitlines()[-1]
+    out = capsys.readouterr().out
+    last = out.splitlines()[-1]
     assert last.startswith("against ONNX Runtime: ") and ("SUSPICIOUS" in last) == corrupted
+    assert "does not tell its upstream" in out and "NMS IoU is 0.65" in out
+    (tmp_path / "net.plan.json").write_text(json.dumps({"metadata": Origin("yolov5", 0.6).metadata()}))
+    figures = tmp_path / "figures.json"
+    script.main([str(plan), "--cocodir", str(drawn), "--save-json", str(figures)])
+    assert "net.plan comes from yolov5, so NMS IoU is 0.6" in capsys.readouterr().out
+    assert json.loads(figures.read_text())["options"]["nmsthres"] == 0.6
+    script.main([str(plan), "--cocodir", str(drawn), "--nmsthres", "0.5", "--save-json", str(figures)])
+    assert "so NMS IoU" not in capsys.readouterr().out
+    assert json.loads(figures.read_text())["options"]["nmsthres"] == 0.5
     with pytest.raises(UserError, match="--onnx compares an engine with its ONNX"):
         script.main([onnx_file, "--cocodir", str(drawn), "--onnx", onnx_file])

@@ -19,9 +19,10 @@ from quantization.evaluation.class_table import class_text
 from quantization.evaluation.coco import Evaluator, Metrics
 from quantization.evaluation.detecting import Thresholds
 from quantization.evaluation.ground_truth import GroundTruth
-from quantization.evaluation.saved_samples import read_reference, write_samples
+from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
 from shapes import draw_dataset
 from support.drawn_data import SIDE, Drawn
+from support.log_records import package_records
 from support.perfect_detector import perfect_detector
 
 
@@ -67,18 +68,18 @@ def test_a_file_compares_as_the_networks_themselves(
     first.references["float.pt"] = reference.samples
     expected = first(Fixed(5), "moved")
     second = evaluator(data)
-    read_reference(file, second)
+    compare_with(read_samples(file), second)
     found = second(Fixed(5), "moved")
     assert found.against == expected.against and found == Metrics(**expected.content())
     assert found.against["float.pt"]["map"]["points"] == pytest.approx(100 * (expected.map - reference.map))
     assert found.against["float.pt"]["map"]["plus_minus"] > 0
     assert found.conditions == "12 images, squares of 96, NMS IoU 0.65, confidence 0.001"
-    assert not [entry for entry in caplog.records if entry.levelno > logging.INFO]
+    assert not package_records(caplog, above=logging.INFO)
     heading, *lines = class_text(found.content()).split("\n")
     assert heading.split() == ["AP@0.5:0.95", "boxes", "against", "float.pt"]
     assert len(lines) == 4 and all(line.count("+-") == 2 for line in lines)
     other = evaluator(data, iou=0.5)
-    read_reference(file, other)
+    compare_with(read_samples(file), other)
     assert "measured under other conditions (12 images, squares of 96, NMS IoU 0.65" in caplog.text
 
 
@@ -87,9 +88,9 @@ def test_files_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
     first = evaluator(data)
     write_samples(str(file), first(Fixed(), "float"), "float.pt", first)
     with pytest.raises(UserError, match="other validation images"):
-        read_reference(str(file), evaluator(data, images=11))
+        compare_with(read_samples(str(file)), evaluator(data, images=11))
     with pytest.raises(UserError, match=r"none\.npz cannot be read \(No such file"):
-        read_reference(str(tmp_path / "none.npz"), first)
+        read_samples(str(tmp_path / "none.npz"))
     with np.load(file) as content:
         parts = dict(content)
     for name, changes in (("short", {"map": parts["map"][:5]}), ("newer", {"format": 9}), ("objects", {"map": [{}]})):
@@ -100,7 +101,7 @@ def test_files_that_do_not_fit_are_refused(data: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", np.zeros(3))
     for name in ("short.npz", "newer.npz", "objects.npz", "text.npz", "cut.npz", "empty.npz", "array.npy"):
         with pytest.raises(UserError, match=r"--against .* --save-samples wrote"):
-            read_reference(str(tmp_path / name), first)
+            read_samples(str(tmp_path / name))
 
 
 def test_an_engine_is_compared_without_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

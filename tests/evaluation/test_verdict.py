@@ -49,14 +49,6 @@ def test_qat_has_to_be_better_beyond_the_noise(points: float, shipped: str, text
     assert f"{points:+.2f} +- 0.50 points against PTQ, classes merged{text}" in verdict.text
 
 
-def test_the_ptq_that_qat_was_compared_with_is_not_the_one_of_max_drop() -> None:
-    content = summary(ptq=0.5, qat=0.49)
-    content["figures"]["ptq"]["max_drop"] = {"left_in_float": ["model.2.cv1.conv"]}
-    content["figures"]["qat"]["against"] = {"ptq": {"merged": {"points": 2.0, "plus_minus": 0.5}}}
-    text = choose_checkpoint(content).text
-    assert "+2.00 +- 0.50 points against PTQ with none of --max-drop's layers in float, classes merged" in text
-
-
 @pytest.mark.parametrize("points, text", [(-0.4, ", within the noise"), (-0.6, "")])
 def test_the_distance_to_float_has_its_interval(points: float, text: str) -> None:
     content = summary(None, float=0.5, ptq=0.49)

@@ -160,6 +160,20 @@ def test_suppression_follows_the_rows_in_float32(
         assert number.shape == (len(boxes), 1) and boxes.shape[1:] == (5, 4)
 
 
+@pytest.mark.parametrize("form", [None, "onnx"])
+@pytest.mark.parametrize("upstream, iou", [("yolov5", "0.6"), ("yolov7", "0.65")])
+def test_the_file_tells_its_upstream(
+    net: Net, batches: list[Tensor], tmp_path: Path, form: str | None, upstream: str, iou: str
+) -> None:
+    """And with suppression in the graph, the score of one class is what that upstream takes for it."""
+    calibrate_model(net, batches, "max")
+    net.head.nc, net.names = 2, {0: "ant", 1: "bee"}
+    options = ExportOptions(SIZE, end2end=form)
+    graph = export_onnx(net, str(tmp_path / "net.onnx"), options, upstream=upstream).graph
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    assert metadata == {"upstream": upstream, "nms_iou": iou, "names": "{0: 'ant', 1: 'bee'}"}
+
+
 @pytest.mark.skipif(len(EXPORTERS) < 2, reason="the dynamo exporter needs torch 2.8")
 def test_both_exporters_quantize_the_same(net: Net, batches: list[Tensor]) -> None:
     calibrate_model(net, batches, "max")

@@ -24,6 +24,11 @@ from quantization.options import ExportOptions
         ("11.5", {"exporter": "dynamo"}, True, 19, False),
         ("11.x", {"opset": 21}, True, 21, False),
         ("11.x", {"fp32_remainder": True}, False, 13, False),
+        ("11", {}, True, 19, False),
+        ("10", {"exporter": "dynamo"}, False, 18, False),
+        ("10.13.2", {"opset": 20}, False, 20, False),
+        ("8", {"opset": 17}, False, 17, True),
+        ("8.6.1", {}, False, 13, True),
     ],
 )
 def test_the_target_chooses(target: str | None, more: dict, half: bool, opset: int, tanh: bool) -> None:
@@ -36,8 +41,12 @@ def test_the_target_chooses(target: str | None, more: dict, half: bool, opset: i
 @pytest.mark.parametrize(
     "target, more, message",
     [
-        ("8.4", {}, "too old"),
-        ("latest", {}, "'latest' is not of the form 8.6 or 10.16.1: correct --target-tensorrt"),
+        ("8.4", {}, "--target-tensorrt 8.4 is no TensorRT version from 8.5 to 11: give one as 8.5, 8.6.1, 10"),
+        ("latest", {}, "--target-tensorrt latest is no TensorRT version from 8.5 to 11: give one as 8.5"),
+        ("1013", {}, "from 8.5 to 11"),
+        ("8.6abc", {}, "from 8.5 to 11"),
+        ("11.x.x", {}, "from 8.5 to 11"),
+        ("", {}, "from 8.5 to 11"),
         ("8.6", {"fp16_remainder": True}, "for strongly typed TensorRT, 10 and newer, not for --target-tensorrt 8.6"),
         ("8.6", {"opset": 18}, "opset 18 is too new for --target-tensorrt 8.6, which reads 17 at most"),
         ("8.6", {"exporter": "dynamo"}, "opset 18 is too new"),

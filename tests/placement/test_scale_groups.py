@@ -18,6 +18,7 @@ from quantization.placement import scale_groups as rules
 from quantization.placement.scale_groups import MARKER_BASE, find_marked_classes, float_readers
 from quantization.quantizers import backend as quantizer
 from quantization.quantizers.modules import QuantAdd, QuantConv2d, QuantUpsample
+from support.log_records import package_records
 
 TORCHSCRIPT = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
 
@@ -228,7 +229,7 @@ def test_groups_of_a_torch_model(net: Net, caplog: pytest.LogCaptureFixture) -> 
     assert not quantizer.is_enabled(quantizer.get_quantizer(net.unused)) and quantizer.is_enabled(
         quantizer.get_quantizer(net.first)
     )
-    messages = [record.getMessage() for record in caplog.records]
+    messages = [record.getMessage() for record in package_records(caplog)]
     assert "Rules: unused is left float: the inference graph does not use it" in messages
     assert any(line.endswith("also feeds head, left in float: one separate quantization") for line in messages)
 

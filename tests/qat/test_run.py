@@ -12,6 +12,7 @@ from quantization.cli import quantization
 from quantization.cli.quantization import Quantization
 from quantization.qat.run import EpochVerdict
 from quantization.upstream.record import CheckpointRecord
+from support.log_records import package_records
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_only_what_is_beyond_the_noise_counts_as_better(
     verdict = EpochVerdict(3, points, plus_minus)
     verdict.log()
     assert verdict.better is better and words in caplog.text
-    assert [entry.levelno for entry in caplog.records] == [logging.INFO if better else logging.WARNING]
+    assert [entry.levelno for entry in package_records(caplog)] == [logging.INFO if better else logging.WARNING]
 
 
 def test_falling_back_writes_ptqs_weights_with_the_history(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from quantization.sensitivity.int8_share import int8_share, multiply_accumulates
 from quantization.sensitivity.units import Unit, find_units
 from quantization.upstream import checkpoint
 from quantization.upstream.record import CheckpointRecord
+from support.log_records import package_records
 
 FLOAT_MAP = 0.5
 
@@ -258,7 +259,7 @@ def test_an_unmet_budget_warns(images: list[torch.Tensor], caplog: Any) -> None:
     outcome = budget.keep_within(lambda: units, lambda: metrics(0.3), 0.1, "QAT")
     budget.report(outcome, [], "QAT", (1.0, 1.0))
     assert not outcome.drop.met and not outcome.left  # all figures are alike: nothing is gained by leaving units out
-    (warning,) = (entry for entry in caplog.records if entry.levelno == logging.WARNING)
+    (warning,) = package_records(caplog, above=logging.INFO)
     assert "QAT: the budget of 0.1 points is not met" in warning.getMessage()
 
 
@@ -266,7 +267,7 @@ def test_too_few_images_are_said_to_be_too_few(caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.INFO, logger="quantization")
     outcome = budget.keep_within(list, lambda: metrics(FLOAT_MAP - 0.0098, 0.7), 0.5, "PTQ")
     budget.report(outcome, [], "PTQ", (1.0, 1.0))
-    (warning,) = (entry.getMessage() for entry in caplog.records if entry.levelno == logging.WARNING)
+    (warning,) = (entry.getMessage() for entry in package_records(caplog, above=logging.INFO))
     assert "100 validation images are too few to tell whether the budget of 0.5 points is met" in warning
     assert "(-0.98 +- 0.70 points against float): it would take about 213;" in warning
     assert "is not shown to exceed the budget of 0.5; all units stay quantized" in caplog.text

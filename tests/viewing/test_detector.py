@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from quantization.errors import UserError
+from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.network import Network
-from quantization.viewing import detector as module
 from quantization.viewing.detector import ImageDetector, open_runtime, shared_names
 from quantization.viewing.options import PredictCommand
 
@@ -34,7 +34,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, classes: int | None, given: int | No
         asked.append((file, output_format))
         return FakeEngine(classes)
 
-    monkeypatch.setattr(module.EnginePredictor, "load", load)
+    monkeypatch.setattr(EnginePredictor, "load", load)
     found = open_runtime(PredictCommand("net.plan", ("a.png",)), "net.plan", given)
     assert asked == [("net.plan", "auto")]
     return found

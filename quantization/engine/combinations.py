@@ -1,0 +1,73 @@
+"""Arguments of bench-engine.py that contradict each other, or that would silently have no effect."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Sequence
+
+from quantization.engine.arguments import parser
+from quantization.engine.specs import EngineSpec
+from quantization.errors import UserError
+from quantization.option_fields import refuse_unused
+
+BUILD = (
+    "min_shapes",
+    "max_shapes",
+    "workspace",
+    "opt_level",
+    "tactics",
+    "no_tf32",
+    "strongly_typed",
+    "timing_cache",
+    "save_engine",
+    "build_only",
+)
+CALIBRATION = ("calib_images", "calib_count", "calib_cache")
+TIMING = ("duration", "rounds", "warmup", "cuda_graph", "spin_wait", "reference", "export_layer_info", "export_profile")
+
+
+def check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
+    """Check what the arguments say of each other.
+
+    Raises:
+        UserError: they contradict each other, or some would have no effect.
+    """
+    if args.data is not None or args.max_drop is not None:
+        raise UserError("--data and --max-drop are for --tune: add --tune DIR, or see eval-engine.py")
+    if args.check_images and (args.use_trtexec or args.build_only):
+        raise UserError(
+            "--check-images runs the engines with TensorRT's Python package: drop it, or the option beside it"
+        )
+    if args.check_images and not any(spec.onnx for spec in specs):
+        raise UserError("--check-images compares an engine with the ONNX that it is built from: name one, or drop it")
+    if not args.check_images:
+        refuse_unused(_given(args, ("locate",)), "--check-images")
+    if args.build_only and not args.save_engine:
+        raise UserError("--build-only without --save-engine would throw the engines away: add --save-engine DIR")
+    if args.trt_version and not args.dry_run:
+        raise UserError("--trt-version is for --dry-run; otherwise the installed TensorRT's version counts: drop it")
+    if args.use_trtexec and not args.dry_run and args.batch is not None and not args.shapes:
+        raise UserError("--batch needs the input's name here: give --shapes images:BATCHx3xHEIGHTxWIDTH instead")
+    if not any(spec.onnx for spec in specs):
+        refuse_unused(_given(args, BUILD), "an ONNX to build from")
+    if not any(spec.onnx and spec.mode == "ptq" for spec in specs):
+        refuse_unused(_given(args, CALIBRATION), "mode ptq")
+    if args.calib_images is None:
+        refuse_unused(_given(args, ("calib_count",)), "--calib-images")
+    if args.build_only:
+        refuse_unused(_given(args, TIMING), "timing, which --build-only leaves out")
+    if args.use_trtexec:
+        refuse_unused(_given(args, ("calib_images", "verbose")), "TensorRT's Python package (drop --use-trtexec)")
+    if args.dry_run:
+        refuse_unused(_given(args, ("json", "check_images", "verbose")), "a run, which --dry-run leaves out")
+
+
+def _given(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Flags of the arguments that have other values than their defaults."""
+    found = []
+    for name in names:
+        value = getattr(args, name)
+        if value != parser().get_default(name):
+            flag = name.replace("_", "-")
+            found.append(f"--no-{flag}" if value is False else f"--{flag}")
+    return found
