@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterable, Iterator, Mapping, Sized, Tuple, cast
 import torch
 from torch import Tensor, nn
 
-from quantization.calibration.gradient_ranges import BOX_WEIGHT, GroupProbe, fill
+from quantization.calibration.gradient_ranges import BOX_WEIGHT, GroupProbe, fill, halved
 from quantization.calibration.group_ranges import (
     Collector,
     Gradients,
@@ -34,6 +34,7 @@ from quantization.quantizers.backend import (
 from quantization.quantizers.levels import channel_amax, replace_zeros
 from quantization.ranges.group_scales import GroupScale, SharedTensors, group_scales
 from quantization.ranges.histograms import HistogramCalibrator
+from quantization.upstream.model import largest_stride
 from quantization.upstream.outputs import frozen_parameters, weighted_outputs
 
 LOG = logging.getLogger("quantization")
@@ -65,6 +66,7 @@ def calibrate_model(
     """
     model.eval()
     calibrate_weights(model)
+    LOG.info("Calibrating by %s", method)  # the bars of both passes are for terminals
     with repeatable():
         groups, owners, images = collect(model, batches, method, total)
         gradients = probe_gradients(model, groups, batches, images) if method == "sqnr" else None
@@ -179,7 +181,8 @@ def probe_gradients(
         batches: as for ``calibrate_model``.
         images: how many there are.
     """
-    device = next(model.parameters()).device
+    device, stride = next(model.parameters()).device, largest_stride(model)
+    smaller = (halved(batch, stride) for batch in batches)
     probes = {
         key: GroupProbe(
             [tensor.range if isinstance(tensor, HistogramCalibrator) else 0.0 for tensor in group.tensors], group.bits
@@ -188,7 +191,7 @@ def probe_gradients(
     }
     stand_ins = swapped(model, lambda path, name, quantizer: probes.get(str(id(quantizer)), nn.Identity()))
     with stand_ins, frozen_parameters(model):
-        order = fill(probes.values(), weighted_outputs(model, BOX_WEIGHT), batches, images)
+        order = fill(probes.values(), weighted_outputs(model, BOX_WEIGHT), smaller, images)
     join_rows([histogram for probe in probes.values() for histogram in probe.histograms if histogram], order, device)
     return {key: probe.found() for key, probe in probes.items()}
 

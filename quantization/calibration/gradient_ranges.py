@@ -13,9 +13,11 @@ square: values that are all cut off alike weigh more than roundings that cancel 
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Collection, Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quantization.distributed import RANKS
@@ -25,9 +27,11 @@ from quantization.quantizers.pass_memo import TensorMemo
 from quantization.ranges.levels import BITS, highest_level
 from quantization.upstream.outputs import LEAST_ENERGY, Outputs, random_directions
 
+LOG = logging.getLogger("quantization")
 BINS = 4096  # 32 per level of 8 bits at the widest range
 BINS_PER_LEVEL = 2  # at the narrowest range that is tried
 IMAGES = 256  # about as many as calibration takes; of 64, the best range for boxes was missed on one network of two
+LEAST_SIDE = 320  # of halved images, pixels; those that would be smaller stay as they are
 CHUNK = 4  # images per backward pass
 # what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
 # yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
@@ -146,6 +150,22 @@ class GroupProbe(nn.Module):
         self._seen.clear()
 
 
+def halved(images: Tensor, stride: int) -> Tensor:
+    """Large images at half their size, for gradients: a backward pass then takes a quarter of its time and memory.
+
+    All objects stay, and whole; fewer images, or parts of them, were no better (docs/speed.md).
+
+    Args:
+        images: (B, 3, H, W).
+        stride: what their sides are multiples of, and stay so.
+
+    Returns:
+        (B, 3, about H / 2, about W / 2), means of pixels; the images themselves where a side would fall below ``LEAST_SIDE``.
+    """
+    sides = [-(-side // (2 * stride)) * stride for side in images.shape[2:]]
+    return images if min(sides) < LEAST_SIDE else F.interpolate(images, size=sides, mode="area")
+
+
 def fill(
     probes: Collection[GroupProbe],
     outputs: Outputs,
@@ -153,15 +173,13 @@ def fill(
     images: int | None = None,
     seed: int = 0,
 ) -> list[int]:
-    """Fill the histograms of ``probes`` from the first ``IMAGES`` images.
-
-    With many processes each takes its own batches, with the directions that one process would draw for them.
+    """Fill the histograms of ``probes`` from the first ``IMAGES`` images; many processes draw the directions of one.
 
     Args:
         probes: the stand-ins of a model's quantizers.
         outputs: gives the output maps of the model, which is in eval mode, each (B, ...).
-        batches: images (B, 3, H, W), floats in 0..1 on the model's device.
-        images: how many there are, for the progress bar.
+        batches: images (B, 3, H, W), floats in 0..1 on the model's device; of many processes, each one's own.
+        images: how many there are, for the progress bar and the log.
         seed: of the directions.
 
     Returns:
@@ -173,6 +191,7 @@ def fill(
     order: list[int] = []
     directions = Directions(seed)
     bar = progress_bar(total=images and min(images, IMAGES), title="Gradients", unit="image")
+    LOG.info("Gradients of the detections for %s images", bar.total)
     with torch.enable_grad(), bar:
         for batch, lengths in RANKS.rounds(batches):
             for rank, length in enumerate(lengths):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from quantization import progress_bar
 from quantization.calibration import gradient_ranges
 from quantization.calibration.calibrate import calibrate_model
-from quantization.calibration.gradient_ranges import BINS, GradientHistogram, GroupProbe, best_amax, fill
+from quantization.calibration.gradient_ranges import BINS, GradientHistogram, GroupProbe, best_amax, fill, halved
 from quantization.calibration.group_ranges import GroupCalibrator, detection_scales
 from quantization.calibration.joining import end_batch
 from quantization.errors import UserError
@@ -101,6 +101,7 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.second, self.nowhere = (QuantConv2d(4, 4, 1, bias=False) for _ in range(3))
         self.model = nn.ModuleList([nn.Identity(), nn.Identity()])
+        self.stride = torch.tensor([8.0])
         for conv in (self.first, self.second, self.nowhere):
             conv.add_quantizers()
             with torch.no_grad():
@@ -166,6 +167,37 @@ def test_calibration_has_the_least_error_in_the_outputs(net: Net, batches: list[
     assert float(quantizer.get_quantizer(net.nowhere).amax) == nowhere  # no gradient: by its own error
 
 
+@pytest.mark.parametrize(
+    ("sides", "stride", "smaller"),
+    [((640, 640), 32, (320, 320)), ((704, 1280), 32, (352, 640)), ((672, 640), 64, (384, 320)), ((640, 576), 32, None)],
+)
+def test_large_images_are_halved(sides: tuple[int, int], stride: int, smaller: tuple[int, int] | None) -> None:
+    images = torch.rand(2, 3, *sides, generator=torch.Generator().manual_seed(0))
+    found = halved(images, stride)
+    if smaller is None:
+        assert found is images
+        return
+    assert found.shape == (2, 3, *smaller)
+    if sides == tuple(2 * side for side in smaller):
+        expected = images.numpy().reshape(2, 3, smaller[0], 2, smaller[1], 2).mean((3, 5))
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_gradients_come_from_halved_images(
+    net: Net, batches: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images with each pixel four times, ranges are those of the images with each pixel once."""
+    calibrate_model(net, batches, "sqnr")
+    expected = float(quantizer.get_quantizer(net.first).amax)
+    seen: list[int] = []
+    net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]))
+    large = [x.repeat_interleave(2, 2).repeat_interleave(2, 3) for x in batches]
+    monkeypatch.setattr(gradient_ranges, "LEAST_SIDE", 32)
+    calibrate_model(net, large, "sqnr")
+    assert seen == 8 * [64] + 8 * [32]
+    assert float(quantizer.get_quantizer(net.first).amax) == expected
+
+
 def test_an_output_that_no_quantizer_reaches(net: Net, batches: list[torch.Tensor]) -> None:
     """As a segmentation network's, whose layers before it are all float: it takes its directions, and nothing else."""
     maps, rows = raw_outputs(net), []
@@ -192,6 +224,21 @@ def test_bars_have_a_total(net: Net, batches: list[torch.Tensor], monkeypatch: p
     calibrate_model(net, iter(batches), "max")
     calibrate_model(net, batches, "sqnr")
     assert [(bar.total, bar.n) for bar in bars[2:]] == [(None, 8), (8, 8), (6, 6)]
+
+
+def test_the_log_names_each_pass(
+    net: Net, batches: list[torch.Tensor], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no terminal shows the bars, it tells what a run is busy with."""
+    caplog.set_level("INFO", "quantization")
+    calibrate_model(net, batches, "max")
+    monkeypatch.setattr(gradient_ranges, "IMAGES", 6)
+    calibrate_model(net, batches, "sqnr")
+    assert [line for line in caplog.messages if not line.startswith("Scales")] == [
+        "Calibrating by max",
+        "Calibrating by sqnr",
+        "Gradients of the detections for 6 images",
+    ]
 
 
 def test_choice_of_a_group_and_what_sharing_costs(batches: list[torch.Tensor]) -> None:

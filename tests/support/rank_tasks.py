@@ -48,6 +48,7 @@ class Net(nn.Module):
         torch.manual_seed(0)
         layers = [nn.Sequential(nn.Conv2d(3 if not i else 8, 8, 3, padding=1), nn.SiLU()) for i in range(3)]
         self.model = nn.Sequential(*layers, nn.Identity())
+        self.stride = torch.tensor([1.0])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) to (B, 8, H, W)."""
