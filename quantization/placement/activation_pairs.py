@@ -66,7 +66,7 @@ def convolutions_before(model: nn.Module, kinds: tuple[type[nn.Module], ...]) ->
     handles += [module.register_forward_pre_hook(look) for module in model.modules() if type(module) in kinds]
     side = 2 * largest_stride(model)
     try:
-        with disable_quantization(model):  # else calibrators would see this image
+        with disable_quantization(model):  # those without ranges refuse to round
             raw_outputs(model)(torch.zeros(1, 3, side, side, device=next(model.parameters()).device))
     finally:
         for handle in handles:
