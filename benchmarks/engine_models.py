@@ -30,6 +30,7 @@ from quantization.errors import UserError, log_to_stdout, run_main
 from quantization.export import export
 from quantization.export.export import export_onnx
 from quantization.options import ExportOptions, PlacementOptions
+from quantization.placement.activation_pairs import activation_pairs, image_convolution
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement
 from quantization.placement.variants import enabled_places, keep_places
@@ -40,7 +41,7 @@ from quantization.upstream import model as upstream
 from quantization.upstream.checkout import UPSTREAMS, enter_checkout
 
 VARIANTS = {
-    "rule": "the default: scale groups, both operands of sums, Upsample inputs, the head's largest shared input; stem float",
+    "rule": "scale groups, both operands of sums, Upsample inputs, the head's largest shared input; a strided stem float",
     "no-rule": "every convolution but the head's, each with its own scale",
     "groups": "as rule, with the head's inputs in float and the stem in INT8",
     "stem-int8": "as rule, with the stem in INT8",
@@ -65,13 +66,21 @@ CLASSES = 80  # as in COCO
 def place(model: Any, variant: str) -> None:
     """Insert quantizers in one of ``VARIANTS``."""
     head = "float" if variant == "groups" else variant[5:] if variant.startswith("head-") else "auto"
-    stem = "int8" if variant in ("groups", "stem-int8") else "auto"
     rules = variant != "no-rule"
     pairs = ACTIVATION_PAIRS.get(variant, "none")
-    options = PlacementOptions(head=head, stem=stem, activation_pairs=pairs, rules=rules)
+    options = PlacementOptions(head=head, stem=stem_choice(model, variant), activation_pairs=pairs, rules=rules)
     replace_to_quantization_module(model, choose_placement(model, options))
     if rules:
         quantize.apply_custom_rules_to_quantizer(model)
+
+
+def stem_choice(model: Any, variant: str) -> str:
+    """``--stem`` of a variant, whatever "auto" has become since its engines were measured."""
+    path = image_convolution(model)
+    if path is None or variant in ("groups", "stem-int8"):
+        return "int8"
+    paired = path in activation_pairs(model, ACTIVATION_PAIRS.get(variant, "none"))
+    return "float" if max(model.get_submodule(path).stride) > 1 and not paired else "int8"
 
 
 def leave_out(model: nn.Module, variant: str) -> None:

@@ -109,13 +109,14 @@ class LayerOptions(Options):
     )
     stem: str = option(
         "auto",
-        "the convolution that reads the image; auto: float if it has a stride, where INT8 is slower",
+        "the convolution that reads the image; auto: float where INT8 is slower: with a stride, if its kernel is larger than 3x3 "
+        "or TensorRT does not fuse its activation and no pair stands before that",
         choices=STEMS,
     )
     activation_pairs: str = option(
-        "none",
+        "stem",
         "quantize between an INT8 convolution and an activation that TensorRT may not take into its kernel, such as "
-        "LeakyReLU; stem: of the convolution that reads the image, which --stem auto then leaves in INT8; all: of every one",
+        "LeakyReLU; stem: of the convolution that reads the image; all: of every one",
         choices=ACTIVATION_PAIRS,
         advanced=True,
     )

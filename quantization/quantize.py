@@ -122,6 +122,8 @@ def insert_quantizers(model: nn.Module, placement: Placement, exporter: str = "t
     LOG.info("Quantizer backend: %s", initialize())
     quantized = replace_to_quantization_module(model, placement)
     LOG.info("%d modules quantized", len(quantized))
+    if placement.paired:
+        LOG.info("Quantized before their activation too: %s", ", ".join(placement.paired))
     if placement.extras:
         apply_custom_rules_to_quantizer(model, functools.partial(export_for_rules, exporter=exporter))
     return quantized

@@ -69,7 +69,7 @@ CAUSES: dict[str, Cause] = {
     "constants": Cause("a constant is converted at every inference"),
 }
 
-DEFAULT_STEM = "as quant-tools' default, --stem auto, does"
+FLOAT_STEM = "quant-tools: --stem float"
 # what quant-tools changes by itself
 RULED = ("scales", "rescale", "sum")
 RULES = "quant-tools does this by itself: quantize without --no-rules"

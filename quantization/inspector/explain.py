@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantization.inspector.causes import DEFAULT_STEM, EngineFinding, Evidence, make_finding
+from quantization.inspector.causes import FLOAT_STEM, EngineFinding, Evidence, make_finding
 from quantization.inspector.names import counted, operations, words
 from quantization.inspector.records import Layer
 from quantization.inspector.topology import EngineGraph, is_reformat
@@ -29,8 +29,8 @@ def explain_stem(graph: EngineGraph, evidence: Evidence) -> EngineFinding:
     )
     if conv.is_strided:
         advice = (
-            f"leave {name} in float, {DEFAULT_STEM}: FP16 kernels read 4 channels, and its output, "
-            "which is quantized instead, is smaller than the padded image"
+            f"leave {name} in float ({FLOAT_STEM}): FP16 kernels read 4 channels, and its output, which is quantized instead, "
+            "is smaller than the padded image"
         )
     else:
         advice = "without a stride the output is larger than the padded image: to quantize that would cost more"
@@ -103,7 +103,7 @@ def _after_float_convolution(
         )
         return make_finding(("fp32", name), text, advice, [conv, *layers])
     if conv.is_strided and network_input(graph, conv):
-        advice = "it reads the image with a stride, which is faster in float"
+        advice = "it reads the image with a stride, which may be faster in float (bench-engine.py --tune)"
         return make_finding(("float producer", name), text, advice, layers, avoidable=False)
     return make_finding(("float producer", name), text, f"quantize {name} as well, if accuracy allows", layers)
 

@@ -14,7 +14,7 @@
 | float weights  | Int8-to-float Reformat in front of convolutions      | none: it is the cheapest way to compute them |
 |                | that compute in float                                | in float                                     |
 | float producer | one float-to-Int8 Reformat behind a convolution that | quantize that convolution; a strided one     |
-|                | computes in float                                    | that reads the image stays                   |
+|                | computes in float                                    | that reads the image may stay                |
 | fp32           | the same, but the convolution is in FP32 and the     | export its SiLU with tanh, as quant-tools    |
 |                | engine has FP16 layers                               | does                                         |
 | quantize       | any other float-to-Int8 Reformat                     | Int8 inputs for the producer                 |

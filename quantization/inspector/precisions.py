@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Sequence
 
-from quantization.inspector.causes import DEFAULT_STEM, EngineFinding, make_finding
+from quantization.inspector.causes import FLOAT_STEM, EngineFinding, make_finding
 from quantization.inspector.names import counted, words
 from quantization.inspector.records import Layer, time_ms
 from quantization.inspector.regions import Region
@@ -125,10 +125,8 @@ def _finding(slow: Way, fast: Way) -> EngineFinding:
             advice = f"{names} is in float for accuracy; --head int8 of quant-tools is faster"
     else:
         image = any(network_input(slow.graph, conv) for conv in slow.convs)
-        option = f"quant-tools: --ignore-policy {' '.join(map(re.escape, modules(slow.convs)))}"
-        if image:
-            strided = any(conv.is_strided for conv in slow.convs)
-            option = DEFAULT_STEM if strided else "quant-tools: --stem float"
+        policy = " ".join(map(re.escape, modules(slow.convs)))
+        option = FLOAT_STEM if image else f"quant-tools: --ignore-policy {policy}"
         advice = f"leave {names} in float ({option})"
     text = f"{names}: {slow.describe()}, {fast.describe()}"
     finding = make_finding(("precision", names), text, advice, slow.layers, avoidable=not known)

@@ -8,14 +8,18 @@ from typing import Callable
 import numpy as np
 
 from quantization.errors import UserError
-from quantization.onnx_graph.activations import UNFUSED_OPERATORS
 from quantization.onnx_graph.decode import is_expectation
 from quantization.onnx_graph.graph import attribute
 from quantization.onnx_graph.module_path import path_matcher
 from quantization.options import LayerOptions
 from quantization.preflight.operators import ACTIVATIONS, CONVOLUTIONS, WEIGHTED
 from quantization.preflight.qdq_graph import QdqGraph
-from quantization.preflight.subject import head_convolutions, stem_convolutions
+from quantization.preflight.subject import (
+    head_convolutions,
+    stem_convolutions,
+    stem_is_faster_in_float,
+    unfused_operators,
+)
 
 POLICY = "--ignore-policy"
 HEAD_REASON = "its output is boxes or scores"
@@ -55,8 +59,7 @@ def find_candidates(graph: QdqGraph, options: LayerOptions) -> Candidates:
     ignored = policy_matcher(graph, options.ignore_policy)
     head = head_convolutions(graph)
     paired = paired_convolutions(graph, options.activation_pairs)
-    stems = set() if options.stem == "int8" else stem_convolutions(graph, only_strided=options.stem == "auto")
-    stems -= paired if options.stem == "auto" else set()
+    stems = float_stems(graph, options.stem, paired)
     layers: list[int] = []
     reasons: dict[int, str] = {}
     for position, node in enumerate(graph.nodes):
@@ -82,6 +85,20 @@ def find_candidates(graph: QdqGraph, options: LayerOptions) -> Candidates:
     return Candidates(tuple(layers), heads, reasons, tuple(position for position in layers if position in paired))
 
 
+def float_stems(graph: QdqGraph, choice: str, paired: set[int]) -> set[int]:
+    """The convolutions that read the image and are to stay float; "auto" as ``onnx_graph.stem`` says.
+
+    Args:
+        graph: a float one.
+        choice: one of ``options.STEMS``.
+        paired: convolutions with Q/DQ before their activation.
+    """
+    stems = set() if choice == "int8" else stem_convolutions(graph, only_strided=False)
+    if choice == "float":
+        return stems
+    return {position for position in stems if stem_is_faster_in_float(graph, position, position in paired)}
+
+
 def paired_convolutions(graph: QdqGraph, choice: str) -> set[int]:
     """The convolutions that get Q/DQ before their activation, as far as they are quantized; see ``--activation-pairs``."""
     if choice == "none":
@@ -92,7 +109,7 @@ def paired_convolutions(graph: QdqGraph, choice: str) -> set[int]:
         node = graph.nodes[position]
         readers = {read.node for read in graph.readers.get(node.output[0], [])}
         operators = {graph.nodes[reader].op_type if reader >= 0 else "" for reader in readers}
-        if node.op_type in CONVOLUTIONS and operators <= ACTIVATIONS and operators & UNFUSED_OPERATORS:
+        if node.op_type in CONVOLUTIONS and operators <= ACTIVATIONS and unfused_operators(graph, position):
             found.add(position)
     return found
 

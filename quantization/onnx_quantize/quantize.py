@@ -84,6 +84,8 @@ def plan_onnx(source: FloatModel, shape: tuple[int, int, int], options: LayerOpt
     for position in plan.weights:
         weight_of(graph, position)
     LOG.info("%d convolutions and %d sums are quantized", len(plan.weights), len(plan.sums))
+    if plan.outputs:
+        LOG.info("Quantized before their activation too: %s", ", ".join(map(graph.layer, plan.outputs)))
     layers: dict[str, list[str]] = {}
     for position, reason in plan.reasons.items():
         layers.setdefault(reason, []).append(graph.layer(position))

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from quantization.onnx_graph.activations import UNFUSED
+from quantization.onnx_graph.stem import IMAGE_CHANNELS
+from quantization.quantizers.switches import disable_quantization
 from quantization.upstream.model import largest_stride
 from quantization.upstream.outputs import raw_outputs
 
-IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
 UNFUSED_TYPES = tuple(getattr(nn, name) for name in UNFUSED)
 
 
@@ -19,7 +20,7 @@ def activation_pairs(model: nn.Module, choice: str) -> set[str]:
     """Paths of the convolutions that get a pair before their activation, as far as they are quantized.
 
     Args:
-        model: a fused float model of an upstream.
+        model: a fused model of an upstream, in float or with quantizers.
         choice: one of ``options.ACTIVATION_PAIRS``.
     """
     if choice == "none":
@@ -32,7 +33,7 @@ def image_convolution(model: nn.Module) -> str | None:
     """Path of the convolution that reads the image; None if what it reads is rearranged first."""
     for path, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
-            return path if module.in_channels <= IMAGE_CHANNELS else None  # Focus and ReOrg give 12
+            return path if module.in_channels <= IMAGE_CHANNELS else None
     return None
 
 
@@ -43,9 +44,11 @@ def convolutions_before(model: nn.Module, kinds: tuple[type[nn.Module], ...]) ->
     Asked of a forward pass: upstream's blocks can share one activation object.
 
     Args:
-        model: a fused float model of an upstream in eval mode.
+        model: a fused model of an upstream in eval mode; its quantizers are not asked.
         kinds: of activations; exact types.
     """
+    if not any(type(module) in kinds for module in model.modules()):
+        return set()
     outputs: list[tuple[Tensor, str]] = []  # which keeps them, so that no other tensor takes their place
     found: set[str] = set()
 
@@ -63,7 +66,8 @@ def convolutions_before(model: nn.Module, kinds: tuple[type[nn.Module], ...]) ->
     handles += [module.register_forward_pre_hook(look) for module in model.modules() if type(module) in kinds]
     side = 2 * largest_stride(model)
     try:
-        raw_outputs(model)(torch.zeros(1, 3, side, side, device=next(model.parameters()).device))
+        with disable_quantization(model):  # those without ranges refuse to round
+            raw_outputs(model)(torch.zeros(1, 3, side, side, device=next(model.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()

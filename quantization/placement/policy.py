@@ -10,6 +10,7 @@ from typing import Collection, Sequence, cast
 from torch import nn
 
 from quantization.errors import UserError
+from quantization.onnx_graph.stem import faster_in_float
 from quantization.options import PlacementOptions
 from quantization.placement.activation_pairs import activation_pairs, image_convolution
 from quantization.quantizers.backend import is_enabled, is_quantizer
@@ -91,8 +92,7 @@ def float_modules(model: nn.Module, options: PlacementOptions) -> tuple[set[str]
     head = matching_modules(model, head_policy(model))
     inputs: set[str] = set()
     if options.rules:
-        paired = activation_pairs(model, options.activation_pairs)
-        left |= float_stem(model, options.stem, paired)
+        left |= float_stem(model, options.stem, activation_pairs(model, options.activation_pairs))
         shared = shared_detect_convs(model)
         chosen = {"auto": shared[:1], "shared": shared, "input": head_policy(model)}.get(options.head, [])
         inputs = matching_modules(model, chosen)
@@ -179,22 +179,20 @@ def attention_layers(model: nn.Module) -> set[str]:
 
 
 def float_stem(model: nn.Module, choice: str, paired: Collection[str]) -> set[str]:
-    """The path of the convolution that reads the image if it is to stay float.
-
-    INT8 kernels read 32 channels at a time, so three are padded to 32; FP16 kernels read 4. With a stride the padded image
-    is the larger part: INT8 costs 757 us against 383 us in FP16, Reformats included (yolov5s, batch 16). Without one the
-    output is larger still and is better emitted in INT8, and so it is with a pair before the activation.
+    """The path of the convolution that reads the image if it is to stay float; "auto" as ``faster_in_float`` says.
 
     Args:
-        model: a fused model of an upstream.
+        model: a fused model of an upstream, in float or with quantizers.
         choice: one of ``options.STEMS``.
         paired: convolutions with a pair before their activation.
     """
     path = image_convolution(model)
     if path is None or choice == "int8":
         return set()
-    strided = max(cast(nn.Conv2d, model.get_submodule(path)).stride) > 1
-    return {path} if choice == "float" or (strided and path not in paired) else set()
+    convolution = cast(nn.Conv2d, model.get_submodule(path))
+    splits = path not in paired and path in activation_pairs(model, "stem")
+    is_float = choice == "float" or faster_in_float(convolution.kernel_size, convolution.stride, splits)
+    return {path} if is_float else set()
 
 
 def matching_modules(model: nn.Module, patterns: Sequence[str]) -> set[str]:

@@ -9,10 +9,11 @@ from typing import Any, Mapping, Tuple
 from torch import nn
 
 from quantization.options import ExportOptions, PlacementOptions
-from quantization.placement.activation_pairs import image_convolution
+from quantization.placement.activation_pairs import activation_pairs, image_convolution
 from quantization.placement.policy import SUM, float_modules, matching_modules, placement_of
 from quantization.quantizers.backend import (
     INPUT_NAMES,
+    OUTPUT_NAME,
     WEIGHT_NAME,
     is_enabled,
     named_quantizers,
@@ -25,6 +26,7 @@ from quantization.upstream.model import head_policy
 EVERY_QUANTIZER: Mapping[str, Any] = {
     "head": "int8",
     "stem": "int8",
+    "activation_pairs": "stem",
 }  # the placement that has the quantizers of all variants
 
 
@@ -53,17 +55,18 @@ class Variant:
         return replace(options, **self.graph)
 
 
+PLAIN_STEM = {"stem": "int8", "activation_pairs": "none"}  # INT8 without a pair before its activation
 # a dozen engines with FP16 and implicit PTQ: a build takes minutes. What a network makes equal is written once
 VARIANTS: tuple[Variant, ...] = (
     Variant("default"),
     Variant("stem-float", {"stem": "float"}),
-    Variant("stem-int8", {"stem": "int8"}),
+    Variant("stem-int8", PLAIN_STEM),
     Variant("head-float", {"head": "float"}),
     Variant("head-shared", {"head": "shared"}),
     Variant("head-input", {"head": "input"}),
-    Variant("stem-int8-head-float", {"stem": "int8", "head": "float"}),
-    Variant("stem-int8-head-shared", {"stem": "int8", "head": "shared"}),
-    Variant("stem-int8-head-input", {"stem": "int8", "head": "input"}),
+    Variant("stem-int8-head-float", {**PLAIN_STEM, "head": "float"}),
+    Variant("stem-int8-head-shared", {**PLAIN_STEM, "head": "shared"}),
+    Variant("stem-int8-head-input", {**PLAIN_STEM, "head": "input"}),
     Variant("sums-float", {"ignore_policy": (rf".*\.{SUM}",)}),
     Variant("decode-upstream", {}, {"decode": "upstream"}),
 )
@@ -84,25 +87,33 @@ def wanted_places(model: nn.Module, options: PlacementOptions) -> frozenset[Plac
         UserError: ``--ignore-policy`` matches nothing.
     """
     left, inputs = float_modules(model, options)
+    paired = activation_pairs(model, options.activation_pairs) - inputs
     return frozenset(
         (path, name)
         for path, name in enabled_places(model)
-        if path not in left and not (name == WEIGHT_NAME and path in inputs)
+        if path not in left
+        and not (name == WEIGHT_NAME and path in inputs)
+        and not (name == OUTPUT_NAME and path not in paired)
     )
 
 
 def missing_places(model: nn.Module, options: PlacementOptions) -> list[str]:
-    """Convolutions of a quantized model's stem and head that a placement has quantizers for, and the model has not.
+    """Convolutions of a quantized model's stem and head for which a placement has quantizers that the model has not.
 
     What else is in float was left so when it was quantized, and stays so.
     """
     left, inputs = float_modules(model, options)
+    paired = activation_pairs(model, options.activation_pairs) - inputs
     there = enabled_places(model)
     image = image_convolution(model)
     ends = matching_modules(model, head_policy(model)) | ({image} if image else set())
     missing = []
     for path in sorted(ends - left):
-        names = INPUT_NAMES[:1] if path in inputs else (INPUT_NAMES[0], WEIGHT_NAME)
+        names = {
+            INPUT_NAMES[0],
+            *(() if path in inputs else (WEIGHT_NAME,)),
+            *((OUTPUT_NAME,) if path in paired else ()),
+        }
         if isinstance(model.get_submodule(path), nn.Conv2d) and not {(path, name) for name in names} <= there:
             missing.append(path)
     return missing

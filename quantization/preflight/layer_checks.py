@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from quantization.onnx_graph.activations import UNFUSED_OPERATORS
 from quantization.preflight.findings import Finding, some
 from quantization.preflight.operators import ACTIVATIONS, CONVOLUTIONS, POINTWISE, WEIGHTED
-from quantization.preflight.subject import Subject, stem_convolutions
+from quantization.preflight.subject import Subject, stem_convolutions, stem_is_faster_in_float, unfused_operators
 
 
 def check_float_layers(subject: Subject) -> list[Finding]:
@@ -76,31 +75,36 @@ def _with_kernels(count: int) -> str:
 
 
 def check_stem(subject: Subject) -> list[Finding]:
-    """A convolution with a stride that reads the image is slower in INT8 than in FP16 (docs/placement.md).
-
-    It is not with a pair before an activation that it is not fused with.
-    """
+    """A convolution that reads the image in INT8 where FP16 is faster, see ``onnx_graph.stem``."""
     graph = subject.graph
     return [
         Finding(
             "stem",
             "warn",
-            f"{graph.layer(position)} reads the image in INT8: its channels are padded to 32, which is slower than FP16",
-            _faster_stem(subject, position),
+            *_slow_stem(subject, position),
             [graph.layer(position)],
             [read.tensor for read in graph.reads[position]],
             kernels=1,
             elements=graph.elements(graph.nodes[position].output[0]),
         )
         for position in sorted(subject.stems & subject.propagation.quantized)
-        if not _unfused(subject, position) or _paired_readers(subject, position) is None
+        if stem_is_faster_in_float(graph, position, _paired_readers(subject, position) is not None)
     ]
 
 
-def _faster_stem(subject: Subject, position: int) -> str:
-    advice = "leave it in float (quantize --stem auto does)"
-    operators = _unfused(subject, position)
-    return advice + (f", or quantize before its {some(operators)} too (--activation-pairs stem)" if operators else "")
+def _slow_stem(subject: Subject, position: int) -> tuple[str, str]:
+    """What makes an INT8 stem slow, and what to change."""
+    what = f"{subject.graph.layer(position)} reads the image in INT8"
+    if stem_is_faster_in_float(subject.graph, position, paired=True):
+        return (
+            f"{what}: its channels are padded to 32, which is slower than FP16",
+            "leave it in float (--stem auto does)",
+        )
+    operators = some(unfused_operators(subject.graph, position))
+    return (
+        f"{what} and emits float, since TensorRT does not fuse its {operators}: that is slower than FP16",
+        f"quantize before its {operators} too (--activation-pairs stem does), or leave it in float (--stem float)",
+    )
 
 
 def _paired_readers(subject: Subject, position: int) -> list[int] | None:
@@ -112,14 +116,6 @@ def _paired_readers(subject: Subject, position: int) -> list[int] | None:
     ):
         return None
     return [read.node for read in reads]
-
-
-def _unfused(subject: Subject, position: int) -> list[str]:
-    """The operators of a convolution's activation that TensorRT may not take into its kernel."""
-    graph = subject.graph
-    readers = graph.readers.get(graph.nodes[position].output[0], [])
-    operators = (graph.nodes[read.node].op_type for read in readers if read.node >= 0)
-    return [operator for operator in dict.fromkeys(operators) if operator in UNFUSED_OPERATORS]
 
 
 def check_activations(subject: Subject) -> list[Finding]:
@@ -141,7 +137,7 @@ def _apart_from_activation(subject: Subject) -> list[Finding]:
     apart = [
         position
         for position in sorted(subject.propagation.quantized - stem_convolutions(graph, only_strided=False))
-        if _unfused(subject, position) and _paired_readers(subject, position) is not None
+        if unfused_operators(graph, position) and _paired_readers(subject, position) is not None
     ]
     if not apart:
         return []
@@ -166,13 +162,15 @@ def _pair_before_activation(subject: Subject, position: int) -> Finding | None:
         return None
     operators = list(dict.fromkeys(graph.nodes[reader].op_type for reader in readers))
     what = f"a Q/DQ between {graph.layer(position)} and its {some(operators)}: "
-    if not _unfused(subject, position):
+    if not unfused_operators(graph, position):
         what += "the convolution cannot take its activation into its kernel"
         return Finding("activation", "fail", what, "quantize behind the activation only", subject.names(readers))
     if position not in stem_convolutions(graph, only_strided=False):
         return None  # told for all of them together
     what += "two INT8 layers, since TensorRT does not fuse them where the convolution reads the image"
-    return Finding("activation", "known", what, "none needed: it is faster so", subject.names(readers))
+    return Finding(
+        "activation", "known", what, "none needed: it is faster than without this Q/DQ", subject.names(readers)
+    )
 
 
 def _other_readers(subject: Subject, position: int) -> Finding | None:

@@ -9,13 +9,14 @@ from typing import Callable, Iterable
 
 import onnx
 
+from quantization.onnx_graph.activations import UNFUSED_OPERATORS
 from quantization.onnx_graph.decode import is_expectation
 from quantization.onnx_graph.graph import attribute
+from quantization.onnx_graph.stem import IMAGE_CHANNELS, faster_in_float
 from quantization.preflight.operators import CONVOLUTIONS, POINTWISE, WEIGHTED
 from quantization.preflight.propagation import Propagation
 from quantization.preflight.qdq_graph import QdqGraph
 
-IMAGE_CHANNELS = 4  # at most: RGB, or with alpha
 BEYOND_TENSORRT_8 = 19  # opset; of 18 it documents nothing, and the dynamo exporter writes nothing older
 FLOAT_LAYERS = "quant-tools.float-layers"  # entry of an ONNX's metadata: JSON, path of a layer left float to the reason
 
@@ -154,3 +155,22 @@ def stem_convolutions(graph: QdqGraph, only_strided: bool = True) -> set[int]:
         and (not only_strided or max(attribute(graph.nodes[read.node], "strides", [1])) > 1)
         and (graph.weight_shape(read.node) or [0, 99])[1] <= IMAGE_CHANNELS
     }
+
+
+def unfused_operators(graph: QdqGraph, position: int) -> list[str]:
+    """The operators that read a convolution's output, with or without Q/DQ, and that TensorRT may not fuse with it."""
+    readers = graph.readers.get(graph.nodes[position].output[0], [])
+    operators = (graph.nodes[read.node].op_type for read in readers if read.node >= 0)
+    return [operator for operator in dict.fromkeys(operators) if operator in UNFUSED_OPERATORS]
+
+
+def stem_is_faster_in_float(graph: QdqGraph, position: int, paired: bool) -> bool:
+    """Whether one of ``stem_convolutions`` is, see ``onnx_graph.stem``.
+
+    Args:
+        graph: a float one, or one with Q/DQ.
+        position: of the convolution.
+        paired: its activation reads it through Q/DQ.
+    """
+    splits = not paired and bool(unfused_operators(graph, position))
+    return faster_in_float(graph.weight_shape(position)[2:], attribute(graph.nodes[position], "strides", [1]), splits)

@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
+from quantization.options import PlacementOptions
 from support.workflow import SUPPORT, run_task
 
 NETS = SUPPORT / "nets"
@@ -218,8 +219,8 @@ def test_a_placement_is_what_was_asked_for_and_what_the_network_has(
 
 
 def test_pair_at_the_stem_of_yolov7_tiny(yolov7: Path) -> None:
-    """As `--activation-pairs stem` makes it: `--stem auto` leaves the stem in INT8, and nothing else changes."""
-    found = run("paired", yolov7, "cfg/training/yolov7-tiny.yaml", "stem")
+    """The default: `--stem auto` leaves the stem in INT8."""
+    found = run("paired", yolov7, "cfg/training/yolov7-tiny.yaml", PlacementOptions().activation_pairs)
     assert found["decided"] == found["read off"] and found["decided"]["paired"] == ["model.0.conv"]
     assert found["decided"]["float_layers"] == [f"model.77.m.{level}" for level in range(3)]
     assert found["stem in float"] == [[], []]
@@ -227,6 +228,13 @@ def test_pair_at_the_stem_of_yolov7_tiny(yolov7: Path) -> None:
     assert found["difference"] < 0.05
     assert found["findings"] == [["known", "activation"], ["known", "image"]]
     assert found["separate_q"] == {"image": 1, "known": 0, "avoidable": 0}
+    plain = ["_input_quantizer", "_weight_quantizer"]
+    with_pair = ["_input_quantizer", "_output_quantizer", "_weight_quantizer"]
+    variants = found["variants"]
+    assert variants.pop("stem-float") == [] and len(variants) == 9
+    assert variants == {name: plain if name.startswith("stem-int8") else with_pair for name in variants}
+    # of a checkpoint without the pair
+    assert found["possible"] == ["stem-float", "stem-int8", "stem-int8-head-float", "stem-int8-head-shared"]
 
 
 def test_pairs_before_one_activation_that_all_convolutions_share(yolov5: Path) -> None:
@@ -236,8 +244,8 @@ def test_pairs_before_one_activation_that_all_convolutions_share(yolov5: Path) -
     found = run("paired", yolov5, "models/shared.yaml", "all")
     assert found["decided"] == found["read off"]
     paired = found["decided"]["paired"]
-    assert paired[0] == "model.0.conv" and len(paired) == 57
-    assert found["stem in float"] == [paired[1:]] * 2
+    assert "model.0.conv" not in paired and len(paired) == 56  # 6x6: float is faster, with a pair too
+    assert found["stem in float"] == [paired] * 2
     assert found["alone"] == [f"{path}:out" for path in paired]
-    assert found["operators"] == ["LeakyRelu"] * 57
+    assert found["operators"] == ["LeakyRelu"] * 56
     assert ["fail", "activation"] not in found["findings"] and found["difference"] < 0.05

@@ -93,7 +93,7 @@ def test_artefact_of_merged_biases_is_named():
 def test_int8_stem_is_named_after_the_image_and_avoidable_if_strided():
     real = by_key(find_problems(load_graph("yolov5s-no-rule")))["stem", "model.0"]
     assert real.avoidable and real.text.startswith("images: its 3 channels are padded to 32 for the INT8 kernel")
-    assert "as quant-tools' default, --stem auto, does" in real.advice
+    assert "quant-tools: --stem float" in real.advice
     strided = by_key(find_problems(int8_stem(size=4)))["stem", "model.0"]
     assert strided.avoidable and strided.layers == (0, 1) and strided.cost_ms == pytest.approx(0.250)
     whole = by_key(find_problems(int8_stem(size=8)))["stem", "model.0"]
@@ -209,7 +209,7 @@ def test_copies_into_a_concat_are_expected_as_they_are_in_fp16(name):
         (
             int8_stem(),
             float_stem(),
-            "leave model.0.conv in float (as quant-tools' default, --stem auto, does)",
+            "leave model.0.conv in float (quant-tools: --stem float)",
         ),  # 650 us and 340 us
         (float_stem(conv=700), int8_stem(), "quantize model.0.conv, if accuracy allows"),  # 840 us and 650 us
     ],

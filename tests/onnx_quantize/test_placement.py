@@ -88,15 +88,22 @@ def test_choices_of_the_head(head: str, inputs: list[str], weights: list[str]) -
     assert [name for name in map(graph.layer, plan.weights) if ".9." in name] == weights
 
 
-def test_choices_of_the_stem() -> None:
-    for stem, is_float in (("auto", True), ("float", True), ("int8", False)):
-        graph, plan = planned(detector(), stem=stem)
-        assert ("model.0.conv" in float_layers(graph, plan)) == is_float
+@pytest.mark.parametrize(
+    "kernel, stride, by_itself",
+    [(6, 2, True), (4, 2, True), (3, 2, False), (1, 2, False), (3, 1, False), (6, 1, False)],
+)
+@pytest.mark.parametrize("act", ["silu", "LeakyRelu"])
+def test_choices_of_the_stem(kernel: int, stride: int, by_itself: bool, act: str) -> None:
     net = FloatNet()
-    net.head(net.layer(net.layer("images", "model.0.conv", 3, 4), "model.1.conv", 4, 4))
-    for stem, is_float in (("auto", False), ("float", True)):  # no stride
+    x = net.layer("images", "model.0.conv", 3, 4, act, kernel=kernel, strides=[stride] * 2)
+    net.head(net.layer(x, "model.1.conv", 4, 4))
+    for stem, is_float in (("auto", by_itself), ("float", True), ("int8", False)):
         graph, plan = planned(finished(net), stem=stem)
         assert ("model.0.conv" in float_layers(graph, plan)) == is_float
+        assert bool(plan.outputs) == (act == "LeakyRelu" and not is_float)
+    graph, plan = planned(finished(net), activation_pairs="none")
+    split = act == "LeakyRelu" and stride > 1  # slower than float
+    assert ("model.0.conv" in float_layers(graph, plan)) == (by_itself or split) and plan.outputs == ()
 
 
 def activations(stride: int = 2) -> onnx.ModelProto:
@@ -114,7 +121,8 @@ def activations(stride: int = 2) -> onnx.ModelProto:
 @pytest.mark.parametrize(
     "options, paired, is_float",
     [
-        ({}, [], True),
+        ({}, ["model.0.conv"], False),
+        ({"activation_pairs": "none"}, [], True),
         ({"activation_pairs": "stem"}, ["model.0.conv"], False),
         ({"activation_pairs": "stem", "stem": "int8"}, ["model.0.conv"], False),
         ({"activation_pairs": "stem", "stem": "float"}, [], True),

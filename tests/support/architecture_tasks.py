@@ -5,6 +5,7 @@ Each task prints its result as JSON on the last line. All networks have random w
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import sys
@@ -32,8 +33,9 @@ from quantization.options import HEADS, ExportOptions, PlacementOptions
 from quantization.placement.insert import replace_to_quantization_module
 from quantization.placement.policy import choose_placement, placement_of
 from quantization.placement.scale_groups import ScaleGroup, shared_groups
+from quantization.placement.variants import VARIANTS, enabled_places, keep_places, missing_places, wanted_places
 from quantization.preflight.report import preflight
-from quantization.quantizers.backend import is_enabled, named_quantizers
+from quantization.quantizers.backend import OUTPUT_NAME, is_enabled, named_quantizers
 from quantization.quantizers.modules import SHORTCUTS, quantized_type
 from quantization.quantizers.switches import disable_quantization, shortcut_sums
 from quantization.upstream import checkpoint
@@ -163,7 +165,8 @@ def paired(name: str, cfg: str, choice: str, exporter: str = "torchscript") -> A
     Returns:
         "decided", "read off": the placement, and that of the loaded checkpoint. "stem in float": pairs with --stem float and
         with a policy. "alone": places behind convolutions that share no scale. "operators": what reads each such pair.
-        "difference" of the ONNX from torch. "findings" of preflight with their severity, and its "separate_q".
+        "difference" of the ONNX from torch. "findings" of preflight with their severity, and its "separate_q". "variants": the
+        quantizers that each variant has at the first convolution; "possible": those of a checkpoint without pairs.
     """
     model = upstream.fuse(random_net(cfg, 3))
     decided = choose_placement(model, PlacementOptions(activation_pairs=choice))
@@ -181,7 +184,20 @@ def paired(name: str, cfg: str, choice: str, exporter: str = "torchscript") -> A
             (dequantize,) = (reader for reader, _ in graph.consumers[node.output[0]])
             operators.append("+".join(sorted({reader.op_type for reader, _ in graph.consumers[dequantize.output[0]]})))
     found = preflight(exported.graph, set(decided.unquantized).__contains__)
+    options = {
+        variant.name: variant.placement_options(())
+        for variant in VARIANTS
+        if not variant.placement.get("ignore_policy")  # sums, which not every network has
+    }
+    places = {name: wanted_places(loaded, option) for name, option in options.items()}
+    plain = copy.deepcopy(loaded)
+    keep_places(plain, frozenset(place for place in enabled_places(plain) if place[1] != OUTPUT_NAME))
     return {
+        "variants": {
+            name: sorted(place for path, place in found_places if path == "model.0.conv")
+            for name, found_places in places.items()
+        },
+        "possible": [name for name, option in options.items() if not missing_places(plain, option)],
         "decided": dataclasses.asdict(decided),
         "read off": dataclasses.asdict(placement_of(loaded)),
         "stem in float": [placement.paired for placement in stem_in_float],

@@ -24,12 +24,13 @@ class FloatNet(Net):
         self.initializers[-1].CopyFrom(numpy_helper.from_array(values * np.float32(gain * (3 / fan) ** 0.5), weight))
         bias = f"model.{path}.bias"
         self.initializers.append(numpy_helper.from_array(np.linspace(-0.3, 0.3, out, dtype=np.float32), bias))
-        pads = [kernel // 2] * 4
+        pads = [(kernel - 1) // 2] * 4
         y = self.op("Conv", [x, weight, bias], path.replace(".", "/"), group=group, pads=pads, **attributes)
         return self.silu(y) if act == "silu" else self.op(act, [y]) if act else y
 
     def stem(self, out: int = 8) -> str:
-        return self.layer("images", "model.0.conv", 3, out, kernel=3, strides=[2, 2])
+        """YOLOv5's, which stays float."""
+        return self.layer("images", "model.0.conv", 3, out, kernel=6, strides=[2, 2])
 
     def halves(self, x: str, channels: int) -> list[str]:
         """Both halves of a tensor's channels."""

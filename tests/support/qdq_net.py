@@ -91,16 +91,18 @@ class Net:
         quantize_weight: bool = True,
         bias: str | None = None,
         stride: int = 1,
+        kernel: int = 1,
     ) -> str:
         """Conv and activation; ``scale`` None leaves it in float. Many parameters: each is one way to break a layer."""
-        weight = self.weight(path, out, inside)
+        weight = self.weight(path, out, inside, kernel)
         if scale is not None:
             x = self.qdq(x, scale)
         if scale is not None and quantize_weight:
             weight = self.qdq(
                 weight, np.full(out, 0.01) if isinstance(weight_scale, str) else weight_scale, axis=weight_axis
             )
-        y = self.op("Conv", [x, weight, bias] if bias else [x, weight], path.replace(".", "/"), strides=[stride] * 2)
+        sizes = {"strides": [stride] * 2, "pads": [(kernel - 1) // 2] * 4}
+        y = self.op("Conv", [x, weight, bias] if bias else [x, weight], path.replace(".", "/"), **sizes)
         return self.silu(y) if act == "silu" else self.op(act, [y]) if act else y
 
     def silu(self, x: str) -> str:
