@@ -14,6 +14,12 @@ from quantization.errors import UserError
 from quantization.files import atomic_write
 
 
+def refuse_no_images(has_images: bool, cache: str | None) -> None:
+    """Raises a UserError if there is nothing to calibrate with: neither images nor the file of an earlier calibration."""
+    if not has_images and not (cache and os.path.isfile(cache)):
+        raise UserError("mode ptq needs images to calibrate with: give --calib-images or an existing --calib-cache")
+
+
 class CalibrationFeed:
     """Hands out batches of one fixed shape, and reads and writes the cache file.
 
@@ -27,8 +33,7 @@ class CalibrationFeed:
     """
 
     def __init__(self, batches: Iterable[np.ndarray] | None, shape: Shape, cache: str | None) -> None:
-        if batches is None and not (cache and os.path.isfile(cache)):
-            raise UserError("mode ptq needs images to calibrate with: give --calib-images or an existing --calib-cache")
+        refuse_no_images(batches is not None, cache)
         self.shape = tuple(shape)
         self.cache = cache
         self.images = 0

@@ -9,7 +9,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 from quantization.closing import Closing, closing_text, command_line
 from quantization.engine import bench, trtexec, trtexec_bench, versions
 from quantization.engine.arguments import parser
-from quantization.engine.bench_report import bench_table
+from quantization.engine.bench_report import bench_table, problem_lines
 from quantization.engine.calibration_images import calibration_images
 from quantization.engine.cli_tune import MakeMeter, tune_command
 from quantization.engine.named_engines import choose_reference, make_specs
@@ -36,7 +36,7 @@ def main(
         make_meter: makes what measures their mAP, for --tune with --data.
 
     Returns:
-        The exit code: 1 if an engine's boxes are wrong.
+        The exit code: 1 if an engine failed, or its boxes are wrong.
     """
     args = parser().parse_args(argv)
     return _bench(args, timings, make_check) if args.tune is None else tune_command(args, timings, make_meter)
@@ -68,7 +68,7 @@ def _bench(
         check = None if make_check is None else make_check(args.check_images)
         report = bench.run_bench(asked, calibration, timings or TimingCache(args.timing_cache), check)
     _tell(report, specs, args.json)
-    return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))
+    return int(any("problem" in it or it.get("boxes", {}).get("are_wrong") for it in report["engines"]))
 
 
 def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: str) -> None:
@@ -113,7 +113,9 @@ def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[
 def _tell(report: Mapping[str, Any], specs: Sequence[EngineSpec], file: str | None) -> None:
     """Print the report, and write it as JSON if a file is named."""
     print(f"\n{report.get('gpu', '')}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
-    print(table_text(bench_table(report)))
+    print("\n".join([table_text(bench_table(report)), *problem_lines(report)]))
+    failed = {engine["name"] for engine in report["engines"] if "problem" in engine}
+    specs = [spec for spec in specs if spec.name not in failed]
     for engine in report["engines"]:
         if "boxes" in engine:
             print(f"{engine['name']}: {engine['boxes']['text']}")

@@ -77,6 +77,13 @@ class PlanSource:
             plans.save_plan(spec.plan, plan, record)
         return self._describe(spec, plan, record, reused=False)
 
+    def attempt(self, spec: EngineSpec) -> dict[str, Any]:
+        """As ``get``; of an engine that cannot be had the "problem" alone, so that the others go on."""
+        try:
+            return self.get(spec)
+        except UserError as error:
+            return failure(spec.name, error)
+
     def _build(self, spec: EngineSpec, onnx: str) -> tuple[bytes, dict[str, Any]]:
         def announce(profile: Mapping[str, ShapeRange]) -> None:
             print(f"{spec.name}: building; the same with trtexec:\n  {self._line(spec, profile)}", flush=True)
@@ -102,6 +109,12 @@ class PlanSource:
 
     def _line(self, spec: EngineSpec, profile: Mapping[str, ShapeRange] | None = None) -> str:
         return shlex.join(trtexec_line(spec, self._timed, self._version, profile=profile))
+
+
+def failure(name: str, error: UserError) -> dict[str, Any]:
+    """Say that an engine failed; what its record gets."""
+    print(f"{name}: FAILED: {error}", flush=True)
+    return {"problem": str(error)}
 
 
 def read_plan(path: str) -> bytes:

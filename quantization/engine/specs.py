@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Mapping, Sequence
 
 from quantization.engine import trtexec
 from quantization.engine.build import CalibrationBatches
-from quantization.engine.options import BuildOptions, ShapeRange
+from quantization.engine.calibrator import refuse_no_images
+from quantization.engine.options import BuildOptions, ShapeRange, check_options
 from quantization.engine.timing import TimingOptions
 from quantization.engine.versions import Version
 
@@ -63,6 +65,24 @@ class BenchReport:
     reference: str
     version: Version
     build_only: bool = False
+
+
+def check_specs(asked: BenchReport, has_images: bool) -> None:
+    """Check what does not need the models themselves, before the first engine is built.
+
+    Args:
+        asked: the engines.
+        has_images: whether there are images for mode ptq.
+
+    Raises:
+        UserError: this version cannot do it, or there is nothing to calibrate with.
+    """
+    for spec in asked.specs:
+        if spec.onnx is None:
+            continue
+        check_options(spec.options, asked.version)
+        if spec.mode == "ptq" and not os.path.isfile(spec.plan or ""):  # it may be up to date
+            refuse_no_images(has_images, spec.options.calib_cache)
 
 
 def trtexec_line(

@@ -10,9 +10,10 @@ from typing import Any
 
 from quantization.engine import timing, trtexec
 from quantization.engine.bench_report import finish, same_batch
-from quantization.engine.plan_source import read_plan
+from quantization.engine.options import check_options
+from quantization.engine.plan_source import failure, read_plan
 from quantization.engine.specs import BenchReport, EngineSpec, trtexec_line
-from quantization.engine.versions import build_only_flag
+from quantization.engine.versions import Version, build_only_flag
 from quantization.errors import UserError
 
 
@@ -22,21 +23,26 @@ def run_trtexec_bench(asked: BenchReport, program: str) -> dict[str, Any]:
     report: dict[str, Any] = {"versions": {"trtexec": ".".join(map(str, asked.version))}}
     info: dict[str, dict[str, Any]] = {}
     loads: dict[str, list[str]] = {}
+    for spec in asked.specs:
+        _check(spec, asked.version)
     with tempfile.TemporaryDirectory() as folder:
         for spec in asked.specs:
             plan = spec.plan or os.path.join(folder, f"{spec.name}.plan")
-            if spec.onnx:
-                _build(asked, spec, plan, program)
             line = shlex.join(trtexec_line(spec, asked.timed, asked.version, program))
-            info[spec.name] = {"engine_bytes": len(read_plan(plan)), "trtexec": line}
+            try:
+                if spec.onnx:
+                    _build(asked, spec, plan, program)
+                info[spec.name] = {"engine_bytes": len(read_plan(plan)), "trtexec": line}
+            except UserError as error:
+                info[spec.name] = failure(spec.name, error)
+                continue
             loaded = dataclasses.replace(spec, onnx=None, plan=plan, layer_info=None, profile=None)
             loads[spec.name] = trtexec_line(loaded, once, asked.version, program)
-        results = {} if asked.build_only else _time(asked, loads, report)
+        results = {} if asked.build_only or not loads else _time(asked, loads, report)
     return finish(report, asked, info, results)
 
 
 def _build(asked: BenchReport, spec: EngineSpec, plan: str, program: str) -> None:
-    _check_calibration(spec)
     flags = trtexec.build_flags(spec.options, asked.version)
     command = [program, f"--onnx={spec.onnx}", *flags, f"--saveEngine={plan}", build_only_flag(asked.version)]
     print(f"{spec.name}: {shlex.join(command)}", flush=True)
@@ -55,13 +61,15 @@ def _time(asked: BenchReport, loads: dict[str, list[str]], report: dict[str, Any
     report["batch"] = same_batch({name: trtexec.parse_batch(text) for name, text in outputs.items()})
     report["gpu"] = trtexec.parse_gpu(next(iter(outputs.values())))
     for spec in asked.specs:
+        if spec.name not in loads:
+            continue
         exports = trtexec.export_flags(spec.layer_info, spec.profile)
         if exports:
             trtexec.run_trtexec([*loads[spec.name], "--profilingVerbosity=detailed", *exports])
     return results
 
 
-def _check_calibration(spec: EngineSpec) -> None:
+def _check(spec: EngineSpec, version: Version) -> None:
     """Refuse what trtexec cannot do: it reads a calibration cache, but cannot calibrate with images."""
     cache = spec.options.calib_cache
     if cache and not os.path.isfile(cache):
@@ -69,5 +77,7 @@ def _check_calibration(spec: EngineSpec) -> None:
             f"calibration cache {cache} does not exist, and trtexec cannot make it: run once without "
             "--use-trtexec, or drop --calib-cache"
         )
+    if spec.onnx is not None:
+        check_options(spec.options, version)
     if spec.mode == "ptq" and not cache:
         print(f"note: {spec.name} gets random scales from trtexec; its speed counts, its output does not")
