@@ -118,8 +118,7 @@ def calibrate_onnx(
     calibrators: dict[str, Calibrator] = {}
     for reads in groups:
         shared.append(SharedTensors(options.method))
-        distinct = list(dict.fromkeys(read.tensor for read in reads))
-        for number, tensor in enumerate(distinct):
+        for number, tensor in enumerate(dict.fromkeys(read.tensor for read in reads)):
             calibrators[tensor] = shared[-1].tensor(number)
             shared[-1].readers[number] = place_names(graph, [read for read in reads if read.tensor == tensor])
     order = {name: position for position, node in enumerate(source.model.graph.node) for name in node.output}
