@@ -16,7 +16,9 @@ def main(plan: str, photo: str, picture: str, confidence: float = 0.25, iou: flo
     """Draw the boxes; gives them as rows of x1, y1, x2, y2, score, class, in pixels of the photo."""
     cuda, stream, at = ctypes.CDLL(ctypes.util.find_library("cudart") or "libcudart.so"), ctypes.c_void_p(), {}
     call = lambda name, *args: getattr(cuda, name)(*args) and sys.exit(f"{name} failed")  # noqa: E731
-    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(open(plan, "rb").read())
+    logger = trt.Logger(trt.Logger.WARNING)
+    trt.init_libnvinfer_plugins(logger, "")  # a plan with a plugin in it does not load before
+    engine = trt.Runtime(logger).deserialize_cuda_engine(open(plan, "rb").read())
     context, (_, _, height, width) = engine.create_execution_context(), engine.get_tensor_shape("images")
     context.set_input_shape("images", (1, 3, height, width))  # of a dynamic batch: one image
     call("cudaStreamCreateWithFlags", ctypes.byref(stream), 1)

@@ -23,6 +23,16 @@ class NotWritten(UserError):
     code = 1
 
 
+# top-level modules whose package is called otherwise
+PACKAGES = {"cv2": "opencv-python-headless", "PIL": "Pillow", "yaml": "PyYAML"}
+
+
+def missing_package(error: ImportError) -> str:
+    """What to install for a module that does not import: the package's name, or the error's text where it names none."""
+    module = (error.name or "").partition(".")[0]
+    return PACKAGES.get(module, module) or str(error)
+
+
 @contextlib.contextmanager
 def one_line_ending() -> Iterator[None]:
     """Context in which what stops a script ends the process, with one line on stderr.

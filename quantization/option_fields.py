@@ -190,7 +190,8 @@ def make(options: type[Command], values: dict[str, Any]) -> Command:
     for entry in dataclasses.fields(options):  # type: ignore[arg-type]  # subclasses are dataclasses
         if "title" in entry.metadata:
             factory: Any = entry.default_factory
-            arguments[entry.name] = make(factory, values)
+            hidden = {key_of(inner) for _, inner in walk(factory) if inner.name in entry.metadata["without"]}
+            arguments[entry.name] = make(factory, {key: values[key] for key in values if key not in hidden})
         elif key_of(entry) in values:
             value = values[key_of(entry)]
             value = tuple(value) if isinstance(entry.default, tuple) else value

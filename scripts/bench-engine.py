@@ -32,7 +32,7 @@ def make_check(source: str | None, locate: bool) -> Check:
 
 def make_meter(folder: VariantFolder, data: str, samples: str) -> AccuracyMeter:
     """What measures mAP; imported here because it needs OpenCV and pycocotools."""
-    from quantization.errors import UserError, log_to_stdout
+    from quantization.errors import UserError, log_to_stdout, missing_package
 
     try:
         import pycocotools.cocoeval  # noqa: F401  # it would be missed after the first build only
@@ -40,7 +40,7 @@ def make_meter(folder: VariantFolder, data: str, samples: str) -> AccuracyMeter:
         from quantization.evaluation.engine_meter import EngineMeter
     except ImportError as error:
         raise UserError(
-            f"--data: engines cannot be evaluated here ({error}): install it, or leave --data out"
+            f"--data: engines cannot be evaluated here ({error}): pip install {missing_package(error)}, or leave --data out"
         ) from error
     log_to_stdout()
     return EngineMeter(folder, data, samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from quantization.engine import layer_export, timing
 from quantization.engine.bench_report import finish, same_batch
 from quantization.engine.cuda import Cuda
 from quantization.engine.options import BuildOptions
-from quantization.engine.plan_source import PlanSource
+from quantization.engine.plan_source import PlanSource, failure
 from quantization.engine.runtime import Engine
-from quantization.engine.specs import BenchReport, Calibration, check_specs
+from quantization.engine.specs import BenchReport, Calibration, EngineSpec, check_specs
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import import_tensorrt
+from quantization.errors import UserError
 
 
 class EngineBoxes(NamedTuple):
@@ -48,34 +49,60 @@ def run_bench(
         check: compares each engine that has an ONNX with it.
 
     Returns:
-        The report that ``--json`` writes: GPU, versions, settings and one record for each engine.
+        The report that ``--json`` writes: GPU, versions, settings and one record for each engine, with the "problem" of
+        one that could not be built or loaded.
 
     Raises:
-        UserError: a build or run is not possible, or the engines' batches differ.
+        UserError: this TensorRT cannot do what is asked, an engine does not take its shape or does not run, or the engines' batches differ.
     """
     check_specs(asked, calibration is not None)
     cuda = Cuda(spin_wait=asked.timed.spin_wait)
     source = PlanSource(cuda, calibration, asked.timed, asked.version, timings)
-    info = {spec.name: source.get(spec) for spec in asked.specs}
+    info = {spec.name: source.attempt(spec) for spec in asked.specs}
     report = machine_facts(cuda)
-    plans = {name: item.pop("plan") for name, item in info.items()}
     results: dict[str, list[timing.Round]] = {}
-    if not asked.build_only:
-        with contextlib.ExitStack() as stack:
-            engines = {}
-            for spec in asked.specs:
-                engine = stack.enter_context(Engine(plans.pop(spec.name), cuda, spec.name))
-                bind_shape(engine, spec.options)
-                engines[spec.name] = engine
-                info[spec.name]["shape"] = list(engine.shape)
+    with contextlib.ExitStack() as stack:
+        engines = _load_engines(asked, info, cuda, stack)
+        if engines:
             report["batch"] = same_batch({name: engine.shape[0] for name, engine in engines.items()})
             results, report["cuda_graph_used"] = timing.time_engines(engines, cuda, asked.timed)
-            _export_layers(asked, engines, cuda)  # after all timing: profiling makes the GPU run differently
-            for spec in asked.specs:
+            specs = [spec for spec in asked.specs if spec.name in engines]
+            _export_layers(specs, engines, cuda)  # after all timing: profiling makes the GPU run differently
+            for spec in specs:
                 if check is not None and spec.onnx is not None:
                     rebuild = functools.partial(source.rebuild, spec)
                     info[spec.name]["boxes"] = check(engines[spec.name], spec.onnx, rebuild)._asdict()
     return finish(report, asked, info, results)
+
+
+def _load_engines(
+    asked: BenchReport, info: Mapping[str, dict[str, Any]], cuda: Cuda, stack: contextlib.ExitStack
+) -> dict[str, Engine]:
+    """The engines to be timed, on the GPU with their shapes bound; none if it is only built.
+
+    Args:
+        asked: the engines.
+        info: of each one; gives its "plan" away, and gets the "shape", or the "problem" of a plan that does not load.
+        cuda: CUDA runtime.
+        stack: closes them.
+
+    Raises:
+        UserError: an engine does not take the shape that was asked for.
+    """
+    engines: dict[str, Engine] = {}
+    for spec in asked.specs:
+        plan = info[spec.name].pop("plan", None)
+        if plan is None or asked.build_only:
+            continue
+        try:
+            engine = stack.enter_context(Engine(plan, cuda, spec.name))
+        except UserError as error:
+            info[spec.name].update(failure(spec.name, error))
+            continue
+        bind_shape(engine, spec.options)
+        engines[spec.name] = engine
+        info[spec.name]["shape"] = list(engine.shape)
+    return engines
 
 
 def machine_facts(cuda: Cuda) -> dict[str, Any]:
@@ -89,8 +116,8 @@ def machine_facts(cuda: Cuda) -> dict[str, Any]:
     }
 
 
-def _export_layers(asked: BenchReport, engines: Mapping[str, Engine], cuda: Cuda) -> None:
-    for spec in asked.specs:
+def _export_layers(specs: Sequence[EngineSpec], engines: Mapping[str, Engine], cuda: Cuda) -> None:
+    for spec in specs:
         if spec.layer_info:
             layer_export.export_layer_info(engines[spec.name], spec.layer_info)
         if spec.profile:

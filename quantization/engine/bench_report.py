@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Mapping, Sequence
 
 from quantization.engine import timing
+from quantization.engine.named_engines import choose_reference
 from quantization.engine.specs import BenchReport
 from quantization.errors import UserError
 from quantization.tables import Row, Table
@@ -29,8 +30,16 @@ def same_batch(batches: Mapping[str, int]) -> int:
 def finish(
     report: dict[str, Any], asked: BenchReport, info: Mapping[str, Any], results: Mapping[str, Sequence[timing.Round]]
 ) -> dict[str, Any]:
-    """Put settings, build records and figures together, engines in the order they were given."""
-    figures = timing.summarize(results, asked.reference, report["batch"]) if results else {}
+    """Put settings, build records and figures together, engines in the order they were given.
+
+    Args:
+        report: what is known of the machine and the run.
+        asked: the engines.
+        info: of each one, "problem" where it failed.
+        results: rounds of those that were timed.
+    """
+    reference = _reference(asked, info)
+    figures = timing.summarize(results, reference, report["batch"]) if results else {}
     engines = [
         {
             "name": spec.name,
@@ -43,7 +52,25 @@ def finish(
         }
         for spec in asked.specs
     ]
-    return dict(report, timing=dataclasses.asdict(asked.timed), reference=asked.reference, engines=engines)
+    if reference != asked.reference:
+        report["failed_reference"] = asked.reference
+    return dict(report, timing=dataclasses.asdict(asked.timed), reference=reference, engines=engines)
+
+
+def _reference(asked: BenchReport, info: Mapping[str, Any]) -> str:
+    """The engine that ratios are taken to: where the one asked for failed, the default of the others."""
+    built = [spec for spec in asked.specs if "problem" not in info[spec.name]]
+    if not built or any(spec.name == asked.reference for spec in built):
+        return asked.reference
+    return choose_reference(built, None)
+
+
+def problem_lines(report: Mapping[str, Any]) -> list[str]:
+    """Why engines failed, and what is the reference for one that did."""
+    lines = [f"{engine['name']}: {engine['problem']}" for engine in report["engines"] if "problem" in engine]
+    if "failed_reference" in report:
+        lines.append(f"{report['failed_reference']}, the reference, failed: ratios are to {report['reference']}")
+    return lines
 
 
 def bench_table(report: Mapping[str, Any]) -> Table:
@@ -54,10 +81,10 @@ def bench_table(report: Mapping[str, Any]) -> Table:
 
 
 def _cells(engine: Mapping[str, Any]) -> list[str]:
-    seconds, megabytes = engine.get("build_seconds"), engine["engine_bytes"] / 1e6
-    size = [f"{megabytes:.1f}", "-" if seconds is None else f"{seconds:.1f}"]
+    count, seconds = engine.get("engine_bytes"), engine.get("build_seconds")
+    size = ["-" if count is None else f"{count / 1e6:.1f}", "-" if seconds is None else f"{seconds:.1f}"]
     if "qps" not in engine:
-        return [engine["mode"], *["-"] * 6, *size]
+        return [engine["mode"], "failed" if "problem" in engine else "-", *["-"] * 5, *size]
     qps, latency = engine["qps"], engine["latency_ms"]
     return [
         engine["mode"],

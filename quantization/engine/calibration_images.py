@@ -1,4 +1,4 @@
-"""The images of mode ptq: from a folder or list, read with OpenCV, or from a numpy array."""
+"""The images of mode ptq: from a folder or list, read with Pillow and OpenCV, or from a numpy array."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from quantization.engine.options import Shape
 from quantization.engine.specs import Calibration
-from quantization.errors import UserError
+from quantization.errors import UserError, missing_package
 
 
 def calibration_images(source: str | None, count: int) -> Calibration | None:
     """The calibration images: ``count`` of them, spread evenly over the list or array.
 
     Raises:
-        UserError: the source cannot be read, or OpenCV is missing.
+        UserError: the source cannot be read, or a package that reads images is missing.
     """
     if source is None:
         return None
@@ -26,8 +26,9 @@ def calibration_images(source: str | None, count: int) -> Calibration | None:
         from quantization.data.dataset import image_files
         from quantization.data.images import load_batches
     except ImportError as error:
+        package = missing_package(error)
         raise UserError(
-            f"--calib-images {source} needs OpenCV ({error}): pip install opencv-python-headless, or give "
+            f"--calib-images {source} cannot be read without {package} ({error}): pip install {package}, or give "
             "a .npy of (N, 3, H, W) uint8"
         ) from error
     files = image_files(source)
@@ -40,7 +41,7 @@ def calibration_images(source: str | None, count: int) -> Calibration | None:
 
 
 def _calibration_array(path: str, count: int) -> Calibration:
-    """Images (N, 3, H, W), uint8 or float32 in 0..1, for a machine without OpenCV."""
+    """Images (N, 3, H, W), uint8 or float32 in 0..1, for a machine without what reads images."""
     try:
         images = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:

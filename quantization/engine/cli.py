@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 from quantization.closing import Closing, closing_text, command_line
 from quantization.engine import bench, trtexec, trtexec_bench, versions
 from quantization.engine.arguments import parser
-from quantization.engine.bench_report import bench_table
+from quantization.engine.bench_report import bench_table, problem_lines
 from quantization.engine.calibration_images import calibration_images
 from quantization.engine.cli_tune import MakeMeter, tune_command
 from quantization.engine.combinations import check_combinations
@@ -42,7 +42,7 @@ def main(
         make_meter: makes what measures their mAP, for --tune with --data.
 
     Returns:
-        The exit code: 1 if an engine's boxes are wrong.
+        The exit code: 1 if an engine failed, or its boxes are wrong.
     """
     args = parser().parse_args(argv)
     return _bench(args, timings, make_check) if args.tune is None else tune_command(args, timings, make_meter)
@@ -70,7 +70,7 @@ def _bench(args: argparse.Namespace, timings: TimingCache | None, make_check: Ma
         check = None if make_check is None else make_check(args.check_images, args.locate)
         report = bench.run_bench(asked, calibration, timings or TimingCache(args.timing_cache), check)
     _tell(report, specs, args)
-    return int(any(engine.get("boxes", {}).get("are_wrong") for engine in report["engines"]))
+    return int(any("problem" in it or it.get("boxes", {}).get("are_wrong") for it in report["engines"]))
 
 
 def _dry_version(asked: str | None) -> versions.Version:
@@ -113,7 +113,9 @@ def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[
 def _tell(report: Mapping[str, Any], specs: Sequence[EngineSpec], args: argparse.Namespace) -> None:
     """Print the report, and write it as JSON if a file is named."""
     print(f"\n{report.get('gpu', '')}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
-    print(table_text(bench_table(report)))
+    print("\n".join([table_text(bench_table(report)), *problem_lines(report)]))
+    failed = {engine["name"] for engine in report["engines"] if "problem" in engine}
+    specs = [spec for spec in specs if spec.name not in failed]
     for engine in report["engines"]:
         if "boxes" in engine:
             print(f"{engine['name']}: {engine['boxes']['text']}")

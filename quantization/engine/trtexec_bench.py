@@ -11,7 +11,7 @@ from typing import Any
 from quantization.engine import timing, trtexec
 from quantization.engine.bench_report import finish, same_batch
 from quantization.engine.options import check_options
-from quantization.engine.plan_source import read_plan
+from quantization.engine.plan_source import failure, read_plan
 from quantization.engine.specs import BenchReport, EngineSpec, trtexec_line
 from quantization.engine.versions import Version, build_only_flag
 from quantization.errors import UserError
@@ -28,13 +28,17 @@ def run_trtexec_bench(asked: BenchReport, program: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for spec in asked.specs:
             plan = spec.plan or os.path.join(folder, f"{spec.name}.plan")
-            if spec.onnx:
-                _build(asked, spec, plan, program)
             line = shlex.join(trtexec_line(spec, asked.timed, asked.version, program))
-            info[spec.name] = {"engine_bytes": len(read_plan(plan)), "trtexec": line}
+            try:
+                if spec.onnx:
+                    _build(asked, spec, plan, program)
+                info[spec.name] = {"engine_bytes": len(read_plan(plan)), "trtexec": line}
+            except UserError as error:
+                info[spec.name] = failure(spec.name, error)
+                continue
             loaded = dataclasses.replace(spec, onnx=None, plan=plan, layer_info=None, profile=None)
             loads[spec.name] = trtexec_line(loaded, once, asked.version, program)
-        results = {} if asked.build_only else _time(asked, loads, report)
+        results = {} if asked.build_only or not loads else _time(asked, loads, report)
     return finish(report, asked, info, results)
 
 
@@ -57,6 +61,8 @@ def _time(asked: BenchReport, loads: dict[str, list[str]], report: dict[str, Any
     report["batch"] = same_batch({name: trtexec.parse_batch(text) for name, text in outputs.items()})
     report["gpu"] = trtexec.parse_gpu(next(iter(outputs.values())))
     for spec in asked.specs:
+        if spec.name not in loads:
+            continue
         exports = trtexec.export_flags(spec.layer_info, spec.profile)
         if exports:
             trtexec.run_trtexec([*loads[spec.name], "--profilingVerbosity=detailed", *exports])

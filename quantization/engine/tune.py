@@ -108,11 +108,9 @@ def run_tune(
 def _built(spec: EngineSpec, source: PlanSource) -> dict[str, Any]:
     """What is known of an engine once its plan is there, or could not be made."""
     entry: dict[str, Any] = {"name": spec.name, "mode": spec.mode, "onnx": spec.onnx, "plan": spec.plan}
-    try:
-        built = source.get(spec)
-    except UserError as error:
-        print(f"{spec.name}: FAILED: {error}", flush=True)
-        return {**entry, "problem": str(error)}
+    built = source.attempt(spec)
+    if "problem" in built:
+        return {**entry, **built}
     entry.update({key: built[key] for key in ("engine_bytes", "build_seconds") if key in built})
     return {**entry, "plan_sha256": hashlib.sha256(built["plan"]).hexdigest()}
 

@@ -50,12 +50,11 @@ def tensor_ratios(
     images = images.astype(source.dtype, copy=False)
     runners = [TensorRunner(model, source.name, source.shape[0], tensors) for model in models]
     signal, noise = (dict.fromkeys(tensors, 0.0) for _ in range(2))
-    for (_, expected), (_, actual) in zip(*(runner(images) for runner in runners)):
-        for tensor, a, b in zip(tensors, expected, actual):
-            if not (np.isfinite(a).all() and np.isfinite(b).all()):
-                raise UserError(f"tensor {tensor} holds NaN or infinity on a calibration image: check the ONNX")
-            signal[tensor] += float(np.square(a, dtype=np.float64).sum())
-            noise[tensor] += float(np.square(a.astype(np.float64) - b).sum())
+    for (_, tensor, a), (_, _, b) in zip(*(runner(images) for runner in runners)):
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise UserError(f"tensor {tensor} holds NaN or infinity on a calibration image: check the ONNX")
+        signal[tensor] += float(np.square(a, dtype=np.float64).sum())
+        noise[tensor] += float(np.square(a.astype(np.float64) - b).sum())
     return {tensor: ratio_db(signal[tensor], noise[tensor]) for tensor in tensors}
 
 

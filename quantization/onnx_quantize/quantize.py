@@ -28,6 +28,7 @@ from quantization.options import LayerOptions
 from quantization.preflight.qdq_graph import QdqGraph, Read
 from quantization.preflight.subject import FLOAT_LAYERS
 from quantization.ranges.group_scales import GroupScale, SharedTensors, group_scales
+from quantization.ranges.histograms import Calibrator
 
 LOG = logging.getLogger("quantization")
 
@@ -115,16 +116,17 @@ def calibrate_onnx(
     """
     graph, plan = planned
     groups = plan.groups(graph)
-    shared, tensors = [], []
+    shared: list[SharedTensors] = []
+    calibrators: dict[str, Calibrator] = {}
     for reads in groups:
         shared.append(SharedTensors(options.method))
-        distinct = list(dict.fromkeys(read.tensor for read in reads))
-        for number, tensor in enumerate(distinct):
-            shared[-1].tensor(number)
+        for number, tensor in enumerate(dict.fromkeys(read.tensor for read in reads)):
+            calibrators[tensor] = shared[-1].tensor(number)
             shared[-1].readers[number] = place_names(graph, [read for read in reads if read.tensor == tensor])
-        tensors += distinct
+    order = {name: position for position, node in enumerate(source.model.graph.node) for name in node.output}
+    tensors = sorted(calibrators, key=lambda tensor: order.get(tensor, -1))  # the input is no node's
     runner = TensorRunner(source.model, source.name, source.shape[0], tensors)
-    collect_activations(runner, shared, (batch.astype(source.dtype, copy=False) for batch in batches), total, tensors)
+    collect_activations(runner, calibrators, (batch.astype(source.dtype, copy=False) for batch in batches), total)
     found = group_scales({str(number): group for number, group in enumerate(shared)}, options.group_scale)
     scales = [scale for scale in found.values() if scale is not None]
     assert len(scales) == len(groups)  # every tensor was seen

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import numpy as np
 import onnx
 import pytest
 
+from quantization.engine import bench
 from quantization.engine import cli as bench_cli
 from quantization.engine.bench_report import same_batch
 from quantization.engine.plans import plan_origin
@@ -92,6 +94,74 @@ def test_a_plan_keeps_the_origin_of_its_onnx(fake_cuda, fake_trt, tmp_path):
     words = ["--modes", "ptq", "--save-engine", tmp_path, "--calib-images", tmp_path / "calib.npy", "--build-only"]
     assert bench_cli.main([str(word) for word in (tmp_path / "net.onnx", *words)]) == 0
     assert plan_origin(str(tmp_path / "ptq.plan")) == Origin("yolov7", 0.65)
+
+
+def failing_run(tmp_path, *more):
+    """Two networks of which one cannot be parsed, a plan that does not load, and one that does; the code and the report."""
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    small_net(tmp_path / "good.onnx", "batch", quantized=True, side=4)
+    (tmp_path / "bad.plan").write_bytes(b"bad")
+    (tmp_path / "old.plan").write_bytes(b"old")
+    engines = ("--engine", f"peer=qat:{tmp_path}/empty.onnx", "--engine", f"rule=qat:{tmp_path}/good.onnx")
+    loaded = ("--load-engine", f"{tmp_path}/bad.plan", "--load-engine", f"{tmp_path}/old.plan")
+    timed = ("--rounds", "2", "--duration", "0.02", "--warmup", "0.01")
+    out = tmp_path / "report.json"
+    code = bench_cli.main([*engines, *loaded, *timed, "--json", str(out), "--save-engine", f"{tmp_path}/plans", *more])
+    return code, json.loads(out.read_text())
+
+
+def test_engines_that_fail_are_rows_and_the_others_go_on(fake_cuda, fake_trt, tmp_path, capsys):
+    fake_cuda()
+    fake_trt(low=(2, 3, 4, 4), opt=(2, 3, 4, 4), high=(2, 3, 4, 4))
+    code, report = failing_run(tmp_path, "--batch", "2")
+    assert code == 1
+    problems = {engine["name"]: engine.get("problem", "") for engine in report["engines"]}
+    assert list(problems) == ["peer", "rule", "bad", "old"]
+    assert "empty.onnx cannot be parsed by TensorRT 8.6.0: no opset at node 7" in problems["peer"]
+    assert "cannot load this plan" in problems["bad"] and not problems["rule"] and not problems["old"]
+    assert {engine["name"] for engine in report["engines"] if "qps" in engine} == {"rule", "old"}
+    # the reference would have been the first engine
+    assert report["reference"] == "rule" and report["failed_reference"] == "peer"
+    assert report["engines"][1]["ratio"]["median"] == 1
+    printed = capsys.readouterr().out
+    table = printed[printed.index("Fake GPU") :]
+    assert re.search(r"^peer +qat +failed +- ", table, re.MULTILINE)
+    assert re.search(r"^bad +loaded +failed +- ", table, re.MULTILINE)
+    assert re.search(r"^peer: .*cannot be parsed", table, re.MULTILINE)
+    assert "peer, the reference, failed: ratios are to rule" in table
+    assert "peer-b2.plan" not in table and "rule-b2.plan" in table
+
+
+def test_another_reference_stays_and_building_alone_goes_on_too(fake_cuda, fake_trt, tmp_path, capsys):
+    fake_cuda()
+    fake_trt()
+    code, report = failing_run(tmp_path, "--reference", "old")
+    assert code == 1 and report["reference"] == "old" and "failed_reference" not in report
+    module = fake_trt()
+    code = bench_cli.main(
+        [
+            *("--engine", f"peer=qat:{tmp_path}/empty.onnx", "--engine", f"new=qat:{tmp_path}/good.onnx"),
+            *("--build-only", "--save-engine", f"{tmp_path}/plans"),
+        ]
+    )
+    assert code == 1 and module.builds == 1 and (tmp_path / "plans" / "new.plan").is_file()
+
+
+def test_nothing_is_timed_where_every_engine_fails(fake_cuda, fake_trt, tmp_path, capsys):
+    fake_cuda()
+    fake_trt()
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    assert bench_cli.main([str(tmp_path / "empty.onnx")]) == 1
+    assert re.search(r"^fp16: .*cannot be parsed", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_what_the_command_line_cannot_have_stays_an_error(fake_trt, tmp_path, monkeypatch):
+    """Before the first engine is built."""
+    fake_trt()
+    monkeypatch.setattr(bench, "Cuda", lambda **_: pytest.fail("too late"))
+    small_net(tmp_path / "net.onnx", "batch", side=4)
+    with pytest.raises(UserError, match="mode ptq needs images"):
+        bench_cli.main([str(tmp_path / "net.onnx"), "--modes", "fp16,ptq"])
 
 
 def test_engines_of_different_batches_are_not_compared():

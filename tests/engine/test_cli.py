@@ -36,6 +36,16 @@ def test_calibration_images_from_an_array(tmp_path, kind):
             calibration_images(str(tmp_path / name), 4)
 
 
+@pytest.mark.parametrize(("module", "package"), [("PIL", "Pillow"), ("cv2", "opencv-python-headless")])
+def test_the_package_that_is_missing_is_named(module, package, monkeypatch, tmp_path):
+    for name in [name for name in sys.modules if name.startswith(("quantization.data", f"{module}."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delattr(sys.modules["quantization"], "data", raising=False)
+    with pytest.raises(UserError, match=rf"without {package} \(.*{module}.*\): pip install {package}, or give a \.npy"):
+        calibration_images(str(tmp_path), 4)
+
+
 def specs(*arguments):
     return bench_cli.make_specs(bench_cli.parser().parse_args(list(arguments)))
 

@@ -109,3 +109,11 @@ def test_engine_refusals(fake_cuda, fake_trt, tmp_path):
         for shape in ((1, 3, 9, 9), (1, 1, 4, 4), (3, 4, 4), (0, 3, 4, 4)):
             with pytest.raises(UserError, match="takes images"):
                 engine(np.zeros(shape, np.float32))
+
+
+def test_a_plan_with_a_plugin_in_it_loads(fake_cuda, fake_trt):
+    """TensorRT knows its own plugins only once they are registered."""
+    fake_cuda()
+    fake_trt()
+    with Engine(b"plan with a plugin", Cuda()) as engine:
+        assert engine.shape == (1, 3, 4, 4)

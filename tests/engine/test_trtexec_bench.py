@@ -57,6 +57,18 @@ def test_trtexec_builds_then_times_in_interleaved_rounds(fake_trtexec, capsys):
     assert report["engines"][0]["latency_ms"]["median"] == 5 and report["engines"][0]["rounds"][0]["p99_ms"] == 70
 
 
+def test_a_build_that_fails_leaves_the_others(fake_trtexec, capsys):
+    out = fake_trtexec / "r.json"
+    for name in ("broken.onnx", "good.onnx"):
+        (fake_trtexec / name).write_bytes(b"model")
+    engines = [f"{fake_trtexec}/broken.onnx", "--modes", "fp16", "--engine", f"rule=qat:{fake_trtexec}/good.onnx"]
+    assert bench_cli.main([*engines, "--use-trtexec", "--json", str(out), "--rounds", "2"]) == 1
+    report = json.loads(out.read_text())
+    assert report["reference"] == "rule" and report["failed_reference"] == "fp16"
+    assert "ModelImporter" in report["engines"][0]["problem"] and len(report["engines"][1]["rounds"]) == 2
+    assert "fp16, the reference, failed: ratios are to rule" in capsys.readouterr().out
+
+
 def test_trtexec_errors(fake_trtexec, monkeypatch):
     with pytest.raises(UserError, match="--opt-level"):  # refused before trtexec would
         bench_cli.main(["float.onnx", "--use-trtexec", "--opt-level", "3"])

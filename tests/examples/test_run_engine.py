@@ -62,12 +62,14 @@ def test_boxes_are_those_that_were_drawn(
     trt.Logger = type("Logger", (), {"WARNING": 1, "__init__": lambda self, level: None})
 
     def engine(plan: bytes) -> Any:
-        assert plan == b"plan"
+        assert plan == b"plan" and plugins
         context = OnnxContext(str(onnx), dynamic)
         return types.SimpleNamespace(
             create_execution_context=lambda: context, get_tensor_shape=context.get_tensor_shape
         )
 
+    plugins: list[str] = []
+    trt.init_libnvinfer_plugins = lambda log, namespace: plugins.append(namespace)
     trt.Runtime = lambda log: types.SimpleNamespace(deserialize_cuda_engine=engine)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: library if name == "cudart" else None)

@@ -244,7 +244,7 @@ class OnnxParser:
 def make_module(version: str, shapes: Any, dynamic: bool) -> Any:
     """A tensorrt module.
 
-    A plan is any bytes but b"bad"; its engine takes ``shapes`` (min, opt, max); ``dynamic``: the network's batch is -1
+    A plan is any bytes but b"bad", nor with b"plugin" before the plugins are registered; its engine takes ``shapes`` (min, opt, max); ``dynamic``: the network's batch is -1
     even if these are equal.
     """
     module: Any = types.ModuleType("tensorrt")
@@ -263,11 +263,19 @@ def make_module(version: str, shapes: Any, dynamic: bool) -> Any:
         setattr(module, item.__name__, item)
     module.LayerInformationFormat = types.SimpleNamespace(JSON=1)
     module.ProfilingVerbosity = types.SimpleNamespace(DETAILED="detailed")
-    module.init_libnvinfer_plugins = lambda log, namespace: True
+    plugins: list[str] = []
+
+    def register_plugins(log: Any, namespace: str) -> bool:
+        plugins.append(namespace)
+        return True
+
+    module.init_libnvinfer_plugins = register_plugins
     module.Builder = lambda log: Builder(module)
     module.OnnxParser = OnnxParser
     module.Runtime = lambda log: types.SimpleNamespace(
-        deserialize_cuda_engine=lambda plan: None if plan == b"bad" else CudaEngine(shapes, dynamic)
+        deserialize_cuda_engine=lambda plan: (
+            None if plan == b"bad" or (b"plugin" in plan and not plugins) else CudaEngine(shapes, dynamic)
+        )
     )
     return module
 
