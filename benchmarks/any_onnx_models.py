@@ -76,7 +76,14 @@ def randomise(model: nn.Module, images: torch.Tensor, seed: int = 0) -> None:
 
 def export(model: nn.Module, images: torch.Tensor, file: Path, batch: int) -> None:
     """Write a network as upstream does: opset 17, a fixed batch."""
-    torch.onnx.export(model.eval(), (images[:1].repeat(batch, 1, 1, 1),), str(file), opset_version=17, input_names=["images"], dynamo=False)
+    torch.onnx.export(
+        model.eval(),
+        (images[:1].repeat(batch, 1, 1, 1),),
+        str(file),
+        opset_version=17,
+        input_names=["images"],
+        dynamo=False,
+    )
 
 
 def of_ultralytics(name: str, images: torch.Tensor, file: Path, batch: int) -> None:
