@@ -6,10 +6,13 @@ Each with the settings that its documentation gives for TensorRT: symmetric, wei
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import Any
 
 import numpy as np
 import onnx
+
+HEADS = [r".*\.2/Conv$", r".*/dfl/", r".*/m\.\d+/Conv$"]  # ultralytics' two patterns, and YOLOv5's detect convolutions
 
 
 class Reader:
@@ -43,23 +46,34 @@ def by_onnxruntime(model: str, images: np.ndarray, save: str) -> None:
     )
 
 
-def by_modelopt(model: str, images: np.ndarray, save: str) -> None:
-    """ModelOpt's ONNX PTQ as ultralytics calls it, but that what is not quantized stays FP32, for ONNX Runtime on a CPU."""
+def by_modelopt(model: str, images: np.ndarray, save: str, ranges: str = "max") -> None:
+    """ModelOpt's ONNX PTQ as ultralytics calls it, but that what is not quantized stays FP32, for ONNX Runtime on a CPU.
+
+    Args:
+        model: float ONNX.
+        images: (N, 3, H, W) float32.
+        save: ONNX to write.
+        ranges: of activations: "max", as ultralytics calls it, or "entropy", ModelOpt's own default.
+    """
     from modelopt.onnx.quantization import quantize
 
     quantize(
         model,
         quantize_mode="int8",
         calibration_data=np.asarray(images),
-        calibration_method="max",
+        calibration_method=ranges,
         calibration_eps=["cpu"],
-        nodes_to_exclude=[r".*\.2/Conv$", r".*/dfl/"],
+        nodes_to_exclude=HEADS,
         high_precision_dtype="fp32",
         output_path=save,
     )
 
 
-TOOLS = {"onnxruntime": by_onnxruntime, "modelopt": by_modelopt}
+TOOLS = {
+    "onnxruntime": by_onnxruntime,
+    "modelopt": by_modelopt,
+    "modelopt-entropy": functools.partial(by_modelopt, ranges="entropy"),
+}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
@@ -26,18 +27,23 @@ def write_report(work: Path, sets: Sequence[str], out: Path, name: str) -> None:
         out: folder to write into.
         name: of the files, without suffix.
     """
-    found = {data: content for data in sets if (content := results_of(work / "results" / data))}
+    found = {data: content for data in sets if (content := results_of(work, data))}
     facts = read_json(work / MACHINE, None) or machine()
     write_json(out / f"{name}.json", {"machine": facts, "sets": found})
     with atomic_write(out / f"{name}.md") as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("\n".join(lines(found, facts)) + "\n")
 
 
-def results_of(folder: Path) -> dict[str, Any]:
+def results_of(work: Path, data: str) -> dict[str, Any]:
     """What one set has: "float", its figures by runtime and "commands", and "ways": the same by way and seed.
 
-    Nothing without the float model's figures.
+    QAT has the figures of its "last epoch" too. Nothing without the float model's figures.
+
+    Args:
+        work: of the benchmark.
+        data: name of the set.
     """
+    folder = work / "results" / data
     reference = _entry(folder / "float")
     if reference is None:
         return {}
@@ -46,6 +52,10 @@ def results_of(folder: Path) -> dict[str, Any]:
     for place in sorted(places, key=_rank):
         seeds = sorted((int(seed.name), _entry(seed)) for seed in place.iterdir() if seed.name.isdigit())
         found = {str(seed): entry for seed, entry in seeds if entry is not None}
+        for seed, entry in found.items():
+            summary = read_json(work / "models" / data / place.name / f"{seed}-summary.json", {})
+            if epochs := summary.get("figures", {}).get("qat", {}).get("epochs"):
+                entry["last epoch"] = {key: epochs[-1][key] for key in ("epoch", "map", "map50", "merged")}
         if found:
             ways[place.name] = found
     return {"float": reference, "ways": ways}
@@ -93,6 +103,7 @@ def lines(found: dict[str, Any], facts: dict[str, Any]) -> Iterable[str]:
         if part:
             yield from _overview(part, runtime, title)
             yield from _coverage(part, runtime)
+    yield from _last_epochs({name: content for name, content in found.items() if "torch" in content["float"]})
     for name, content in found.items():
         yield from _classes(name, content)
     yield from ("", "## Made by", "")
@@ -161,6 +172,26 @@ def _coverage(found: dict[str, Any], runtime: str) -> Iterable[str]:
                 rows.append(f"- {kind.upper()}, {words}: {inside} of {pairs} ({100 * inside / pairs:.0f} %)")
     if rows:
         yield from ("", "How often the interval of one seed holds the figure of another one:", "", *rows)
+
+
+def _last_epochs(found: dict[str, Any]) -> Iterable[str]:
+    """QAT without the choice of an epoch, means over seeds; nothing where no summary has epochs."""
+    rows = []
+    for way in dict.fromkeys(way for content in found.values() for way in content["ways"]):
+        for key, words in (("merged", "classes merged"), ("map", "mean over classes")):
+            cells = []
+            for content in found.values():
+                last = [
+                    entry["last epoch"][key] for entry in content["ways"].get(way, {}).values() if "last epoch" in entry
+                ]
+                points = 100 * (statistics.fmean(last) - content["float"]["torch"][key]) if last else None
+                cells.append("" if points is None else f"{points:+.2f}")
+            if any(cells):
+                rows.append(f"| {way}, {words} | {' | '.join(cells)} |")
+    if rows:
+        yield from ("", "## QAT's last epoch, torch", "")
+        yield "The tables above have the best epoch, which was chosen on their images. Means over seeds:"
+        yield from ("", "| | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found), *rows)
 
 
 def _classes(name: str, content: dict[str, Any]) -> Iterable[str]:

@@ -34,7 +34,7 @@ IMAGES = 256  # about as many as calibration takes; of 64, the best range for bo
 LEAST_SIDE = 320  # of halved images, pixels; those that would be smaller stay as they are
 CHUNK = 4  # images per backward pass
 # what the energy of an error in the boxes costs of mAP@0.5:0.95, in units of that of the scores: about 300 on a trained
-# yolov5s and 50 on a yolov7-tiny (docs/accuracy.md)
+# yolov5s and 50 on a yolov7-tiny (docs/accuracy-history.md)
 BOX_WEIGHT = 100.0
 PIECE = 2**15  # values counted at once on a CPU: what is made of them stays in its cache
 ROWS = 32  # histograms that get memory at once

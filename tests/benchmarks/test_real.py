@@ -175,6 +175,11 @@ def test_the_table(tmp_path: Path) -> None:
             json.dumps({"torch": {"command": ["/b/python3", "x.py", "/a/w.pt", "WORK/b"]}})
         )
     (tmp_path / "work" / "results" / "a" / "qat-published" / "0").mkdir(parents=True)  # is running
+    for seed, merged in (("1", 0.48), ("10", 0.52)):  # seed 0 has no summary
+        summary = tmp_path / "work" / "models" / "a" / "qat-default" / f"{seed}-summary.json"
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        epochs = [{"epoch": number, "map": 0.51, "map50": 0.6, "merged": merged + 1 - number} for number in (0, 1)]
+        summary.write_text(json.dumps({"figures": {"ptq": {}, "qat": {"epochs": epochs}}}))
     facts = {"cpu": "Z80", "cores": 1, "gpu": "none", "versions": {"python": "3"}}
     (tmp_path / "work" / "machine.json").write_text(json.dumps(facts))
     write_report(tmp_path / "work", ["a", "b", "c"], tmp_path, "real")
@@ -188,6 +193,8 @@ def test_the_table(tmp_path: Path) -> None:
     assert "- QAT, classes merged: 4 of 6 (67 %)" in text and "- PTQ" not in text  # -0.1 and -0.5 are 0.4 apart
     assert "| ant | 50 | 50.00 | -1.00 +- 0.30 | -0.30 +- 0.38 |\n| cat | 1 | 50.00 | -1.00 | -0.30 |" in text
     assert "bee" not in text
+    # of the last epochs 0.48 and 0.52, and 0.51 twice, 0.5 in float
+    assert "| qat-default, classes merged | +0.00 |  |\n| qat-default, mean over classes | +1.00 |  |" in text
     assert "- a: 9 images, squares of 320." in text and "- b, ptq-mse, seed 0, torch: `python x.py w.pt WORK/b`" in text
     content = json.loads((tmp_path / "real.json").read_text())
     assert list(content["sets"]) == ["a", "b"] and list(content["sets"]["a"]["ways"]["qat-default"]) == ["0", "1", "10"]
