@@ -109,8 +109,7 @@ class LayerOptions(Options):
     )
     stem: str = option(
         "auto",
-        "the convolution that reads the image; auto: float where INT8 is slower: with a stride, if its kernel is larger than 3x3 "
-        "or TensorRT does not fuse its activation and no pair stands before that",
+        "the convolution that reads the image; auto: float where INT8 is slower, such as a strided one larger than 3x3",
         choices=STEMS,
     )
     activation_pairs: str = option(
