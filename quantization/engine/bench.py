@@ -53,7 +53,8 @@ def run_bench(
         one that could not be built or loaded.
 
     Raises:
-        UserError: this TensorRT cannot do what is asked, an engine does not take its shape or does not run, or the engines' batches differ.
+        UserError: this TensorRT cannot do what is asked, an engine does not take its shape or does not run, or the engines'
+            batches differ.
     """
     check_specs(asked, calibration is not None)
     cuda = Cuda(spin_wait=asked.timed.spin_wait)

@@ -42,9 +42,8 @@ class TensorRunner:
         self._model, self._name, self._step, self._portion = model, name, batch or 1, portion
         self._takes_input = name in tensors
         self._made = [tensor for tensor in tensors if tensor != name]
-        self._sessions: list[
-            tuple[list[str], Any]
-        ] = []  # made for the first images, whose sides say how large tensors are
+        # made for the first images: their sides say how large tensors are
+        self._sessions: list[tuple[list[str], Any]] = []
 
     def __call__(self, images: np.ndarray) -> Iterator[tuple[int, str, np.ndarray]]:
         """The tensors for images (B, C, H, W), a few images at a time: of how many, the name, and its values.
