@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import onnx
@@ -69,7 +69,7 @@ def by_modelopt(model: str, images: np.ndarray, save: str, ranges: str = "max") 
     )
 
 
-TOOLS = {
+TOOLS: dict[str, Callable[[str, np.ndarray, str], None]] = {
     "onnxruntime": by_onnxruntime,
     "modelopt": by_modelopt,
     "modelopt-entropy": functools.partial(by_modelopt, ranges="entropy"),
