@@ -6,7 +6,6 @@ Each with the settings that its documentation gives for TensorRT: symmetric, wei
 from __future__ import annotations
 
 import argparse
-import functools
 from typing import Any
 
 import numpy as np
@@ -46,22 +45,15 @@ def by_onnxruntime(model: str, images: np.ndarray, save: str) -> None:
     )
 
 
-def by_modelopt(model: str, images: np.ndarray, save: str, ranges: str = "max") -> None:
-    """ModelOpt's ONNX PTQ as ultralytics calls it, but that what is not quantized stays FP32, for ONNX Runtime on a CPU.
-
-    Args:
-        model: float ONNX.
-        images: (N, 3, H, W) float32.
-        save: ONNX to write.
-        ranges: of activations: "max", as ultralytics calls it, or "entropy", ModelOpt's own default.
-    """
+def by_modelopt(model: str, images: np.ndarray, save: str) -> None:
+    """ModelOpt's ONNX PTQ as ultralytics calls it, but that what is not quantized stays FP32, for ONNX Runtime on a CPU."""
     from modelopt.onnx.quantization import quantize
 
     quantize(
         model,
         quantize_mode="int8",
         calibration_data=np.asarray(images),
-        calibration_method=ranges,
+        calibration_method="max",
         calibration_eps=["cpu"],
         nodes_to_exclude=HEADS,
         high_precision_dtype="fp32",
@@ -69,11 +61,7 @@ def by_modelopt(model: str, images: np.ndarray, save: str, ranges: str = "max") 
     )
 
 
-TOOLS = {
-    "onnxruntime": by_onnxruntime,
-    "modelopt": by_modelopt,
-    "modelopt-entropy": functools.partial(by_modelopt, ranges="entropy"),
-}
+TOOLS = {"onnxruntime": by_onnxruntime, "modelopt": by_modelopt}
 
 
 def main() -> None:
