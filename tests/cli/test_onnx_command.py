@@ -45,7 +45,7 @@ def test_without_torch(net: str, array: str, tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "s.json").read_text())
     assert len(summary["groups"]) == len(summary["amax"]) and summary["options"]["calib_method"] == "mse"
     assert summary["float_layers"]["model.9.dfl.conv"].startswith("it takes the mean")
-    assert min(summary["sqnr_db"].values()) > 20 and summary["preflight"]["requantize"] == 0
+    assert min(summary["sqnr_db"].values()) > 18 and summary["preflight"]["requantize"] == 0
 
 
 @pytest.mark.parametrize("source", ["folder", "data.yaml"])
