@@ -179,6 +179,11 @@ def test_help_lists_every_option_once_and_those_that_few_need_last(
             "--epochs would have no effect without --qat: add that, or leave it out",
         ),
         ("quantize w.pt --no-rules --group-scale max", "--group-scale would have no effect without the rules"),
+        (
+            "quantize w.pt --no-rules --head shared --stem float --activation-pairs all",
+            "--head, --stem, --activation-pairs would have no effect without the rules",
+        ),
+        ("sensitive w.pt --no-rules --group-scale max", "--group-scale would have no effect without the rules"),
         ("sensitive w.pt --metric sqnr --square", "--square would have no effect without --metric map"),
         ("export w.pt --topk-all 300", "--topk-all would have no effect without --end2end trt or onnx"),
         (
@@ -191,6 +196,15 @@ def test_what_would_have_no_effect_is_refused(line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse("yolov5", line.split())
     parse("yolov5", f"{line} --qat".split() if line.startswith("deploy w.pt --data") else line.split()[:2])
+
+
+def test_no_rules_still_has_a_head_in_int8() -> None:
+    parse("yolov5", "quantize w.pt --no-rules --head int8".split())
+
+
+def test_variants_choose_pairs_before_activations_themselves() -> None:
+    with pytest.raises(UserError, match="unrecognized arguments: --activation-pairs"):
+        parse("yolov5", "export w.pt --variants v --activation-pairs all".split())
 
 
 def test_a_resumed_run_takes_options_of_its_own_qat() -> None:

@@ -78,7 +78,7 @@ def sensitive_command(name: str, options: SensitiveCommand) -> int:
     model, _ = checkpoint.load(options.weight, device, name, options.run.trust_weights)
     quantized = have_quantizers(model)
     if quantized:
-        unused = changed(options.placement, ("head", "stem", "rules", "exporter"))
+        unused = changed(options.placement, ("head", "stem", "activation_pairs", "rules", "exporter"))
         refuse_unused([*unused, *changed(options.calibration)], f"a float checkpoint ({options.weight} is quantized)")
     network = torch_network(name, model, options.weight, options.images)
     checked = fit_dataset(named, network, train=True, val=options.metric == "map")

@@ -110,7 +110,9 @@ class ExportCommand(Options):
     run: LoadOptions = group(LoadOptions, "run")
     graph: ExportOptions = group(ExportOptions, "graph")
     placement: PlacementOptions = group(
-        PlacementOptions, "--variants of a float .pt", without=("head", "stem", "rules", "exporter")
+        PlacementOptions,
+        "--variants of a float .pt",
+        without=("head", "stem", "activation_pairs", "rules", "exporter"),
     )
     calibration: CalibrationOptions = group(CalibrationOptions, "--variants of a float .pt")
     images: DataOptions = group(  # calibrated in the size of the ONNX
@@ -159,6 +161,7 @@ class SensitiveCommand(Options):
         super().__post_init__()
         if self.metric != "map":
             refuse_unused(changed(self.images, EVALUATION), "--metric map")
+        _check_rules(self)
 
 
 @dataclass(frozen=True)
@@ -225,8 +228,16 @@ def _check_run(options: QuantizeCommand | DeployCommand, qat: str) -> None:
         raise UserError("--resume goes on with a run, --restart discards it: give one of them")
     if not options.qat and not options.resume:  # a run that is resumed has its own --qat
         refuse_unused([*changed(options.training), *changed(options, ("save_every",))], qat)
-    if not options.placement.rules:
-        refuse_unused(changed(options.calibration, ("group_scale",)), "the rules, which --no-rules turns off")
+    _check_rules(options)
+
+
+def _check_rules(options: QuantizeCommand | DeployCommand | SensitiveCommand) -> None:
+    """Refuse what the rules alone heed beside ``--no-rules``, with which ``--head`` is float or int8."""
+    if options.placement.rules:
+        return
+    names = ("stem", "activation_pairs", *(("head",) if options.placement.head in ("shared", "input") else ()))
+    unused = [*changed(options.placement, names), *changed(options.calibration, ("group_scale",))]
+    refuse_unused(unused, "the rules, which --no-rules turns off")
 
 
 COMMANDS = {
