@@ -107,7 +107,8 @@ def test_every_measurement_names_its_reference(tmp_path: Path) -> None:
 
 def test_every_way_is_a_command_line_of_quantize() -> None:
     for words in real.WAYS.values():
-        name, _ = parse("yolov5", ["quantize", "w.pt", "--ptq", "p.pt", "--data", "d.yaml", *words.split()])
+        files = ["--ptq", "p.pt", "--qat", "q.pt", "--data", "d.yaml"]
+        name, _ = parse("yolov5", ["quantize", "w.pt", *files, *words.split()])
         assert name == "quantize"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -144,7 +146,8 @@ def test_a_narrow_quantizer_gets_a_narrow_range(method: str, monkeypatch: pytest
     x = torch.randn(8, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     error = {}
     for bits in (4, 8):
-        model = nn.Sequential(QuantConv2d(4, 4, 1))
+        model: Any = nn.Sequential(QuantConv2d(4, 4, 1))
+        model.stride = torch.ones(1)  # as a network of the upstreams has
         model[0].add_quantizers()
         quantizer.set_bits(quantizer.get_quantizer(model[0]), bits)
         calibrate_model(model, [x], method)
