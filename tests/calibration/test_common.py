@@ -32,6 +32,7 @@ class Net(nn.Module):
             conv.add_quantizers()
             self.add_module(name, conv)
         self.model = nn.ModuleList([nn.Identity(), nn.Identity()])
+        self.stride = torch.ones(1)
         for name in ("one", "two", "joined", "head"):
             backend.put_quantizer(self.get_submodule(name), backend.get_quantizer(self.get_submodule("head2")))
 
