@@ -15,13 +15,13 @@ from typing import Any
 from quantization.engine.plans import file_hash
 from quantization.errors import UserError
 from quantization.files import write_json
+from quantization.onnx_graph.origin import UPSTREAM_NAMES
 from quantization.text import read_json
 
 FORMAT = 1
 LIST_FILE = "variants.json"
 FLOAT = "float"  # the variant without quantizers
 MOST = 32  # more are no table that somebody reads
-UPSTREAM_NAMES = ("yolov5", "yolov7")
 
 
 @dataclass(frozen=True)

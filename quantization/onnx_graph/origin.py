@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import onnx
 
 UPSTREAM, IOU = "upstream", "nms_iou"  # keys of the metadata
+UPSTREAM_NAMES = ("yolov5", "yolov7")
 SCORES_BY_OBJECTNESS = "yolov7"  # networks of one class
 
 
@@ -46,7 +47,8 @@ def read_origin(metadata: Mapping[str, object]) -> Origin | None:
         upstream = str(metadata[UPSTREAM])
     except (KeyError, ValueError):
         return None
-    return Origin(upstream, iou) if math.isfinite(iou) and 0 <= iou <= 1 else None
+    known = upstream in UPSTREAM_NAMES and math.isfinite(iou) and 0 <= iou <= 1
+    return Origin(upstream, iou) if known else None
 
 
 def file_origin(file: str) -> Origin | None:

@@ -40,8 +40,9 @@ def test_a_conversion_of_the_opset_keeps_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metadata", [{}, {"upstream": "yolov5"}, {"upstream": "yolov5", "nms_iou": "six"}])
 def test_what_does_not_tell_all_tells_nothing(metadata: dict[str, str], tmp_path: Path) -> None:
     assert read_origin(metadata) is None
-    assert read_origin({"upstream": "a", "nms_iou": "nan"}) is None
-    assert read_origin({"upstream": "a", "nms_iou": "1.5"}) is None
+    assert read_origin({"upstream": "another", "nms_iou": "0.6"}) is None
+    assert read_origin({"upstream": "yolov5", "nms_iou": "nan"}) is None
+    assert read_origin({"upstream": "yolov5", "nms_iou": "1.5"}) is None
     plan = str(tmp_path / "a.plan")
     Path(record_path(plan)).write_text(json.dumps({"metadata": metadata}))
     assert plan_origin(plan) is None
