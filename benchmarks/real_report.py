@@ -37,7 +37,7 @@ def write_report(work: Path, sets: Sequence[str], out: Path, name: str) -> None:
 def results_of(work: Path, data: str) -> dict[str, Any]:
     """What one set has: "float", its figures by runtime and "commands", and "ways": the same by way and seed.
 
-    QAT has the figures of its "last epoch" too. Nothing without the float model's figures.
+    QAT has the figures of its "epochs" too, the first of PTQ. Nothing without the float model's figures.
 
     Args:
         work: of the benchmark.
@@ -55,7 +55,7 @@ def results_of(work: Path, data: str) -> dict[str, Any]:
         for seed, entry in found.items():
             summary = read_json(work / "models" / data / place.name / f"{seed}-summary.json", {})
             if epochs := summary.get("figures", {}).get("qat", {}).get("epochs"):
-                entry["last epoch"] = {key: epochs[-1][key] for key in ("epoch", "map", "map50", "merged")}
+                entry["epochs"] = [{key: epoch[key] for key in ("epoch", "map", "map50", "merged")} for epoch in epochs]
         if found:
             ways[place.name] = found
     return {"float": reference, "ways": ways}
@@ -182,7 +182,7 @@ def _last_epochs(found: dict[str, Any]) -> Iterable[str]:
             cells = []
             for content in found.values():
                 last = [
-                    entry["last epoch"][key] for entry in content["ways"].get(way, {}).values() if "last epoch" in entry
+                    entry["epochs"][-1][key] for entry in content["ways"].get(way, {}).values() if "epochs" in entry
                 ]
                 points = 100 * (statistics.fmean(last) - content["float"]["torch"][key]) if last else None
                 cells.append("" if points is None else f"{points:+.2f}")

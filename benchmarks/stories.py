@@ -13,6 +13,7 @@ from bundle import BUNDLE
 from engines import TITLES, needed
 from story_charts import sensitivity_chart, speed_chart
 from story_drawing import Story, story_dot
+from story_qat import qat_chart
 
 from quantization.dot import render
 from quantization.errors import run_main
@@ -93,6 +94,7 @@ def charts(results: Path) -> dict[str, Callable[[], Any]]:
     """Name of each chart to what draws it."""
     return {
         "story-speed": lambda: speed_chart(results / "engines" / "yolov5s", results / "accuracy"),
+        "story-qat": lambda: qat_chart(results / "accuracy" / "real-h200.json"),
         "story-sensitivity": lambda: sensitivity_chart(results / "sensitivity" / "yolov5s-5bits-h100.json"),
     }
 

@@ -12,6 +12,7 @@ import pytest
 import stories
 from story_charts import speed_chart
 from story_drawing import excerpt
+from story_qat import qat_chart
 
 from quantization.errors import UserError
 from quantization.inspector.layers import load_layers
@@ -101,3 +102,19 @@ def test_the_same_chart_is_the_same_file(tmp_path: Path) -> None:
         written.append((tmp_path / name / "story-sensitivity.svg").read_bytes())
     assert written[0] == written[1]
     assert b"<dc:date>" not in written[0]
+
+
+def test_the_qat_chart_has_each_seed_and_their_mean() -> None:
+    result = RESULTS / "accuracy" / "real-h200.json"
+    data = json.loads(result.read_text(encoding="utf-8"))["sets"]["thermal"]
+    seeds = [
+        [
+            100 * (epoch["merged"] - data["float"]["torch"]["merged"])
+            for epoch in data["ways"]["qat-default"][seed]["epochs"]
+        ]
+        for seed in "012"
+    ]
+    (panel,) = (axes for axes in qat_chart(result).axes if axes.get_title().startswith("thermal"))
+    drawn = [list(line.get_ydata()) for line in panel.get_lines()]
+    assert drawn[:3] == seeds
+    assert drawn[3] == pytest.approx([sum(points) / 3 for points in zip(*seeds)])
