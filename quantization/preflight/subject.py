@@ -153,8 +153,13 @@ def stem_convolutions(graph: QdqGraph, only_strided: bool = True) -> set[int]:
         if read.node >= 0
         and graph.nodes[read.node].op_type == "Conv"
         and (not only_strided or max(attribute(graph.nodes[read.node], "strides", [1])) > 1)
-        and (graph.weight_shape(read.node) or [0, 99])[1] <= IMAGE_CHANNELS
+        and _reads_an_image(graph.weight_shape(read.node))
     }
+
+
+def _reads_an_image(weight: list[int]) -> bool:
+    """Whether a weight has the channels of an image; one that is not inferred, or no convolution's, has not."""
+    return len(weight) > 2 and weight[1] <= IMAGE_CHANNELS
 
 
 def unfused_operators(graph: QdqGraph, position: int) -> list[str]:
