@@ -93,7 +93,7 @@ def float_stems(graph: QdqGraph, choice: str, paired: set[int]) -> set[int]:
         choice: one of ``options.STEMS``.
         paired: convolutions with Q/DQ before their activation.
     """
-    stems = set() if choice == "int8" else stem_convolutions(graph, only_strided=False)
+    stems = set() if choice == "int8" else stem_convolutions(graph)
     if choice == "float":
         return stems
     return {position for position in stems if stem_is_faster_in_float(graph, position, position in paired)}
@@ -103,7 +103,7 @@ def paired_convolutions(graph: QdqGraph, choice: str) -> set[int]:
     """The convolutions that get Q/DQ before their activation, as far as they are quantized; see ``--activation-pairs``."""
     if choice == "none":
         return set()
-    among = stem_convolutions(graph, only_strided=False) if choice == "stem" else range(len(graph.nodes))
+    among = stem_convolutions(graph) if choice == "stem" else range(len(graph.nodes))
     found = set()
     for position in among:
         node = graph.nodes[position]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantization.preflight.findings import Finding, some
 from quantization.preflight.operators import ACTIVATIONS, CONVOLUTIONS, POINTWISE, WEIGHTED
-from quantization.preflight.subject import Subject, stem_convolutions, stem_is_faster_in_float, unfused_operators
+from quantization.preflight.subject import Subject, stem_is_faster_in_float, unfused_operators
 
 
 def check_float_layers(subject: Subject) -> list[Finding]:
@@ -136,7 +136,7 @@ def _apart_from_activation(subject: Subject) -> list[Finding]:
     graph = subject.graph
     apart = [
         position
-        for position in sorted(subject.propagation.quantized - stem_convolutions(graph, only_strided=False))
+        for position in sorted(subject.propagation.quantized - subject.stems)
         if unfused_operators(graph, position) and _paired_readers(subject, position) is not None
     ]
     if not apart:
@@ -165,7 +165,7 @@ def _pair_before_activation(subject: Subject, position: int) -> Finding | None:
     if not unfused_operators(graph, position):
         what += "the convolution cannot take its activation into its kernel"
         return Finding("activation", "fail", what, "quantize behind the activation only", subject.names(readers))
-    if position not in stem_convolutions(graph, only_strided=False):
+    if position not in subject.stems:
         return None  # told for all of them together
     what += "two INT8 layers, since TensorRT does not fuse them where the convolution reads the image"
     return Finding(

@@ -37,9 +37,9 @@ class Subject:
         graph: the file.
         propagation: the prediction for it.
         head: convolutions whose outputs reach a graph output without another convolution.
-        stems: convolutions with a stride that read the image.
+        stems: convolutions that read the image.
         policy: layers with weights that were left in float on purpose.
-        allowed: layers that may stay float: head, stems and policy.
+        allowed: layers that may stay float: head, stems with a stride, and policy.
     """
 
     def __init__(self, graph: QdqGraph, is_float: Callable[[str], bool] = nothing) -> None:
@@ -54,7 +54,8 @@ class Subject:
             # a sum may stay float too
             if node.op_type in (*WEIGHTED, "Add") and (is_float(graph.layer(position)) or graph.layer(position) in told)
         }
-        self.allowed = self.head | self.stems | self.policy
+        strided = {position for position in self.stems if max(strides_of(graph, position)) > 1}
+        self.allowed = self.head | strided | self.policy
 
     @property
     def is_for_tensorrt_8(self) -> bool:
@@ -144,17 +145,22 @@ def head_convolutions(graph: QdqGraph) -> set[int]:
     return found
 
 
-def stem_convolutions(graph: QdqGraph, only_strided: bool = True) -> set[int]:
-    """Convolutions (with a stride, or all) that read the image itself, not a rearrangement of it."""
+def stem_convolutions(graph: QdqGraph) -> set[int]:
+    """Convolutions that read the image itself, not a rearrangement of it."""
     return {
         read.node
         for name in graph.inputs
         for read in graph.readers.get(name, [])
         if read.node >= 0
         and graph.nodes[read.node].op_type == "Conv"
-        and (not only_strided or max(attribute(graph.nodes[read.node], "strides", [1])) > 1)
         and _reads_an_image(graph.weight_shape(read.node))
     }
+
+
+def strides_of(graph: QdqGraph, position: int) -> list[int]:
+    """Down and across, of a convolution; [1] where the node does not say."""
+    found: list[int] = attribute(graph.nodes[position], "strides", [1])
+    return found
 
 
 def _reads_an_image(weight: list[int]) -> bool:
@@ -178,4 +184,4 @@ def stem_is_faster_in_float(graph: QdqGraph, position: int, paired: bool) -> boo
         paired: its activation reads it through Q/DQ.
     """
     splits = not paired and bool(unfused_operators(graph, position))
-    return faster_in_float(graph.weight_shape(position)[2:], attribute(graph.nodes[position], "strides", [1]), splits)
+    return faster_in_float(graph.weight_shape(position)[2:], strides_of(graph, position), splits)
