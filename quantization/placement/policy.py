@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from typing import Collection, Sequence, cast
+from typing import Collection, NamedTuple, Sequence, cast
 
 from torch import nn
 
@@ -66,24 +66,34 @@ def choose_placement(model: nn.Module, options: PlacementOptions | None = None) 
         UserError: see ``matching_modules``; or nothing is left to quantize.
     """
     options = options or PlacementOptions()
-    left, inputs = float_modules(model, options)
-    paired = activation_pairs(model, options.activation_pairs) if options.rules else set()
+    wanted = wanted_modules(model, options)
     candidates = quantizable(model)
     placement = Placement(
-        tuple(path for path in candidates if path in left),
-        tuple(path for path in candidates if path in inputs),
+        tuple(path for path in candidates if path in wanted.left),
+        tuple(path for path in candidates if path in wanted.inputs),
         options.rules,
-        tuple(path for path in candidates if path in paired - left - inputs),
+        tuple(path for path in candidates if path in wanted.paired),
     )
     quantized_types(model, placement)  # refuses an empty one before any work
     return placement
 
 
-def float_modules(model: nn.Module, options: PlacementOptions) -> tuple[set[str], set[str]]:
-    """What the options leave in float, of a float model or of one that holds quantizers already.
+class WantedModules(NamedTuple):
+    """What options ask for, by module path.
 
-    Returns:
-        Paths of the modules that stay float, with all below them, and of those whose input alone is quantized.
+    Attributes:
+        left: modules that stay float, with all below them.
+        inputs: modules whose input alone is quantized.
+        paired: convolutions that are quantized in front of their activation too, if they are quantized at all.
+    """
+
+    left: set[str]
+    inputs: set[str]
+    paired: set[str]
+
+
+def wanted_modules(model: nn.Module, options: PlacementOptions) -> WantedModules:
+    """What the options ask for, of a float model or of one that holds quantizers already.
 
     Raises:
         UserError: see ``matching_modules``.
@@ -91,15 +101,18 @@ def float_modules(model: nn.Module, options: PlacementOptions) -> tuple[set[str]
     left = matching_modules(model, options.ignore_policy)
     head = matching_modules(model, head_policy(model))
     inputs: set[str] = set()
+    paired: set[str] = set()
     if options.rules:
-        left |= float_stem(model, options.stem, activation_pairs(model, options.activation_pairs))
+        paired = activation_pairs(model, options.activation_pairs)
+        left |= float_stem(model, options.stem, paired)
         shared = shared_detect_convs(model)
         chosen = {"auto": shared[:1], "shared": shared, "input": head_policy(model)}.get(options.head, [])
         inputs = matching_modules(model, chosen)
     if options.head != "int8":
         left |= head - inputs
     left |= attention_layers(model)
-    return left, inputs - left
+    inputs -= left
+    return WantedModules(left, inputs, paired - left - inputs)
 
 
 def quantized_types(model: nn.Module, placement: Placement) -> dict[str, type[nn.Module]]:

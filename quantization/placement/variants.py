@@ -9,8 +9,8 @@ from typing import Any, Mapping, Tuple
 from torch import nn
 
 from quantization.options import ExportOptions, PlacementOptions
-from quantization.placement.activation_pairs import activation_pairs, image_convolution
-from quantization.placement.policy import SUM, float_modules, matching_modules, placement_of
+from quantization.placement.activation_pairs import image_convolution
+from quantization.placement.policy import SUM, matching_modules, placement_of, wanted_modules
 from quantization.quantizers.backend import (
     INPUT_NAMES,
     OUTPUT_NAME,
@@ -86,8 +86,7 @@ def wanted_places(model: nn.Module, options: PlacementOptions) -> frozenset[Plac
     Raises:
         UserError: ``--ignore-policy`` matches nothing.
     """
-    left, inputs = float_modules(model, options)
-    paired = activation_pairs(model, options.activation_pairs) - inputs
+    left, inputs, paired = wanted_modules(model, options)
     return frozenset(
         (path, name)
         for path, name in enabled_places(model)
@@ -102,8 +101,7 @@ def missing_places(model: nn.Module, options: PlacementOptions) -> list[str]:
 
     What else is in float was left so when it was quantized, and stays so.
     """
-    left, inputs = float_modules(model, options)
-    paired = activation_pairs(model, options.activation_pairs) - inputs
+    left, inputs, paired = wanted_modules(model, options)
     there = enabled_places(model)
     image = image_convolution(model)
     ends = matching_modules(model, head_policy(model)) | ({image} if image else set())
