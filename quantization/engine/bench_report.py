@@ -80,9 +80,14 @@ def bench_table(report: Mapping[str, Any]) -> Table:
     return Table(columns, [Row(engine["name"], _cells(engine)) for engine in report["engines"]])
 
 
-def _cells(engine: Mapping[str, Any]) -> list[str]:
+def build_cells(engine: Mapping[str, Any]) -> list[str]:
+    """Megabytes of an engine, and seconds that its build took; "-" for what is not known."""
     count, seconds = engine.get("engine_bytes"), engine.get("build_seconds")
-    size = ["-" if count is None else f"{count / 1e6:.1f}", "-" if seconds is None else f"{seconds:.1f}"]
+    return ["-" if count is None else f"{count / 1e6:.1f}", "-" if seconds is None else f"{seconds:.1f}"]
+
+
+def _cells(engine: Mapping[str, Any]) -> list[str]:
+    size = build_cells(engine)
     if "qps" not in engine:
         return [engine["mode"], "failed" if "problem" in engine else "-", *["-"] * 5, *size]
     qps, latency = engine["qps"], engine["latency_ms"]

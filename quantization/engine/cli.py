@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from quantization.closing import Closing, closing_text, command_line
 from quantization.engine import bench, trtexec, trtexec_bench, versions
@@ -13,13 +12,12 @@ from quantization.engine.arguments import parser
 from quantization.engine.bench_report import bench_table, problem_lines
 from quantization.engine.calibration_images import calibration_images
 from quantization.engine.cli_tune import MakeMeter, tune_command
-from quantization.engine.combinations import check_combinations
+from quantization.engine.combinations import check_combinations, check_engine_files
 from quantization.engine.named_engines import choose_reference, make_specs
 from quantization.engine.specs import BenchReport, EngineSpec
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
-from quantization.errors import UserError
-from quantization.files import check_named_files, write_json
+from quantization.files import write_json
 from quantization.onnx_graph.origin import file_origin
 from quantization.tables import table_text
 
@@ -57,13 +55,13 @@ def _bench(args: argparse.Namespace, timings: TimingCache | None, make_check: Ma
     if args.dry_run:
         _show_lines(specs, timed, _dry_version(args.trt_version))
         return 0
-    _check_files(args, specs)
+    check_engine_files(args, specs)
     if args.use_trtexec:
         program = trtexec.find_trtexec()
         asked = BenchReport(specs, timed, reference, trtexec.trtexec_version(program), args.build_only)
         report = trtexec_bench.run_trtexec_bench(asked, program)
     else:
-        version = versions.parse_version(versions.import_tensorrt().__version__)
+        version = versions.installed_version()
         versions.logger().verbose = args.verbose
         calibration = calibration_images(args.calib_images, args.calib_count)
         asked = BenchReport(specs, timed, reference, version, args.build_only)
@@ -76,7 +74,7 @@ def _bench(args: argparse.Namespace, timings: TimingCache | None, make_check: Ma
 def _dry_version(asked: str | None) -> versions.Version:
     """The TensorRT that ``--dry-run`` writes lines for: the installed one, where none is named."""
     if asked is None:
-        return versions.parse_version(versions.import_tensorrt().__version__)
+        return versions.installed_version()
     return versions.asked_version(asked, "--trt-version")
 
 
@@ -88,26 +86,6 @@ def _show_lines(specs: Sequence[EngineSpec], timed: TimingOptions, version: vers
         print(line)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-
-
-def _check_files(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> None:
-    """Refuse files that are missing or cannot be written, before the first engine is built."""
-    read = [spec.onnx or spec.plan for spec in specs]
-    for spec, file in zip(specs, read):
-        if file is None or not Path(file).is_file():
-            raise UserError(f"{file} does not exist: name {'an ONNX file' if spec.onnx else 'a plan file'}")
-    check_named_files([*read, args.calib_images], _outputs(args, specs), make_folders=True)  # trtexec makes none
-
-
-def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[tuple[str, str | None]]:
-    """Every file to be written, with the option that names it."""
-    yield "--json", args.json
-    yield "--timing-cache", args.timing_cache
-    for spec in specs:
-        yield "--export-layer-info", spec.layer_info
-        yield "--export-profile", spec.profile
-        yield "--calib-cache", spec.options.calib_cache
-        yield "--save-engine", spec.plan if spec.onnx else None
 
 
 def _tell(report: Mapping[str, Any], specs: Sequence[EngineSpec], args: argparse.Namespace) -> None:

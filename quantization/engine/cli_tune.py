@@ -10,6 +10,7 @@ from quantization.closing import Closing, closing_text
 from quantization.engine import versions
 from quantization.engine.arguments import MAX_DROP
 from quantization.engine.calibration_images import calibration_images
+from quantization.engine.combinations import check_engine_files
 from quantization.engine.named_engines import Wanted, make_specs
 from quantization.engine.specs import Calibration, EngineSpec
 from quantization.engine.timing import TimingOptions
@@ -19,7 +20,7 @@ from quantization.engine.tune_record import RECORD_FILE
 from quantization.engine.tune_report import choose_engine, reuse_lines, tune_table, verdict_lines
 from quantization.engine.variant_folder import VariantFolder, read_variant_folder
 from quantization.errors import UserError
-from quantization.files import check_writable, write_json
+from quantization.files import write_json
 from quantization.signals import SIGNALS
 from quantization.tables import table_text
 
@@ -39,14 +40,9 @@ def tune_command(args: argparse.Namespace, timings: TimingCache | None, make_met
     folder = read_variant_folder(args.tune)
     args.save_engine = os.path.join(args.tune, PLANS)
     specs = make_specs(args, _wanted(folder, args.tune))
-    version = versions.parse_version(versions.import_tensorrt().__version__)
+    version = versions.installed_version()
     versions.logger().verbose = args.verbose
-    check_writable(os.path.join(args.tune, RECORD_FILE), "--tune")
-    for spec in specs:
-        if spec.onnx is not None:
-            check_writable(str(spec.plan), "--tune")
-    if args.json is not None:
-        check_writable(args.json, "--json")
+    check_engine_files(args, specs, [("--tune", os.path.join(args.tune, RECORD_FILE))])
     calibration = calibration_images(args.calib_images or args.data, args.calib_count)
     meter = None
     if args.data is not None:

@@ -1,13 +1,15 @@
-"""Arguments of bench-engine.py that contradict each other, or that would silently have no effect."""
+"""Arguments of bench-engine.py that contradict each other, have no effect, or name files that cannot be used."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Sequence
+from pathlib import Path
+from typing import Iterable, Iterator, Sequence
 
 from quantization.engine.arguments import parser
 from quantization.engine.specs import EngineSpec
 from quantization.errors import UserError
+from quantization.files import check_named_files
 from quantization.option_fields import refuse_unused
 
 BUILD = (
@@ -60,6 +62,38 @@ def check_combinations(args: argparse.Namespace, specs: Sequence[EngineSpec]) ->
         refuse_unused(_given(args, ("calib_images", "verbose")), "TensorRT's Python package (drop --use-trtexec)")
     if args.dry_run:
         refuse_unused(_given(args, ("json", "check_images", "verbose")), "a run, which --dry-run leaves out")
+
+
+def check_engine_files(
+    args: argparse.Namespace, specs: Sequence[EngineSpec], more: Iterable[tuple[str, str | None]] = ()
+) -> None:
+    """Refuse files that are missing or cannot be written.
+
+    Args:
+        args: of the command line.
+        specs: the engines that they ask for.
+        more: what is written beside that, each with the option that names it.
+
+    Raises:
+        UserError: there is one.
+    """
+    read = [spec.onnx or spec.plan for spec in specs]
+    for spec, file in zip(specs, read):
+        if file is None or not Path(file).is_file():
+            raise UserError(f"{file} does not exist: name {'an ONNX file' if spec.onnx else 'a plan file'}")
+    # trtexec makes no folders
+    check_named_files([*read, args.calib_images, args.data], [*_outputs(args, specs), *more], make_folders=True)
+
+
+def _outputs(args: argparse.Namespace, specs: Sequence[EngineSpec]) -> Iterator[tuple[str, str | None]]:
+    """Every file to be written, with the option that names it."""
+    yield "--json", args.json
+    yield "--timing-cache", args.timing_cache
+    for spec in specs:
+        yield "--export-layer-info", spec.layer_info
+        yield "--export-profile", spec.profile
+        yield "--calib-cache", spec.options.calib_cache
+        yield "--save-engine", spec.plan if spec.onnx else None
 
 
 def _given(args: argparse.Namespace, names: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from typing import Any, Mapping, Sequence
 
 from quantization.closing import command_line
+from quantization.engine.bench_report import build_cells
 from quantization.engine.tune import REFERENCE
 from quantization.engine.variant_folder import VariantFolder
 from quantization.tables import Row, Table
@@ -97,9 +98,7 @@ def tune_table(engines: Sequence[Mapping[str, Any]]) -> Table:
         cells = [engine["mode"], *_speed_cells(engine)]
         if measured:
             cells += [*_accuracy_cells(engine), FRONT_MARK if engine["name"] in front else ""]
-        size, seconds = engine.get("engine_bytes"), engine.get("build_seconds")
-        cells += ["-" if size is None else f"{size / 1e6:.1f}", "-" if seconds is None else f"{seconds:.1f}"]
-        rows.append(Row(engine["name"], cells))
+        rows.append(Row(engine["name"], [*cells, *build_cells(engine)]))
     return Table([*columns, "MB", "build s"], rows)
 
 

@@ -35,6 +35,11 @@ def parse_version(text: str) -> Version:
     return version
 
 
+def installed_version() -> Version:
+    """The version of the Python package tensorrt; see ``import_tensorrt``."""
+    return parse_version(import_tensorrt().__version__)
+
+
 def asked_version(text: str, flag: str) -> Version:
     """Read a version that a user names: ``11``, ``11.x``, ``10.3``, ``8.6.1``, ``10.16.1.11``.
 

@@ -222,6 +222,16 @@ def test_what_tune_does_not_take(folder: Path, more: list[str], words: str) -> N
         tune(folder, *more)
 
 
+def test_no_output_takes_the_place_of_a_variant_and_no_plan_is_missing(trt: Any, folder: Path) -> None:
+    variant = folder / "default.onnx"
+    before = variant.read_bytes()
+    with pytest.raises(UserError, match=r"--json: .*default\.onnx would be overwritten"):
+        tune(folder, "--json", str(variant))
+    with pytest.raises(UserError, match=r"old\.plan does not exist"):
+        tune(folder, "--load-engine", str(folder / "old.plan"))
+    assert variant.read_bytes() == before and trt.builds == 0
+
+
 def test_data_and_max_drop_are_for_tune() -> None:
     for flag, value in (("--data", "data.yaml"), ("--max-drop", "1")):
         with pytest.raises(UserError, match="--tune"):
