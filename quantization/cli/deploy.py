@@ -151,7 +151,7 @@ def target_lines(name: str, options: DeployCommand) -> list[list[str]]:
     fp16 = ["--layer", str(engines / "fp16-layer.json"), "--profile", str(engines / "fp16-profile.json")]
     second = ["--compare", int8[1], "--compare-profile", int8[3], "--names", "FP16", "INT8"]
     accuracy = ["--nmsthres", str(iou), "--confidence", str(options.images.confidence)]
-    accuracy += ["--objectness"] if name == "yolov7" else []
+    accuracy += ["--objectness"] if UPSTREAMS[name].origin.objectness_only else []
     accuracy += ["--save-json", run_file(options.out, "engine accuracy")]
     return [
         ["bench-engine.py", *bench, "--reference", "fp16", "--json", run_file(options.out, "bench")],

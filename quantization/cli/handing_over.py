@@ -15,6 +15,7 @@ from quantization.files import check_writable
 from quantization.handover.deepstream import write_deepstream
 from quantization.handover.facts import network_facts
 from quantization.handover.triton import write_triton
+from quantization.upstream.checkout import UPSTREAMS
 from quantization.upstream.model import every_class_name, head_path
 
 LOG = logging.getLogger("quantization")
@@ -56,7 +57,7 @@ def hand_over(name: str, model: nn.Module, graph: onnx.ModelProto, options: Expo
         graph: the ONNX.
         options: where to.
     """
-    facts = network_facts(graph, every_class_name(model), name == "yolov7")
+    facts = network_facts(graph, every_class_name(model), UPSTREAMS[name].origin.objectness_only)
     if options.triton is not None:
         files = write_triton(Path(options.triton), _model_name(options), graph, facts, options.graph.batch)
         LOG.info("Triton: %s; build 1/model.plan beside 1/model.onnx on the target", files[0])

@@ -13,6 +13,7 @@ from quantization.errors import UserError
 from quantization.evaluation.engine_predictor import EnginePredictor
 from quantization.evaluation.network import Network, make_evaluator, open_checked
 from quantization.evaluation.saved_samples import annotation_digest, compare_with, read_samples, write_samples
+from quantization.onnx_graph.origin import Origin
 from quantization.options import DataOptions
 
 
@@ -31,7 +32,8 @@ class EngineMeter:
     def __init__(self, folder: VariantFolder, data: str, samples: str) -> None:
         images = DataOptions(data=data, imgsz=max(folder.size))
         names, size = folder.names, folder.size
-        network = Network(folder.upstream, len(names), names, size, folder.iou, folder.upstream == "yolov7")
+        origin = Origin(folder.upstream, folder.iou)
+        network = Network(origin.upstream, len(names), names, size, origin.iou, origin.objectness_only)
         checked = open_checked(images, network)
         self._evaluator = make_evaluator(images, network, checked.dataset, checked.truth)
         self._samples = samples

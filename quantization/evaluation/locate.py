@@ -12,12 +12,13 @@ import onnx
 from onnx import TensorProto
 
 from quantization.onnx_graph.graph import OnnxGraph, without_weights
+from quantization.preflight.operators import QDQ
 
 BUILDS = 5  # at most
 AT_ONCE = 3  # tensors a build; each may keep TensorRT from fusing what it lies between
 FAR = 0.3  # relative error from which a tensor is wrong; a choice: no engine with a known fault was at hand
 KINDS = (TensorProto.FLOAT, TensorProto.FLOAT16)
-MADE_BY_NO_LAYER = {"QuantizeLinear", "DequantizeLinear", "Constant", "Cast", "Identity"}
+MADE_BY_NO_LAYER = {*QDQ, "Constant", "Cast", "Identity"}
 FUSED = {"Sigmoid", "Tanh", "Mul", "Relu", "LeakyRelu", "Clip", "HardSigmoid", "HardSwish"}  # with what is before them
 VANISHED = (
     "with {} as further outputs the boxes are right: these keep TensorRT from a fusion that is wrong, so the place cannot "

@@ -20,7 +20,7 @@ from quantization.export.verification import Difference, compare, report_differe
 from quantization.files import atomic_write
 from quantization.onnx_graph import fp16
 from quantization.onnx_graph.cleanup import clean, respell_float_silu
-from quantization.onnx_graph.origin import Origin, write_origin
+from quantization.onnx_graph.origin import write_origin
 from quantization.options import ExportOptions
 from quantization.quantizers.backend import bits, is_enabled, is_quantizing, named_quantizers, swapped
 from quantization.quantizers.switches import uncalibrated
@@ -70,7 +70,7 @@ def export_onnx(
     graph = quantized_graph(model, options)
     found = check_quantize_nodes(graph, model)
     onnx.checker.check_model(graph, full_check=True)
-    origin = Origin(upstream, UPSTREAMS[upstream].iou) if upstream else None
+    origin = UPSTREAMS[upstream].origin if upstream else None
     if origin is not None:
         write_origin(graph, origin)
     if options.end2end is None:

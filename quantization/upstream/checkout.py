@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Mapping
 
 from quantization.errors import UserError
+from quantization.onnx_graph.origin import Origin
 from quantization.upstream.shims import install_shims
 
 
@@ -26,6 +27,11 @@ class Upstream:
     markers: tuple[str, ...]
     iou: float
     gains: Mapping[str, float]
+
+    @property
+    def origin(self) -> Origin:
+        """As its exports tell it."""
+        return Origin(self.name, self.iou)
 
 
 UPSTREAMS = {

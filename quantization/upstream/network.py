@@ -29,9 +29,9 @@ def torch_network(name: str, model: nn.Module, file: str, options: DataOptions) 
     check_size(options.imgsz, model, "--imgsz")
     size = (options.imgsz, options.imgsz)
     stride = largest_stride(model)
-    return Network(
-        name, class_count(model), tuple(class_names(model)), size, UPSTREAMS[name].iou, name == "yolov7", stride
-    )
+    origin = UPSTREAMS[name].origin
+    names = tuple(class_names(model))
+    return Network(name, class_count(model), names, size, origin.iou, origin.objectness_only, stride)
 
 
 def onnx_network(name: str, network: OnnxPredictor, file: str, options: DataOptions) -> Network:
@@ -49,7 +49,8 @@ def onnx_network(name: str, network: OnnxPredictor, file: str, options: DataOpti
     size = network.image_size(options.imgsz if options.imgsz != DEFAULT_SIDE else None)
     names = tuple(network.class_names or ())
     classes = network.classes or data_classes(options, file)
-    return Network(name, classes, names, size, UPSTREAMS[name].iou, name == "yolov7")
+    origin = UPSTREAMS[name].origin
+    return Network(name, classes, names, size, origin.iou, origin.objectness_only)
 
 
 def image_channels(model: nn.Module) -> int:
