@@ -27,7 +27,7 @@ from job_order import JobOrder
 from quantization.errors import UserError
 from quantization.files import atomic_write
 
-ORDER = ("quantize", "torch", "export", "onnxruntime", "tensorrt")  # of a job's steps
+ORDER = ("quantize", "torch", "square", "export", "onnxruntime", "tensorrt")  # of a job's steps
 MAKERS = ("quantize", "export")  # all later steps depend on these; the others are evaluations
 
 

@@ -9,13 +9,16 @@ class. Sets without a weight are trained first, by upstream's train.py from --st
 
 ``real_sets.py`` names the public sets that it knows; nothing is downloaded. Commands run in the order of --ways, for all sets
 and seeds each, so that a call that is ended early has done the first ones. A second call continues where the first one
-stopped, and writes the table of what is done; --stages report only writes it.
+stopped, and writes the table of what is done; --stages report only writes it. Networks are measured in torch, on rectangles
+as upstream does; --square and --onnxruntime add squares, the shape of an engine. --pairs adds tables of ways against each
+other, which are the sharper comparison: what the float model's figure is uncertain by is not in them.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import os
 import shlex
 import shutil
@@ -27,6 +30,7 @@ from accuracy_jobs import Job, Step, StepFailed, Workshop, write_json
 from accuracy_report import machine
 from bundle import BUNDLE
 from command_lines import flagged
+from real_pairs import RUNTIMES
 from real_report import MACHINE, write_report
 from real_sets import RealSet, lay_out
 
@@ -39,6 +43,9 @@ RECIPES = {
     "default": "",
     "published": "--calib-method mse --no-equalize --task-weight 0 --loss mse --schedule steps --lr 1e-5",
     "distillation": "--task-weight 0",
+    "scales": "--learn-scales",
+    "distillation-scales": "--task-weight 0 --learn-scales",
+    "average": "--ema 0.99",
     # fixed ranges by the maximum; Adam does not see the common factor of a loss, so 1000 makes the others a thousandth of it
     "ultralytics": "--calib-method max --group-scale max --no-equalize --task-weight 1000",
 }
@@ -46,6 +53,7 @@ WAYS = {  # of quantizing, to their options of ``quantize``
     **{f"ptq-{method}": f"--calib-method {method}" for method in CALIBRATION_METHODS},
     **{f"qat-{name}": words for name, words in RECIPES.items()},
 }
+KINDS = tuple(RUNTIMES)  # of measurements, the one that every network gets first
 TIMED_OUT = "exit code 124"  # of the command ``timeout``
 STAGES = ("run", "report")
 
@@ -61,7 +69,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--ways", nargs="+", choices=WAYS, metavar="WAY", help=f"{', '.join(WAYS)}; default: every PTQ")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="of calibration images and QAT")
-    parser.add_argument("--onnxruntime", action="store_true", help="measure the exported ONNX too")
+    these = "of these ways alone where some are named"
+    parser.add_argument(
+        "--square", nargs="*", choices=WAYS, metavar="WAY", help=f"measure on squares in torch too; {these}"
+    )
+    parser.add_argument(
+        "--onnxruntime", nargs="*", choices=WAYS, metavar="WAY", help=f"measure the exported ONNX too; {these}"
+    )
+    parser.add_argument(
+        "--pairs", nargs="+", default=[], metavar="WAY:WAY", help="tables of the first against the second in the report"
+    )
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1, help="threads of each command that read images")
@@ -89,6 +106,19 @@ def pairs(entries: Sequence[str], flag: str) -> dict[str, Path]:
     if wrong:
         raise UserError(f"{flag} {wrong[0]}: give NAME=PATH")
     return {name: Path(path).expanduser().resolve() for name, path in (entry.split("=", 1) for entry in entries)}
+
+
+def way_pairs(entries: Sequence[str]) -> list[tuple[str, str]]:
+    """WAY:WAY words.
+
+    Raises:
+        UserError: one is no pair.
+    """
+    split = [tuple(entry.split(":")) for entry in entries]
+    for entry, ways in zip(entries, split):
+        if len(ways) != 2 or not all(ways):
+            raise UserError(f"--pairs {entry}: give WAY:WAY")
+    return [(way, reference) for way, reference in split]
 
 
 class Plan:
@@ -122,8 +152,9 @@ class Plan:
         )
 
     def float_job(self) -> Job:
-        """The float model, whose samples all others are compared with."""
-        return self.job("float", self._measures("float", self.weight))
+        """The float model, whose samples all others are compared with: in whatever any of them is measured."""
+        kinds = [kind for kind in KINDS if kind == "torch" or getattr(self.options, kind) is not None]
+        return self.job("float", self._measures("float", self.weight, kinds))
 
     def way_job(self, way: str, seed: int) -> Job:
         """One of ``WAYS``."""
@@ -135,24 +166,33 @@ class Plan:
         words = ["quantize", str(self.weight), *files, *WAYS[way].split(), "--seed", str(seed), "--summary", summary]
         words.append("--restart")  # what a call that was ended left behind is not gone on with
         step = Step("quantize", [sys.executable, SCRIPT, *words, *self.common], model)
-        return self.job(f"{way}/{seed}", [step, *self._measures(f"{way}/{seed}", model)])
+        return self.job(f"{way}/{seed}", [step, *self._measures(f"{way}/{seed}", model, self.kinds(way))])
 
-    def _measures(self, name: str, model: Path) -> list[Step]:
-        """Figures in torch and in ONNX Runtime, which takes squares; with the float model's samples."""
-        steps = [self._measure("torch", model, name)]
-        if self.options.onnxruntime:
-            onnx = self.models / f"{name}.onnx"
-            words = [sys.executable, SCRIPT, "export", str(model), "--size", str(self.options.imgsz), "--dynamic"]
-            steps.append(Step("export", [*words, "--save", str(onnx), "--device", "cpu"], onnx))
-            steps.append(self._measure("onnxruntime", onnx, name))
+    def kinds(self, way: str) -> list[str]:
+        """Those of ``KINDS`` in which a way is measured."""
+        asked = {kind: getattr(self.options, kind) for kind in KINDS[1:]}
+        return ["torch", *(kind for kind, ways in asked.items() if ways is not None and (not ways or way in ways))]
+
+    def _measures(self, name: str, model: Path, kinds: Sequence[str]) -> list[Step]:
+        """Figures of these ``KINDS``, with the float model's samples of the same kind."""
+        steps: list[Step] = []
+        for kind in kinds:
+            measured = model
+            if kind == "onnxruntime":
+                measured = self.models / f"{name}.onnx"
+                words = [sys.executable, SCRIPT, "export", str(model), "--size", str(self.options.imgsz), "--dynamic"]
+                steps.append(Step("export", [*words, "--save", str(measured), "--device", "cpu"], measured))
+            steps.append(self._measure(kind, measured, name))
         return steps
 
-    def _measure(self, runtime: str, model: Path, name: str) -> Step:
-        output, reference = self.results / name / f"{runtime}.json", self.results / "float" / f"{runtime}.npz"
+    def _measure(self, kind: str, model: Path, name: str) -> Step:
+        output, reference = self.results / name / f"{kind}.json", self.results / "float" / f"{kind}.npz"
         words = ["test", str(model), "--save-json", str(output), "--save-samples", str(output.with_suffix(".npz"))]
+        if kind == "square":
+            words.append("--square")
         if name != "float":
             words += ["--against", str(reference)]
-        return Step(runtime, [sys.executable, SCRIPT, *words, *self.common], output)
+        return Step(kind, [sys.executable, SCRIPT, *words, *self.common], output)
 
 
 def trained(options: argparse.Namespace, data: RealSet) -> Path:
@@ -196,6 +236,11 @@ def train(options: argparse.Namespace, data: RealSet, shop: Workshop) -> None:
     done.touch()
 
 
+def networks(options: argparse.Namespace) -> list[tuple[str, int]]:
+    """Ways and seeds, in the order in which they are made of each set."""
+    return list(itertools.product(options.ways, options.seeds))
+
+
 def measure(options: argparse.Namespace, sets: Sequence[RealSet], weights: dict[str, Path]) -> list[str]:
     """Run what is missing; names of the jobs that failed."""
     with Workshop(options.work, options.jobs, options.threads) as shop:
@@ -204,7 +249,6 @@ def measure(options: argparse.Namespace, sets: Sequence[RealSet], weights: dict[
         make_checkout("yolov5", checkout)
         install_bundle(checkout, BUNDLE)
         write_json(options.work / MACHINE, machine())
-        wanted = {"quantize", "torch", *(("export", "onnxruntime") if options.onnxruntime else ())}
         work: dict[str, Callable[[], None]] = {}
         after: dict[str, str] = {}
         plans = []
@@ -214,13 +258,17 @@ def measure(options: argparse.Namespace, sets: Sequence[RealSet], weights: dict[
                 after[f"{data.name}/float"] = f"{data.name}/train"
                 work[f"{data.name}/train"] = functools.partial(train, options, data, shop)
             plans.append(Plan(options, data, weight or trained(options, data)))
-        jobs = [plan.float_job() for plan in plans]
-        for way in options.ways:
-            jobs += [plan.way_job(way, seed) for seed in options.seeds for plan in plans]
-        for job in jobs:
-            work[job.name] = functools.partial(shop.run_job, job, wanted)
-            if not job.name.endswith("/float"):
-                after[job.name] = f"{job.name.split('/')[0]}/float"
+        for plan in plans:
+            first = plan.float_job()
+            work[first.name] = functools.partial(shop.run_job, first, {"torch"})
+        for (way, seed), plan in itertools.product(networks(options), plans):
+            job, first = plan.way_job(way, seed), plan.float_job()
+            after[job.name] = first.name
+            if len(plan.kinds(way)) > 1:  # the others need not wait for it
+                after[job.name] = squares = f"{first.name}, squares"
+                after[squares] = first.name
+                work.setdefault(squares, functools.partial(shop.run_job, first, {step.name for step in first.steps}))
+            work[job.name] = functools.partial(shop.run_job, job, {step.name for step in job.steps})
         return shop.side_by_side(work, after)
 
 
@@ -233,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, file in weights.items():
         if name not in sources or not file.is_file():
             raise UserError(f"--weights {name}={file}: there is no such {'file' if name in sources else 'set'}")
+    compared = way_pairs(options.pairs)
     failed: list[str] = []
     if "run" in options.stages:
         sets = [lay_out(name, source, options.work / "data" / name) for name, source in sources.items()]
@@ -243,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         failed = measure(options, sets, weights)
     if "report" in options.stages:
-        write_report(options.work, list(sources), options.out, options.name)
+        write_report(options.work, list(sources), options.out, options.name, compared)
     return 1 if failed else 0
 
 

@@ -8,17 +8,17 @@ from typing import Any, Iterable, Sequence
 
 from accuracy_jobs import read_json, write_json
 from accuracy_report import machine
+from real_pairs import KEYS, RUNTIMES, compare_ways, pair_lines, seed_counts
 from real_statistics import coverage, mean_of_seeds, mean_of_sets
 
 from quantization.evaluation.wording import FEW_BOXES, points_text
 from quantization.files import atomic_write
 
-RUNTIMES = {"torch": "torch", "onnxruntime": "ONNX Runtime"}
 MACHINE = "machine.json"  # in the work folder: what the figures were measured on
 ORDER = ("sqnr", "mse", "entropy", "percentile", "max")
 
 
-def write_report(work: Path, sets: Sequence[str], out: Path, name: str) -> None:
+def write_report(work: Path, sets: Sequence[str], out: Path, name: str, pairs: Sequence[tuple[str, str]] = ()) -> None:
     """Write NAME.json and NAME.md of what is done.
 
     Args:
@@ -26,12 +26,14 @@ def write_report(work: Path, sets: Sequence[str], out: Path, name: str) -> None:
         sets: names of the data sets, in the order of the table.
         out: folder to write into.
         name: of the files, without suffix.
+        pairs: ways to compare with each other, the first against the second.
     """
     found = {data: content for data in sets if (content := results_of(work, data))}
     facts = read_json(work / MACHINE, None) or machine()
-    write_json(out / f"{name}.json", {"machine": facts, "sets": found})
+    compared = {f"{way} against {other}": compare_ways(work, list(found), way, other) for way, other in pairs}
+    write_json(out / f"{name}.json", {"machine": facts, "sets": found, "pairs": compared})
     with atomic_write(out / f"{name}.md") as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines(found, facts)) + "\n")
+        file.write("\n".join([*lines(found, facts), *pair_lines(compared, list(found)), *_made_by(found)]) + "\n")
 
 
 def results_of(work: Path, data: str) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def _rank(place: Path) -> tuple[int, str]:
 
 
 def lines(found: dict[str, Any], facts: dict[str, Any]) -> Iterable[str]:
-    """The report in Markdown."""
+    """The report in Markdown, but for the comparison of ways and the commands."""
     yield "# Accuracy on photographs"
     yield ""
     yield (
@@ -106,6 +108,10 @@ def lines(found: dict[str, Any], facts: dict[str, Any]) -> Iterable[str]:
     yield from _last_epochs({name: content for name, content in found.items() if "torch" in content["float"]})
     for name, content in found.items():
         yield from _classes(name, content)
+
+
+def _made_by(found: dict[str, Any]) -> Iterable[str]:
+    """The commands behind the figures."""
     yield from ("", "## Made by", "")
     for name, content in found.items():
         runs = {f"{way}, seed {seed}": entry for way, seeds in content["ways"].items() for seed, entry in seeds.items()}
@@ -117,7 +123,7 @@ def lines(found: dict[str, Any], facts: dict[str, Any]) -> Iterable[str]:
 def _overview(found: dict[str, Any], runtime: str, title: str) -> Iterable[str]:
     """One table: ways by sets, merged and mean over classes, and the mean of the sets that have all."""
     ways = list(dict.fromkeys(way for content in found.values() for way in content["ways"]))
-    for key, words in (("merged", "classes merged"), ("map", "mean over classes")):
+    for key, words in KEYS.items():
         yield from ("", f"## {title}, {words}", "")
         yield "| | seeds | " + " | ".join(found) + " | mean |"
         yield "|---|---|" + "---:|" * (len(found) + 1)
@@ -126,12 +132,12 @@ def _overview(found: dict[str, Any], runtime: str, title: str) -> Iterable[str]:
         yield f"| float | | {' | '.join(cells)} | |"
         for way in ways:
             groups = [differences(content, way, runtime, key) for content in found.values()]
+            if not any(groups):
+                continue
             apart = [mean_of_seeds(group) if group else None for group in groups]
             row = ["" if part is None else points_text(part) for part in apart]
             mean = mean_of_sets(apart)
-            counts = sorted({len(group) for group in groups if group})
-            seeds = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
-            yield f"| {way} | {seeds} | {' | '.join(row)} | {'' if mean is None else points_text(mean)} |"
+            yield f"| {way} | {seed_counts(groups)} | {' | '.join(row)} | {'' if mean is None else points_text(mean)} |"
     yield ""
     for name, content in found.items():
         yield f"- {name}: {content['float'][runtime]['conditions']}."
@@ -160,7 +166,7 @@ def _coverage(found: dict[str, Any], runtime: str) -> Iterable[str]:
     """How often one seed's interval holds another seed's figure; nothing where each way has one seed."""
     rows = []
     for kind in ("ptq", "qat"):
-        for key, words in (("merged", "classes merged"), ("map", "mean over classes")):
+        for key, words in KEYS.items():
             groups = [
                 differences(content, way, runtime, key)
                 for content in found.values()
@@ -178,7 +184,7 @@ def _last_epochs(found: dict[str, Any]) -> Iterable[str]:
     """QAT without the choice of an epoch, means over seeds; nothing where no summary has epochs."""
     rows = []
     for way in dict.fromkeys(way for content in found.values() for way in content["ways"]):
-        for key, words in (("merged", "classes merged"), ("map", "mean over classes")):
+        for key, words in KEYS.items():
             cells = []
             for content in found.values():
                 last = [

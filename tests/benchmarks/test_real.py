@@ -86,13 +86,15 @@ def test_public_sets_are_laid_out(tmp_path: Path) -> None:
 
 
 def test_every_measurement_names_its_reference(tmp_path: Path) -> None:
-    options = real.build_parser().parse_args(["--work", str(tmp_path), "--sets", "a=b", "--onnxruntime"])
+    words_of_all = ["--work", str(tmp_path), "--sets", "a=b", "--onnxruntime", "--square"]
+    options = real.build_parser().parse_args(words_of_all)
     plan = real.Plan(
         options, lay_out("coco128", sources(tmp_path / "from")["coco128"], tmp_path / "a"), tmp_path / "w.pt"
     )
     for job in (plan.float_job(), plan.way_job("ptq-mse", 0), plan.way_job("qat-published", 2)):
         words = {step.name: " ".join(step.words) for step in job.steps}
-        for runtime in ("torch", "onnxruntime"):
+        for runtime in ("torch", "square", "onnxruntime"):
+            assert (" --square " in words[runtime]) == (runtime == "square")
             output = next(step.output for step in job.steps if step.name == runtime)
             assert output == job.folder / f"{runtime}.json"
             assert f" --save-samples {output.with_suffix('.npz')}" in words[runtime]
@@ -103,6 +105,51 @@ def test_every_measurement_names_its_reference(tmp_path: Path) -> None:
         assert len(made) == (job.name != "coco128/float")
     assert "--calib-method mse --no-equalize" in words["quantize"] and " --seed 2 " in words["quantize"]
     assert job.folder == tmp_path / "results" / "coco128" / "qat-published" / "2"
+
+
+class Order:
+    """Stands in for the workshop: it notes which steps of which network are wanted, and what they wait for."""
+
+    def __init__(self, work: Path, jobs: int, threads: int) -> None:
+        self.ran: list[str] = []
+
+    def __enter__(self) -> Order:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run_job(self, job: real.Job, wanted: set[str]) -> None:
+        steps = [step.name for step in job.steps if step.name in wanted]
+        assert len(steps) == len(wanted)
+        self.ran.append(f"{job.name}: {' '.join(steps)}")
+
+    def side_by_side(self, work: dict[str, Any], after: dict[str, str]) -> list[str]:
+        for name, call in work.items():
+            call()
+            if name in after:
+                self.ran[-1] += f", after {after[name]}"
+        return self.ran
+
+
+def test_only_ways_on_squares_wait_for_the_float_models_squares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real, "Workshop", Order)
+    for name in ("make_checkout", "install_bundle"):
+        monkeypatch.setattr(real, name, lambda *names: None)
+    words = ["--work", str(tmp_path), "--sets", "a=b", "--ways", "qat-scales", "ptq-mse", "--seeds", "0", "1"]
+    options = real.build_parser().parse_args([*words, "--square", "ptq-mse", "--onnxruntime", "ptq-mse"])
+    data = real.RealSet("a", tmp_path / "data.yaml", tmp_path / "w.pt")
+    squares = "square export onnxruntime"
+    assert real.measure(options, [data], {}) == [
+        "a/float: torch",
+        "a/qat-scales/0: quantize torch, after a/float",
+        "a/qat-scales/1: quantize torch, after a/float",
+        f"a/float: torch {squares}, after a/float",
+        f"a/ptq-mse/0: quantize torch {squares}, after a/float, squares",
+        f"a/ptq-mse/1: quantize torch {squares}, after a/float, squares",
+    ]
 
 
 def test_every_way_is_a_command_line_of_quantize() -> None:
@@ -207,6 +254,9 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
         real.main([*common, "--sets", "a"])
     with pytest.raises(UserError, match=r"--weights b=.*there is no such set"):
         real.main([*common, "--sets", f"a={tmp_path}", "--weights", f"b={tmp_path}"])
+    for wrong in ("a", "a:b:c", "a:"):
+        with pytest.raises(UserError, match=f"--pairs {wrong}: give WAY:WAY"):
+            real.main([*common, "--sets", f"a={tmp_path}", "--pairs", wrong])
     source = sources(tmp_path / "from")["thermal"]
     with pytest.raises(UserError, match="thermal has no weight: give --start"):
         real.main([*common[:2], "--sets", f"thermal={source}"])

@@ -1,0 +1,80 @@
+"""Ways of quantizing against each other: seed by seed, on the resamples that their measurements left in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Iterable, Mapping, Sequence
+
+from bundle import BUNDLE  # noqa: F401  # puts the bundle on the import path
+from real_statistics import mean_of_seeds, mean_of_sets
+
+from quantization.errors import UserError
+from quantization.evaluation.bootstrap import difference
+from quantization.evaluation.saved_samples import read_samples
+from quantization.evaluation.wording import points_text
+
+# what a network is measured in: rectangles as upstream evaluates, but for "square"; ONNX Runtime gets squares
+RUNTIMES = {"torch": "torch", "square": "torch, squares", "onnxruntime": "ONNX Runtime"}
+KEYS = {"merged": "classes merged", "map": "mean over classes"}
+
+
+def compare_ways(work: Path, sets: Sequence[str], way: str, reference: str) -> dict[str, Any]:
+    """One way against another, by runtime, set and seed that both have: "merged" and "map" in points.
+
+    Args:
+        work: of the benchmark.
+        sets: names of the data sets.
+        way: of quantizing.
+        reference: the other way.
+
+    Raises:
+        UserError: they were measured on other images, or under other conditions.
+    """
+    found: dict[str, Any] = {}
+    for runtime in RUNTIMES:
+        for data in sets:
+            folder = work / "results" / data
+            seeds = {place.parent.name: place for place in folder.glob(f"{way}/*/{runtime}.npz")}
+            for seed in sorted(seeds, key=int):
+                other = folder / reference / seed / f"{runtime}.npz"
+                if other.is_file():
+                    found.setdefault(runtime, {}).setdefault(data, {})[seed] = _apart(seeds[seed], other)
+    return found
+
+
+def _apart(file: Path, other: Path) -> dict[str, Any]:
+    """The first file's figures against the second's."""
+    one, reference = read_samples(str(file)), read_samples(str(other))
+    if (one.truth, one.conditions) != (reference.truth, reference.conditions):
+        raise UserError(f"{file} and {other} hold figures of other images or conditions: measure both in the same way")
+    apart = difference(one.samples, reference.samples, ())
+    return {key: apart[key] for key in KEYS}
+
+
+def pair_lines(pairs: Mapping[str, Mapping[str, Any]], sets: Sequence[str]) -> Iterable[str]:
+    """Tables in Markdown of what ``compare_ways`` found; nothing where it found nothing.
+
+    Args:
+        pairs: by what a row is called.
+        sets: names of the data sets, in the order of the table.
+    """
+    for runtime, title in RUNTIMES.items():
+        known = {name: found[runtime] for name, found in pairs.items() if runtime in found}
+        if not known:
+            continue
+        for key, words in KEYS.items():
+            yield from ("", f"## Ways against each other, {title}, {words}", "")
+            yield "| | seeds | " + " | ".join(sets) + " | mean |"
+            yield "|---|---|" + "---:|" * (len(sets) + 1)
+            for name, found in known.items():
+                groups = [[entry[key] for entry in found.get(data, {}).values()] for data in sets]
+                apart = [mean_of_seeds(group) if group else None for group in groups]
+                mean = mean_of_sets(apart)
+                cells = ["" if part is None else points_text(part) for part in [*apart, mean]]
+                yield f"| {name} | {seed_counts(groups)} | {' | '.join(cells)} |"
+
+
+def seed_counts(groups: Iterable[Sequence[Any]]) -> str:
+    """How many seeds the sets have: "3", or "1 to 3"; sets without any do not count."""
+    counts = sorted({len(group) for group in groups if group})
+    return " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
