@@ -30,7 +30,7 @@ from accuracy_jobs import Job, Step, StepFailed, Workshop, write_json
 from accuracy_report import machine
 from bundle import BUNDLE
 from command_lines import flagged
-from real_pairs import RUNTIMES
+from real_pairs import RUNTIMES, way_pairs
 from real_report import MACHINE, write_report
 from real_sets import RealSet, lay_out
 
@@ -106,19 +106,6 @@ def pairs(entries: Sequence[str], flag: str) -> dict[str, Path]:
     if wrong:
         raise UserError(f"{flag} {wrong[0]}: give NAME=PATH")
     return {name: Path(path).expanduser().resolve() for name, path in (entry.split("=", 1) for entry in entries)}
-
-
-def way_pairs(entries: Sequence[str]) -> list[tuple[str, str]]:
-    """WAY:WAY words.
-
-    Raises:
-        UserError: one is no pair.
-    """
-    split = [tuple(entry.split(":")) for entry in entries]
-    for entry, ways in zip(entries, split):
-        if len(ways) != 2 or not all(ways):
-            raise UserError(f"--pairs {entry}: give WAY:WAY")
-    return [(way, reference) for way, reference in split]
 
 
 class Plan:

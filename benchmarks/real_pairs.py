@@ -18,6 +18,19 @@ RUNTIMES = {"torch": "torch", "square": "torch, squares", "onnxruntime": "ONNX R
 KEYS = {"merged": "classes merged", "map": "mean over classes"}
 
 
+def way_pairs(entries: Sequence[str]) -> list[tuple[str, str]]:
+    """WAY:WAY words.
+
+    Raises:
+        UserError: one is no pair.
+    """
+    split = [tuple(entry.split(":")) for entry in entries]
+    for entry, ways in zip(entries, split):
+        if len(ways) != 2 or not all(ways):
+            raise UserError(f"--pairs {entry}: give WAY:WAY")
+    return [(way, reference) for way, reference in split]
+
+
 def compare_ways(work: Path, sets: Sequence[str], way: str, reference: str) -> dict[str, Any]:
     """One way against another, by runtime, set and seed that both have: "merged" and "map" in points.
 
@@ -52,7 +65,7 @@ def _apart(file: Path, other: Path) -> dict[str, Any]:
 
 
 def pair_lines(pairs: Mapping[str, Mapping[str, Any]], sets: Sequence[str]) -> Iterable[str]:
-    """Tables in Markdown of what ``compare_ways`` found; nothing where it found nothing.
+    """Tables in Markdown of what ``compare_ways`` found, and the pairs of which it found nothing.
 
     Args:
         pairs: by what a row is called.
@@ -72,6 +85,9 @@ def pair_lines(pairs: Mapping[str, Mapping[str, Any]], sets: Sequence[str]) -> I
                 mean = mean_of_sets(apart)
                 cells = ["" if part is None else points_text(part) for part in [*apart, mean]]
                 yield f"| {name} | {seed_counts(groups)} | {' | '.join(cells)} |"
+    missing = [name for name, found in pairs.items() if not found]
+    if missing:
+        yield from ("", f"Without a seed that both have: {', '.join(missing)}.")
 
 
 def seed_counts(groups: Iterable[Sequence[Any]]) -> str:

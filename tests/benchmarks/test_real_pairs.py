@@ -38,10 +38,10 @@ def test_seeds_are_compared_one_by_one(tmp_path: Path) -> None:
         assert entry["merged"]["plus_minus"] == pytest.approx(1.96 * values[1:].std(ddof=1))
     widths, points = [1.96 * values[1:].std(ddof=1) for values in apart], [values[0] for values in apart]
     width = np.sqrt(np.mean(np.square(widths)) + 1.96**2 * np.var(points, ddof=1) / 3)
-    text = "\n".join(pair_lines({"x against y": found, "nothing": {}}, ["a", "b"]))
+    text = "\n".join(pair_lines({"x against y": found, "z against y": {}}, ["a", "b"]))
     assert "## Ways against each other, torch, classes merged\n" in text and "mean over classes" in text
     assert f"| x against y | 3 | {np.mean(points):+.2f} +- {width:.2f} |  |  |" in text
-    assert "squares" not in text and "nothing" not in text
+    assert "squares" not in text and text.endswith("\n\nWithout a seed that both have: z against y.")
 
 
 def test_the_mean_over_sets(tmp_path: Path) -> None:
