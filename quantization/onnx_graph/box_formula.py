@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from quantization.onnx_graph.cleanup import remove_unread_constants
 from quantization.onnx_graph.decode import is_expectation
 from quantization.onnx_graph.graph import OnnxGraph, attribute, without_weights
 from quantization.onnx_graph.session import session_options
@@ -194,7 +195,7 @@ class _Part:
 
 
 def _respell(model: ModelProto, graph: OnnxGraph, part: Distribution) -> bool:
-    shape = _shape(model, part.mean)
+    shape = _mean_shape(model, part.mean)
     if shape is None:
         return False
     nodes, end = affine_part(graph, part.mean)
@@ -202,20 +203,17 @@ def _respell(model: ModelProto, graph: OnnxGraph, part: Distribution) -> bool:
     if function is None:
         nodes, end = [], part.mean
         function = measure_affine(model, nodes, part.mean, end, shape)
-        assert function is not None  # the identity
-    written = _product(model, part, function, end)
-    removed = {id(node) for node in (*part.nodes, *nodes)}
-    kept: list[NodeProto] = []
+    assert function is not None  # the identity is
+    removed = {name for node in (*part.nodes, *nodes) for name in node.output}
+    kept = onnx.GraphProto()
     for node in model.graph.node:
-        if end in node.output or (node is part.nodes[-1] and not nodes):
-            kept += written
-        if id(node) not in removed:
-            kept.append(node)
-    copies = [NodeProto() for _ in kept]
-    for copy, node in zip(copies, kept):
-        copy.CopyFrom(node)
+        if end in node.output:
+            kept.node.extend(_product(model, part, function, end))
+        if not removed.intersection(node.output):
+            kept.node.append(node)
     del model.graph.node[:]
-    model.graph.node.extend(copies)
+    model.graph.node.extend(kept.node)
+    remove_unread_constants(model)
     return True
 
 
@@ -245,9 +243,12 @@ def _product(model: ModelProto, part: Distribution, function: Affine, end: str) 
     ]
 
 
-def _shape(model: ModelProto, tensor: str) -> list[int] | None:
+def _mean_shape(model: ModelProto, tensor: str) -> list[int] | None:
     """The shape (B, 4, N) of a tensor, an open batch as 1; None if it is another one, or not known."""
-    inferred = onnx.shape_inference.infer_shapes(without_weights(model))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(without_weights(model))
+    except onnx.shape_inference.InferenceError:  # as of a graph whose shapes do not fit: it stays as it is
+        return None
     dims = next((value.type.tensor_type.shape.dim for value in inferred.graph.value_info if value.name == tensor), [])
     shape = [dim.dim_value for dim in dims]
     if len(shape) != 3 or shape[1] != SIDES or not shape[2]:

@@ -19,7 +19,7 @@ from quantization.errors import UserError
 from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
 from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel, opset_of
-from quantization.onnx_quantize.options import OnnxCalibrationOptions
+from quantization.onnx_quantize.options import OnnxCalibrationOptions, OnnxGraphOptions
 from quantization.onnx_quantize.quantize import OnnxScales, calibrate_onnx, plan_onnx, write_pairs
 from quantization.options import LayerOptions
 from quantization.preflight.report import preflight
@@ -43,7 +43,7 @@ def quantized(
     batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
     planned = plan_onnx(source, source.image_shape(SIDE), LayerOptions())
     found = calibrate_onnx(source, planned, batches, len(images), OnnxCalibrationOptions(method=method))
-    return source, found, write_pairs(source, found, opset == FP16_OPSET)
+    return source, found, write_pairs(source, found, OnnxGraphOptions(fp16_remainder=opset == FP16_OPSET))
 
 
 def ratios(source: FloatModel, found: OnnxScales, model: onnx.ModelProto) -> dict[str, float]:
