@@ -138,9 +138,7 @@ def calibrate_onnx(
     return OnnxScales(graph, plan, groups, scales)
 
 
-def write_pairs(
-    source: FloatModel, found: OnnxScales, options: OnnxGraphOptions = OnnxGraphOptions()
-) -> ModelProto:
+def write_pairs(source: FloatModel, found: OnnxScales, options: OnnxGraphOptions = OnnxGraphOptions()) -> ModelProto:
     """The Q/DQ model.
 
     Args:

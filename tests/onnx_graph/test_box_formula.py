@@ -133,9 +133,10 @@ def test_centres_are_one_product() -> None:
     model = respelled(centres)
     assert operators(model) == ["Reshape", "Softmax", "Reshape", "MatMul", "Mul", "Add", "Slice", "Sigmoid", "Concat"]
     left, top, right, bottom = distances().transpose(1, 0, 2)
-    wanted = np.stack(
-        [grid()[0] + (right - left) / 2, grid()[1] + (bottom - top) / 2, left + right, top + bottom], 1
-    ) * strides()
+    wanted = (
+        np.stack([grid()[0] + (right - left) / 2, grid()[1] + (bottom - top) / 2, left + right, top + bottom], 1)
+        * strides()
+    )
     np.testing.assert_allclose(run(model)[:, :4], wanted, rtol=1e-4, atol=1e-4)
     read = {name for node in model.graph.node for name in node.input}
     assert {tensor.name for tensor in model.graph.initializer} <= read  # nothing is left over
