@@ -22,7 +22,7 @@ from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
 from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel
 from quantization.onnx_quantize.images import calibration_batches
-from quantization.onnx_quantize.options import OnnxCalibrationOptions, OnnxImageOptions
+from quantization.onnx_quantize.options import OnnxCalibrationOptions, OnnxGraphOptions, OnnxImageOptions
 from quantization.onnx_quantize.quantize import calibrate_onnx, plan_onnx, write_pairs
 from quantization.option_fields import Options, argument, group, make, option, record
 from quantization.options import LayerOptions
@@ -41,12 +41,10 @@ class OnnxCommand(Options):
     model: str = argument("float ONNX, FP32 or FP16", metavar="MODEL.onnx")
     save: str | None = option(None, "Q/DQ ONNX to write; default: MODEL-int8.onnx", metavar="FILE")
     summary: str | None = option(None, "JSON to write: groups, ranges, layers left float, versions", metavar="FILE")
-    fp16_remainder: bool = option(
-        False, "FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)"
-    )
     placement: LayerOptions = group(LayerOptions, "placement")
     calibration: OnnxCalibrationOptions = group(OnnxCalibrationOptions, "calibration")
     images: OnnxImageOptions = group(OnnxImageOptions, "images")
+    graph: OnnxGraphOptions = group(OnnxGraphOptions, "ONNX")
 
     @property
     def output(self) -> str:
@@ -78,7 +76,7 @@ def quantize_onnx(options: OnnxCommand) -> int:
     check_named_files(
         [options.model, options.images.images], [("--save", options.output), ("--summary", options.summary)]
     )
-    source = FloatModel(options.model, FP16_OPSET if options.fp16_remainder else None)
+    source = FloatModel(options.model, FP16_OPSET if options.graph.fp16_remainder else None)
     shape = source.image_shape(options.images.imgsz)
     count = options.calibration.batches * options.images.batch_size
     batches, total = calibration_batches(options.images, shape, count)
@@ -87,7 +85,7 @@ def quantize_onnx(options: OnnxCommand) -> int:
     first = list(islice(iterator, 1))
     found = calibrate_onnx(source, planned, chain(first, iterator), total, options.calibration)
     LOG.info("Calibrated on %d images of %d x %d by %s", total, *shape[1:], options.calibration.method)
-    result = write_pairs(source, found, options.fp16_remainder)
+    result = write_pairs(source, found, options.graph)
     models = (source.source, result)
     ratios = tensor_ratios(models, source, first[0][:COMPARED], compared_tensors(models, found.graph))
     report = preflight(result)

@@ -133,3 +133,14 @@ def replace(model: onnx.ModelProto, sources: dict[str, str]) -> None:
     kept = [node for node in kept if node.op_type != "Constant" or node.output[0] in read]  # scales of the merged
     del model.graph.node[:]
     model.graph.node.extend(kept)
+
+
+def remove_unread_constants(model: onnx.ModelProto) -> None:
+    """Drop Constant nodes and initializers that nothing reads any more, in place."""
+    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+    nodes = [node for node in model.graph.node if node.op_type != "Constant" or node.output[0] in read]
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(tensors)

@@ -3,7 +3,7 @@
     box map -- Reshape -- Transpose -- Softmax -- Conv (weights 0, 1 ... 15) -- boxes
 
 YOLOv8 and its successors predict each side of a box as a distribution over distances (Li et al., "Generalized Focal Loss",
-NeurIPS 2020), and exporters write its mean as a convolution or a matrix product.
+NeurIPS 2020), and exporters write its mean as a convolution or a matrix product; ``box_formula`` as one with the boxes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from quantization.onnx_graph.graph import OnnxGraph
 
 def is_expectation(node: NodeProto, graph: OnnxGraph) -> bool:
     """Whether a convolution or matrix product with a constant weight takes the mean of what a Softmax gives."""
-    if len(node.input) < 2 or not graph.is_constant(node.input[1]):
+    computed = [name for name in node.input[:2] if not graph.is_constant(name)]
+    if len(node.input) < 2 or len(computed) != 1:
         return False
-    before = graph.producer.get(node.input[0])
+    before = graph.producer.get(computed[0])
     while before is not None and commutes(before, graph):
         before = graph.producer.get(before.input[0])
     return before is not None and before.op_type == "Softmax"

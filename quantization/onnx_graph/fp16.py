@@ -13,6 +13,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from quantization.errors import UserError
+from quantization.onnx_graph.cleanup import remove_unread_constants
 from quantization.onnx_graph.decode import is_expectation
 from quantization.onnx_graph.graph import OnnxGraph
 
@@ -172,14 +173,3 @@ def check_range(tensor: TensorProto, name: str) -> None:
     """Raises a UserError if a finite FP32 value became infinite."""
     if not np.isfinite(numpy_helper.to_array(tensor)).all():
         raise UserError(f"--fp16-remainder: {name} holds values above 65504, which FP16 cannot: leave the option out")
-
-
-def remove_unread_constants(model: onnx.ModelProto) -> None:
-    """Drop the FP32 originals that nothing reads any more."""
-    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
-    nodes = [node for node in model.graph.node if node.op_type != "Constant" or node.output[0] in read]
-    tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(tensors)

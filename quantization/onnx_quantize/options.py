@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantization.errors import UserError
-from quantization.option_fields import POSITIVE, changed, option, refuse_unused
-from quantization.options import CALIBRATION_METHODS, DEFAULT_SIDE, RangeOptions, ReadOptions
+from quantization.option_fields import POSITIVE, Options, changed, option, refuse_unused
+from quantization.options import CALIBRATION_METHODS, DECODES, DEFAULT_SIDE, RangeOptions, ReadOptions
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,19 @@ class OnnxCalibrationOptions(RangeOptions):
                 "--calib-method sqnr takes gradients of the detections, which ONNX Runtime does not compute: use mse, or "
                 "quantize the checkpoint in its checkout"
             )
+
+
+@dataclass(frozen=True)
+class OnnxGraphOptions(Options):
+    """How the parts of an ONNX that are not quantized are written."""
+
+    fp16_remainder: bool = option(
+        False, "FP16 for what is not quantized, for strongly typed TensorRT (11; 10 with --stronglyTyped)"
+    )
+    decode: str = option(
+        "formula",
+        "boxes from distributions over distances (YOLOv8 and its successors): one matrix product, which TensorRT runs "
+        "faster, or as in the float ONNX; the output is the same",
+        choices=DECODES,
+        advanced=True,
+    )

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Collection
 
 from quantization.onnx_graph.commuting import refusal
+from quantization.onnx_graph.decode import is_expectation
 from quantization.onnx_graph.graph import attribute
 from quantization.onnx_quantize.candidates import ADD, POOL, RESIZES, Candidates, find_candidates
 from quantization.onnx_quantize.plan import Plan, planned_graph
@@ -21,7 +22,11 @@ from quantization.options import LayerOptions
 from quantization.preflight.conversions import interpolates
 from quantization.preflight.operators import POINTWISE
 from quantization.preflight.qdq_graph import QdqGraph
-from quantization.preflight.subject import Subject
+from quantization.preflight.subject import Subject, head_convolutions
+
+BRANCHED_HEAD = (
+    "input"  # what ``--head auto`` means for a head with a branch each for boxes and scores, see any-onnx.md
+)
 
 
 def choose_plan(graph: QdqGraph, options: LayerOptions) -> Plan:
@@ -34,6 +39,8 @@ def choose_plan(graph: QdqGraph, options: LayerOptions) -> Plan:
     Raises:
         UserError: see ``find_candidates``.
     """
+    if options.head == "auto" and has_branches(graph):
+        options = replace(options, head=BRANCHED_HEAD)
     candidates = find_candidates(graph, options)
     reasons = dict(candidates.reasons)
     while True:
@@ -139,3 +146,10 @@ def head_inputs(subject: Subject, candidates: Candidates, head: str) -> tuple[in
     shared.sort(key=lambda position: -graph.elements(tensors[position]))  # of equal ones the first in the graph
     chosen = {"auto": shared[:1], "shared": shared}.get(head, [])
     return tuple(sorted(chosen))
+
+
+def has_branches(graph: QdqGraph) -> bool:
+    """Whether a head has a branch each for boxes and scores: its convolutions read more tensors than there are sizes."""
+    head = [p for p in head_convolutions(graph) if not is_expectation(graph.nodes[p], graph.onnx)]
+    tensors = {read.tensor for position in head for read in graph.reads[position]}
+    return len(tensors) > len({tuple((graph.shape(tensor) or [])[2:]) for tensor in tensors})

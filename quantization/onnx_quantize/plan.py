@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
+from typing import Collection
 
 from quantization.preflight.groups import scale_classes
 from quantization.preflight.qdq_graph import Pair, QdqGraph, Read
@@ -16,7 +17,7 @@ class Plan:
     Attributes:
         weights: convolutions with Q/DQ on input and weight.
         inputs: head convolutions with Q/DQ on the input alone.
-        sums: additions with Q/DQ on both operands.
+        sums: additions with Q/DQ on both operands, or on one, see ``is_added_in_kernel``.
         resizes: nearest Resizes with Q/DQ on the input.
         pools: average pools with Q/DQ on the input.
         outputs: of the convolutions in ``weights``, those whose activation reads them through Q/DQ.
@@ -34,11 +35,16 @@ class Plan:
     def reads(self, graph: QdqGraph) -> list[Read]:
         """The reads that get Q/DQ, in the order of the graph."""
         positions = sorted({*self.weights, *self.inputs, *self.sums, *self.resizes, *self.pools})
-        inputs = [
-            read for position in positions for read in graph.reads[position] if position in self.sums or read.index == 0
-        ]
+        inputs = [read for position in positions for read in graph.reads[position] if self.reads_input(graph, read)]
         behind = [read for position in self.outputs for read in graph.readers[graph.nodes[position].output[0]]]
         return sorted(dict.fromkeys(inputs + behind), key=lambda read: (read.node, read.index))
+
+    def reads_input(self, graph: QdqGraph, read: Read) -> bool:
+        """Whether an input of one of the plan's layers gets Q/DQ."""
+        if read.node not in self.sums:
+            return read.index == 0
+        makes = [is_added_in_kernel(graph, operand, self.weights) for operand in graph.reads[read.node]]
+        return sum(makes) != 1 or not is_added_in_kernel(graph, read, self.weights)
 
     def groups(self, graph: QdqGraph) -> list[list[Read]]:
         """These reads by the scale that they share, in the order of the graph."""
@@ -47,6 +53,16 @@ class Plan:
         for read in self.reads(graph):
             found.setdefault(classes.find(read.tensor), []).append(read)
         return list(found.values())
+
+
+def is_added_in_kernel(graph: QdqGraph, read: Read, quantized: Collection[int]) -> bool:
+    """Whether an operand of a sum comes from a quantized convolution with nothing in between, and for the sum alone.
+
+    Then TensorRT adds the other operand in that convolution's kernel. A pair in between would make the sum a layer of its
+    own, and round once more.
+    """
+    maker = graph.producer.get(read.tensor, -1)
+    return maker in quantized and graph.nodes[maker].op_type == "Conv" and len(graph.readers[read.tensor]) == 1
 
 
 def place_names(graph: QdqGraph, reads: list[Read]) -> list[str]:

@@ -16,12 +16,13 @@ import numpy as np
 from onnx import ModelProto
 
 from quantization.errors import UserError
+from quantization.onnx_graph.box_formula import respell_box_decode
 from quantization.onnx_graph.cleanup import respell_float_silu
 from quantization.onnx_graph.fp16 import convert_remainder
 from quantization.onnx_quantize.activations import TensorRunner, collect_activations
 from quantization.onnx_quantize.float_model import FloatModel
 from quantization.onnx_quantize.insertion import PairWriter, channel_scales, scale_of
-from quantization.onnx_quantize.options import OnnxCalibrationOptions
+from quantization.onnx_quantize.options import OnnxCalibrationOptions, OnnxGraphOptions
 from quantization.onnx_quantize.placement import choose_plan
 from quantization.onnx_quantize.plan import Plan, place_names
 from quantization.options import LayerOptions
@@ -137,13 +138,13 @@ def calibrate_onnx(
     return OnnxScales(graph, plan, groups, scales)
 
 
-def write_pairs(source: FloatModel, found: OnnxScales, fp16_remainder: bool = False) -> ModelProto:
+def write_pairs(source: FloatModel, found: OnnxScales, options: OnnxGraphOptions = OnnxGraphOptions()) -> ModelProto:
     """The Q/DQ model.
 
     Args:
         source: the float model.
         found: where Q/DQ go, and their scales.
-        fp16_remainder: FP16 for what is not quantized; the opset must allow it.
+        options: of the parts that are not quantized; the opset must allow what they ask for.
 
     Raises:
         UserError: a weight does not fit FP16.
@@ -163,9 +164,11 @@ def write_pairs(source: FloatModel, found: OnnxScales, fp16_remainder: bool = Fa
         writer.read(node, 1, node.input[1], scales, axis)
     writer.finish()
     respell_float_silu(result)
+    if options.decode == "formula" and respell_box_decode(result):
+        LOG.info("The decode of the boxes is written as one matrix product (--decode)")
     entry = result.metadata_props.add()
     entry.key, entry.value = FLOAT_LAYERS, json.dumps(found.float_layers)
-    return convert_remainder(result) if fp16_remainder else result
+    return convert_remainder(result) if options.fp16_remainder else result
 
 
 def weight_of(graph: QdqGraph, position: int) -> np.ndarray:

@@ -47,9 +47,8 @@ def test_c2f_attention_and_head(style: str) -> None:
     groups = [set(place_names(graph, reads)) for reads in plan.groups(graph)]
     c2f = {"model.1.m.0.cv1.conv", "model.1.m.0", "model.1.m.1.cv1.conv", "model.1.m.1", "model.1.cv2.conv"}
     assert c2f in groups  # both halves, every shortcut and the Concat carry one scale
-    assert [len(group) for group in groups if any(name.endswith(":1") for name in group)] == [
-        1
-    ] * 4  # branches: their own
+    branches = [group for group in groups if any(name.endswith(":1") for name in group)]
+    assert branches == [{"model.1.m.0:1"}, {"model.1.m.1:1"}]  # scales of their own; attention's: see below
     assert any(len(group) == 3 and {"model.2.cv1.conv", "model.5.conv"} < group for group in groups)  # over the Resize
 
 
@@ -60,6 +59,51 @@ def test_a_depthwise_convolution_in_attention_would_cost_a_kernel() -> None:
     reasons = {other: why for other, why in plan.reasons.items() if other != position}
     worse = dataclasses.replace(plan, weights=tuple(sorted((*plan.weights, position))), reasons=reasons)
     assert any(line.startswith("mixed-readers") for line in findings(graph, worse))
+
+
+def read_in_int8(graph: QdqGraph, plan: Plan, position: int) -> list[str]:
+    """The operators that make those operands of a sum that get Q/DQ."""
+    reads = [read for read in plan.reads(graph) if read.node == position]
+    return [graph.nodes[graph.producer[read.tensor]].op_type for read in reads]
+
+
+def sums(*operands: str, spare: bool = False) -> tuple[QdqGraph, Plan, int]:
+    """A sum of convolutions ("" without an activation) between two layers; another layer may read the last operand too."""
+    net = FloatNet()
+    x = net.layer(net.stem(), "model.1.conv", 8, 8)
+    made = [net.layer(x, f"model.{2 + number}.conv", 8, 8, act) for number, act in enumerate(operands)]
+    total = net.op("Add", made, "model/4")
+    if spare:
+        total = net.op("Concat", [total, net.layer(made[-1], "model.5.conv", 8, 8)], axis=1)
+    net.head(net.layer(total, "model.6.conv", 16 if spare else 8, 4))
+    graph, plan = planned(finished(net))
+    (position,) = plan.sums
+    return graph, plan, position
+
+
+def test_a_convolution_without_activation_takes_the_sum_into_its_kernel() -> None:
+    """In attention, the convolutions before both sums: only the shortcut is quantized, and nothing is converted."""
+    graph, plan = planned(detector())
+    found = {graph.nodes[position].name: read_in_int8(graph, plan, position) for position in plan.sums}
+    assert sorted(found.values()) == [["Add"], ["Add", "Mul"], ["Split"], ["Split", "Mul"]]
+    assert findings(graph, plan) == []
+    graph, plan, position = sums("silu", "")
+    assert read_in_int8(graph, plan, position) == ["Mul"] and findings(graph, plan) == []
+
+
+@pytest.mark.parametrize("operands, spare", [(("silu", "silu"), False), (("", ""), False), (("silu", ""), True)])
+def test_other_sums_read_both_operands_in_int8(operands: tuple[str, str], spare: bool) -> None:
+    graph, plan, position = sums(*operands, spare=spare)
+    assert len(read_in_int8(graph, plan, position)) == 2 and findings(graph, plan) == []
+
+
+@pytest.mark.parametrize(
+    "head, inputs", [("auto", HEAD[:2]), ("input", HEAD[:2]), ("float", []), ("shared", []), ("int8", [])]
+)
+def test_choices_of_a_head_with_branches(head: str, inputs: list[str]) -> None:
+    graph, plan = planned(detector(), head=head)
+    assert [graph.layer(position) for position in plan.inputs] == inputs
+    assert set(HEAD[:2]) <= set(map(graph.layer, plan.weights)) if head == "int8" else True
 
 
 def shared_head(maps: int = 2) -> onnx.ModelProto:
