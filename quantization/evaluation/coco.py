@@ -16,7 +16,7 @@ from quantization.evaluation.detecting import Detector, Found, Predictor, Thresh
 from quantization.evaluation.ground_truth import GroundTruth
 from quantization.evaluation.match_processes import MatchProcesses
 from quantization.evaluation.matches import box_counts, matches_of, no_matches
-from quantization.evaluation.matching import Pairs, Part, joined, match_part, precisions
+from quantization.evaluation.matching import ImagePart, Pairs, joined_pairs, match_part, precisions
 from quantization.evaluation.wording import difference_text, figures_text, rare_classes_text
 
 LOG = logging.getLogger("quantization")
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def coco_metrics(
-    truth: GroundTruth, found: Found, match: Callable[[Iterable[Part]], Iterable[Pairs]] = partial(map, match_part)
+    truth: GroundTruth, found: Found, match: Callable[[Iterable[ImagePart]], Iterable[Pairs]] = partial(map, match_part)
 ) -> Metrics:
     """MAP of detections by pycocotools, with its uncertainty; ``match`` is what ``match_part`` is for each."""
     images, names = len(truth.files), truth.names
@@ -80,7 +80,7 @@ def coco_metrics(
     if not len(found.image):
         zeros = {name: 0.0 if count else -1.0 for name, count in counts.items()}
         return _with_samples(Metrics(0.0, 0.0, images, zeros, 0.0, counts), resample(no_matches(boxes)))
-    pairs = joined(list(match(_parts(truth, found))))
+    pairs = joined_pairs(list(match(_parts(truth, found))))
     precision = precisions(pairs, images, len(names))
     per_class = [float(part[part > -1].mean()) if (part > -1).any() else -1.0 for part in np.moveaxis(precision, 2, 0)]
     whole, half = (float(part[part > -1].mean()) for part in (precision, precision[0]))
@@ -89,7 +89,7 @@ def coco_metrics(
     return _with_samples(metrics, samples)
 
 
-def _parts(truth: GroundTruth, found: Found) -> list[Part]:
+def _parts(truth: GroundTruth, found: Found) -> list[ImagePart]:
     """All images with their boxes and detections, some at a time."""
     true, order = truth.arrays(), np.argsort(found.image, kind="stable")
     image = found.image[order]
@@ -100,7 +100,7 @@ def _parts(truth: GroundTruth, found: Found) -> list[Part]:
     for number, first in enumerate(starts):
         own, rows = slice(*edges[number : number + 2]), order[slice(*found_edges[number : number + 2])]
         parts.append(
-            Part(
+            ImagePart(
                 first,
                 limits[number + 1] - first,
                 len(truth.names),

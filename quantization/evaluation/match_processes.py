@@ -23,7 +23,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Sequence
 
-from quantization.evaluation.matching import Pairs, Part, match_part
+from quantization.evaluation.matching import ImagePart, Pairs, match_part
 
 LOG = logging.getLogger("quantization")
 LEAST_IMAGES = 500  # below, matching takes less than about a second
@@ -72,7 +72,7 @@ class MatchProcesses:
                     pipe.close()
         self._processes = []
 
-    def match(self, parts: Sequence[Part]) -> list[Pairs]:
+    def match(self, parts: Sequence[ImagePart]) -> list[Pairs]:
         """What ``match_part`` gives for each."""
         if not self._processes:
             return [match_part(part) for part in parts]
@@ -80,7 +80,7 @@ class MatchProcesses:
         for process in self._processes:
             idle.put(process)
 
-        def matched(part: Part) -> Pairs:
+        def matched(part: ImagePart) -> Pairs:
             process = idle.get()
             try:
                 return match_part(part) if process is None else _asked(process, part)
@@ -102,7 +102,7 @@ def _process_count(images: int, shares: int) -> int:
     return count if count > 1 and images >= LEAST_IMAGES else 0
 
 
-def _asked(process: subprocess.Popen[bytes], part: Part) -> Pairs:
+def _asked(process: subprocess.Popen[bytes], part: ImagePart) -> Pairs:
     """A part matched by a process."""
     assert process.stdin is not None and process.stdout is not None
     pickle.dump(part, process.stdin, pickle.HIGHEST_PROTOCOL)

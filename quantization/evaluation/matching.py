@@ -15,7 +15,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Part:
+class ImagePart:
     """Images with what is annotated and what was found in them: G annotated boxes, D detections.
 
     Attributes:
@@ -72,7 +72,7 @@ class Pairs:
     box_ignored: np.ndarray
 
 
-def match_part(part: Part) -> Pairs:
+def match_part(part: ImagePart) -> Pairs:
     """Match the detections of some images to their boxes by pycocotools."""
     from pycocotools.cocoeval import COCOeval
 
@@ -91,7 +91,7 @@ def _restrict(params: Any) -> None:
     params.areaRng, params.areaRngLbl, params.maxDets = params.areaRng[:1], ["all"], params.maxDets[-1:]
 
 
-def _coco(part: Part, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, **more: Any) -> Any:
+def _coco(part: ImagePart, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, **more: Any) -> Any:
     """Boxes of a part as an object of pycocotools: image ids from 1 on, class numbers as category ids."""
     from pycocotools.coco import COCO
 
@@ -138,7 +138,7 @@ def pairs_of(evaluation: Any) -> Pairs:
     )
 
 
-def joined(parts: Sequence[Pairs]) -> Pairs:
+def joined_pairs(parts: Sequence[Pairs]) -> Pairs:
     """The pairs of all images from those of parts in the order of their images."""
     label = np.concatenate([part.label for part in parts])
     detections, boxes = (np.concatenate([getattr(part, name) for part in parts]) for name in ("detections", "boxes"))

@@ -14,13 +14,13 @@ from pycocotools.cocoeval import COCOeval
 
 from quantization.evaluation import match_processes
 from quantization.evaluation.match_processes import MatchProcesses
-from quantization.evaluation.matching import Pairs, Part, joined, match_part, pairs_of, precisions
+from quantization.evaluation.matching import ImagePart, Pairs, joined_pairs, match_part, pairs_of, precisions
 
 IMAGES, CLASSES = 30, 5
 
 
 @pytest.fixture(scope="module")
-def scene() -> Part:
+def scene() -> ImagePart:
     """Boxes, crowds among them, detections near them and elsewhere with equal scores, 150 in one image; image 7 is empty.
 
     Class 4 has no box, and no image from 20 on has one.
@@ -41,23 +41,23 @@ def scene() -> Part:
     scores = generator.integers(1, 40, 700) / 40
     crowd = generator.random(len(true_image)) < 0.1
     found = (part[kept] for part in (image, boxes, scores, labels))
-    return Part(0, IMAGES, CLASSES, true_image, true_boxes, true_labels, crowd, *found)
+    return ImagePart(0, IMAGES, CLASSES, true_image, true_boxes, true_labels, crowd, *found)
 
 
-def in_parts(scene: Part, sizes: list[int]) -> list[Part]:
+def in_parts(scene: ImagePart, sizes: list[int]) -> list[ImagePart]:
     parts, first = [], 0
     for size in sizes:
         own, rows = ((first <= numbers) & (numbers < first + size) for numbers in (scene.true_image, scene.image))
         true = (part[own] for part in (scene.true_image, scene.true_boxes, scene.true_labels, scene.crowd))
         found = (part[rows] for part in (scene.image, scene.boxes, scene.scores, scene.labels))
-        parts.append(Part(first, size, CLASSES, *true, *found))
+        parts.append(ImagePart(first, size, CLASSES, *true, *found))
         first += size
     assert first == IMAGES
     return parts
 
 
 @pytest.fixture(scope="module")
-def plain(scene: Part) -> Any:
+def plain(scene: ImagePart) -> Any:
     """A COCOeval over everything, as pycocotools' users write it."""
     true_sides = scene.true_boxes[:, 2:] - scene.true_boxes[:, :2]
     truth = COCO()
@@ -94,8 +94,8 @@ def assert_same(found: Pairs, expected: Pairs) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[30], [8, 20, 2], [1] * 30])
-def test_parts_put_together_are_pycocotools_own_results(scene: Part, plain: Any, sizes: list[int]) -> None:
-    found = joined([match_part(part) for part in in_parts(scene, sizes)])
+def test_parts_put_together_are_pycocotools_own_results(scene: ImagePart, plain: Any, sizes: list[int]) -> None:
+    found = joined_pairs([match_part(part) for part in in_parts(scene, sizes)])
     assert found.ignored.any() and found.detections.max() == 100  # crowds, and the limit of an image
     everything = [entry for entry in plain.evalImgs if entry is not None and entry["aRng"] == [0, 1e10]]
     plain_pairs = pairs_of(type("", (), {"evalImgs": everything, "params": plain.params}))
@@ -112,7 +112,7 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> MatchProcesses:
     return MatchProcesses(IMAGES)
 
 
-def test_processes_match_as_this_one_does_and_end(scene: Part, processes: MatchProcesses) -> None:
+def test_processes_match_as_this_one_does_and_end(scene: ImagePart, processes: MatchProcesses) -> None:
     parts = in_parts(scene, [8, 20, 2])
     with processes:
         started = list(processes._processes)
@@ -124,7 +124,7 @@ def test_processes_match_as_this_one_does_and_end(scene: Part, processes: MatchP
 
 
 def test_work_of_a_process_that_has_gone_is_done_here(
-    scene: Part, processes: MatchProcesses, caplog: pytest.LogCaptureFixture
+    scene: ImagePart, processes: MatchProcesses, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts = in_parts(scene, [8, 20, 2])
     with processes, caplog.at_level(logging.WARNING):
@@ -133,7 +133,7 @@ def test_work_of_a_process_that_has_gone_is_done_here(
             process.wait()
         found = processes.match(parts)
     assert "a process for the evaluation has ended" in caplog.text
-    assert_same(joined(found), joined([match_part(part) for part in parts]))
+    assert_same(joined_pairs(found), joined_pairs([match_part(part) for part in parts]))
 
 
 def test_a_process_ends_with_its_input(processes: MatchProcesses) -> None:
