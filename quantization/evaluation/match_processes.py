@@ -117,6 +117,7 @@ def serve() -> None:
 
     source, target = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # whatever is printed is no answer
-    while source.peek(1):
-        pickle.dump(match_part(pickle.load(source)), target, pickle.HIGHEST_PROTOCOL)
-        target.flush()
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the program has ended
+        while True:
+            pickle.dump(match_part(pickle.load(source)), target, pickle.HIGHEST_PROTOCOL)
+            target.flush()
