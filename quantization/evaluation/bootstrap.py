@@ -8,6 +8,8 @@ either figure.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Iterator, Sequence
 
@@ -20,7 +22,8 @@ SEED = 0  # of the images that are drawn: all networks get the same
 DEVIATIONS = 1.96  # half of the width of a 95 % interval, in standard deviations
 RECALLS = np.linspace(0.0, 1.0, 101)  # where pycocotools reads the precision
 LEAST_KNOWN = 0.75  # share of the resamples that must have a figure
-BLOCK = 2_000_000  # detections times resamples that are worked on at once: a few of them fit into a cache
+BLOCK = 500_000  # detections times resamples that a thread works on at once: a few of them fit into a cache
+THREADS = 4  # numpy lets others run while it counts
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,11 @@ def resample(matches: Matches, resamples: int = RESAMPLES, seed: int = SEED) -> 
     weights = np.concatenate((np.ones((1, images), np.int64), draws)).astype(np.int32)  # (R, images)
     boxes = weights @ matches.boxes.astype(np.int32)  # (R, classes)
     precision = np.full((len(weights), classes, len(matches.correct)), np.nan)
-    for label in np.flatnonzero(matches.boxes.any(0)):
-        rows = np.flatnonzero(matches.label == label)
-        precision[:, label] = _precisions(matches, rows, weights, boxes[:, label])
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for label in np.flatnonzero(matches.boxes.any(0)):
+            rows = np.flatnonzero(matches.label == label)
+            precision[:, label] = _precisions(matches, rows, weights, boxes[:, label], pool)
+        merged = _precisions(matches, np.arange(len(matches.image)), weights, boxes.sum(1), pool).mean(1)
     known = boxes > 0
     present = known.sum(1)
     means = [
@@ -63,11 +68,12 @@ def resample(matches: Matches, resamples: int = RESAMPLES, seed: int = SEED) -> 
         )  # a resample without any box has no mAP
         for part in (precision.mean(2), precision[:, :, 0])
     ]
-    merged = _precisions(matches, np.arange(len(matches.image)), weights, boxes.sum(1)).mean(1)
     return Samples(means[0], means[1], merged, precision.mean(2))
 
 
-def _precisions(matches: Matches, rows: np.ndarray, weights: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def _precisions(
+    matches: Matches, rows: np.ndarray, weights: np.ndarray, boxes: np.ndarray, pool: Executor
+) -> np.ndarray:
     """AP of some detections in one ranking: (R, T); NaN where there is no box.
 
     Args:
@@ -75,22 +81,26 @@ def _precisions(matches: Matches, rows: np.ndarray, weights: np.ndarray, boxes: 
         rows: which of them, in the order that equal scores keep.
         weights: (R, images) int32, how often each image counts.
         boxes: (R,) how many boxes there are.
+        pool: threads that share the resamples.
     """
     rows = rows[np.argsort(-matches.scores[rows], kind="mergesort")]
     image = matches.image[rows]
     correct, ignored = (np.take(flags, rows, axis=1) for flags in (matches.correct, matches.ignored))
     found = np.zeros((len(boxes), len(correct)))
     hits = np.flatnonzero(correct.any(0))  # precision is read at right detections alone
+    read = slice(hits[-1] + 1 if len(hits) else 0)
+
+    def measure(part: slice) -> None:
+        drawn = np.take(weights[part], image[read], axis=1)  # (r, detections); much faster than [:, image]
+        count = np.take(np.cumsum(drawn, axis=1, dtype=np.int32), hits, axis=1)
+        for number, right in enumerate(correct[:, hits]):
+            kept = np.flatnonzero(right)
+            seen = np.take(count, kept, axis=1) - _before(drawn, ignored[number, read], hits[kept])
+            true = np.cumsum(np.take(drawn, hits[kept], axis=1), axis=1, dtype=np.int32)
+            found[part, number] = _area(true, seen, boxes[part])
+
     if len(hits):
-        image, ignored = image[: hits[-1] + 1], ignored[:, : hits[-1] + 1]
-        for part in _parts(len(boxes), len(image)):
-            drawn = np.take(weights[part], image, axis=1)  # (r, detections); much faster than [:, image]
-            count = np.take(np.cumsum(drawn, axis=1, dtype=np.int32), hits, axis=1)
-            for number, right in enumerate(correct[:, hits]):
-                kept = np.flatnonzero(right)
-                seen = np.take(count, kept, axis=1) - _before(drawn, ignored[number], hits[kept])
-                true = np.cumsum(np.take(drawn, hits[kept], axis=1), axis=1, dtype=np.int32)
-                found[part, number] = _area(true, seen, boxes[part])
+        list(pool.map(measure, _parts(len(boxes), read.stop)))
     found[boxes == 0] = np.nan
     return found
 

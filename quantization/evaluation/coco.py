@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import partial
+from typing import Any, Callable, Iterable
 
 import numpy as np
 
@@ -15,10 +14,13 @@ from quantization.distributed import RANKS
 from quantization.evaluation.bootstrap import Samples, difference, half_widths, resample
 from quantization.evaluation.detecting import Detector, Found, Predictor, Thresholds, detect
 from quantization.evaluation.ground_truth import GroundTruth
+from quantization.evaluation.match_processes import MatchProcesses
 from quantization.evaluation.matches import box_counts, matches_of, no_matches
+from quantization.evaluation.matching import ImagePart, Pairs, joined_pairs, match_part, precisions
 from quantization.evaluation.wording import difference_text, figures_text, rare_classes_text
 
 LOG = logging.getLogger("quantization")
+AT_ONCE = 64  # images that are matched together: their boxes are dictionaries meanwhile
 
 
 @dataclass
@@ -63,34 +65,50 @@ def evaluate(
     description: str = "Evaluate",
 ) -> tuple[Metrics, Found]:
     """COCO mAP of a predictor, and the detections that it comes from; see ``detect``."""
-    found = detect(predict, loader, truth, thresholds, description)
-    return RANKS.main_only(lambda: coco_metrics(truth, found)), found
+    with MatchProcesses(len(truth.files) if RANKS.main else 0, RANKS.size) as processes:
+        found = detect(predict, loader, truth, thresholds, description)
+        return RANKS.main_only(lambda: coco_metrics(truth, found, processes.match)), found
 
 
-def coco_metrics(truth: GroundTruth, found: Found) -> Metrics:
-    """MAP of detections by pycocotools, with its uncertainty."""
-    from pycocotools.cocoeval import COCOeval
-
+def coco_metrics(
+    truth: GroundTruth, found: Found, match: Callable[[Iterable[ImagePart]], Iterable[Pairs]] = partial(map, match_part)
+) -> Metrics:
+    """MAP of detections by pycocotools, with its uncertainty; ``match`` is what ``match_part`` is for each."""
     images, names = len(truth.files), truth.names
     boxes = box_counts(truth.arrays(), images, len(names))
     counts = dict(zip(names, boxes.sum(0).tolist()))
     if not len(found.image):
         zeros = {name: 0.0 if count else -1.0 for name, count in counts.items()}
         return _with_samples(Metrics(0.0, 0.0, images, zeros, 0.0, counts), resample(no_matches(boxes)))
-    low, high = found.boxes[:, :2], found.boxes[:, 2:]
-    rows = np.column_stack((found.image + 1, low, high - low, found.scores, found.labels))
-    with contextlib.redirect_stdout(io.StringIO()):  # its tables
-        evaluation = COCOeval(truth.coco, truth.coco.loadRes(rows), "bbox")
-        # figures by size are not ours to give, and cost as much as those of all sizes each
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (10 IoU, 101 recall, K classes): all areas, 100 boxes
+    pairs = joined_pairs(list(match(_parts(truth, found))))
+    precision = precisions(pairs, images, len(names))
     per_class = [float(part[part > -1].mean()) if (part > -1).any() else -1.0 for part in np.moveaxis(precision, 2, 0)]
     whole, half = (float(part[part > -1].mean()) for part in (precision, precision[0]))
-    samples = resample(matches_of(evaluation, boxes))
+    samples = resample(matches_of(pairs, boxes))
     metrics = Metrics(whole, half, images, dict(zip(names, per_class)), float(samples.merged[0]), counts)
     return _with_samples(metrics, samples)
+
+
+def _parts(truth: GroundTruth, found: Found) -> list[ImagePart]:
+    """All images with their boxes and detections, some at a time."""
+    true, order = truth.arrays(), np.argsort(found.image, kind="stable")
+    image = found.image[order]
+    starts = range(0, len(truth.files), AT_ONCE)
+    limits = [*starts, len(truth.files)]
+    edges, found_edges = np.searchsorted(true.image, limits), np.searchsorted(image, limits)
+    parts = []
+    for number, first in enumerate(starts):
+        own, rows = slice(*edges[number : number + 2]), order[slice(*found_edges[number : number + 2])]
+        parts.append(
+            ImagePart(
+                first,
+                limits[number + 1] - first,
+                len(truth.names),
+                *(part[own] for part in (true.image, true.boxes, true.labels, true.crowd)),
+                *(part[rows] for part in (found.image, found.boxes, found.scores, found.labels)),
+            )
+        )
+    return parts
 
 
 def _with_samples(metrics: Metrics, samples: Samples) -> Metrics:

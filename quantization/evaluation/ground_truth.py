@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Mapping, Sequence
 
 import numpy as np
 
@@ -47,8 +45,7 @@ class TrueBoxes:
 class GroundTruth:
     """The annotations of the validation images; once made, nothing in them can fail any more.
 
-    A file that the data set lists several times counts once. Images, annotations and classes are renumbered: images
-    and annotations from 1 on (pycocotools takes 0 for "no match"), classes as the model has them.
+    A file that the data set lists several times counts once. Classes are renumbered as the model has them.
 
     Args:
         dataset: its annotation JSON is read, or its YOLO label files where it has none or one that does not fit.
@@ -59,7 +56,6 @@ class GroundTruth:
         files: the images, each once; where label files stand in for a JSON, without those whose labels are damaged.
         names: of the classes.
         uses_labels: whether the boxes come from label files: there is no JSON, or it does not fit.
-        coco: the pycocotools COCO object; image ids are indices into ``files`` plus 1, category ids are class numbers.
 
     Raises:
         UserError: the annotations are damaged, do not fit the images or the model, or there is not one box.
@@ -73,7 +69,6 @@ class GroundTruth:
         self.uses_labels = dataset.annotations is None
         self._boxes, self.names = self._read(dataset, classes, known)
         self._index = {os.path.abspath(file): index for index, file in enumerate(self.files)}
-        self.coco = self._coco()
 
     def arrays(self) -> TrueBoxes:
         """All boxes, ordered by image."""
@@ -102,33 +97,6 @@ class GroundTruth:
             LOG.warning("WARNING: %s. The label files are used instead.", error)
             self.uses_labels = True
         return boxes, names
-
-    def _coco(self) -> Any:
-        from pycocotools.coco import COCO
-
-        annotations = [
-            {
-                "id": number,
-                "image_id": image + 1,
-                "category_id": label,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": (x2 - x1) * (y2 - y1),  # read for figures by size, which we do not give
-                "iscrowd": int(crowd),
-            }
-            for number, (image, (x1, y1, x2, y2), label, crowd) in enumerate(
-                zip(*(part.tolist() for part in vars(self._boxes).values())), 1
-            )
-        ]
-        coco = COCO()
-        coco.dataset = {
-            "info": {},
-            "images": [{"id": number} for number in range(1, len(self.files) + 1)],
-            "annotations": annotations,
-            "categories": [{"id": number, "name": name} for number, name in enumerate(self.names)],
-        }
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            coco.createIndex()
-        return coco
 
 
 def _check_names(dataset: Dataset, classes: int, model_names: Sequence[str]) -> None:

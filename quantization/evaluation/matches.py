@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from quantization.evaluation.ground_truth import TrueBoxes
+from quantization.evaluation.matching import Pairs
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,18 @@ def no_matches(boxes: np.ndarray, thresholds: int = 10) -> Matches:
     return Matches(none, none, np.zeros(0), flags, flags, boxes)
 
 
-def matches_of(evaluation: Any, boxes: np.ndarray) -> Matches:
-    """What a COCOeval found, in the order in which it ranks equal scores: by class, then by image.
+def matches_of(pairs: Pairs, boxes: np.ndarray) -> Matches:
+    """What pycocotools found, in the order in which it ranks equal scores: by class, then by image.
 
     Args:
-        evaluation: its ``evaluate`` has run, over boxes of all areas alone, with image ids from 1 on and class numbers
-            as category ids.
+        pairs: of all images.
         boxes: see ``Matches``.
     """
-    parts = [part for part in evaluation.evalImgs if part is not None and len(part["dtScores"])]
-    if not parts:
-        return no_matches(boxes, len(evaluation.params.iouThrs))
-    counts = [len(part["dtScores"]) for part in parts]
-    ignored = np.concatenate([part["dtIgnore"] for part in parts], 1).astype(bool)
     return Matches(
-        np.repeat([part["image_id"] - 1 for part in parts], counts),
-        np.repeat([part["category_id"] for part in parts], counts),
-        np.concatenate([part["dtScores"] for part in parts]),
-        (np.concatenate([part["dtMatches"] for part in parts], 1) != 0) & ~ignored,
-        ignored,
+        np.repeat(pairs.image, pairs.detections),
+        np.repeat(pairs.label, pairs.detections),
+        pairs.scores,
+        pairs.matched & ~pairs.ignored,
+        pairs.ignored,
         boxes,
     )

@@ -15,6 +15,7 @@ from quantization.evaluation import bootstrap
 from quantization.evaluation.bootstrap import Samples, difference, half_width, half_widths, resample
 from quantization.evaluation.ground_truth import TrueBoxes
 from quantization.evaluation.matches import Matches, box_counts, matches_of, no_matches
+from quantization.evaluation.matching import pairs_of
 
 IMAGES, CLASSES, RESAMPLES = 9, 4, 12
 
@@ -110,7 +111,7 @@ def sampled(seed: int, count: int = RESAMPLES) -> Samples:
     boxes = np.zeros((IMAGES, CLASSES), np.int64)
     for entry in annotations:
         boxes[entry["image_id"] - 1, entry["category_id"]] += not entry["iscrowd"]
-    return resample(matches_of(coco_evaluation(IMAGES, annotations, rows), boxes), count)
+    return resample(matches_of(pairs_of(coco_evaluation(IMAGES, annotations, rows)), boxes), count)
 
 
 @pytest.mark.parametrize("seed, block", [(0, bootstrap.BLOCK), (1, 50)])
