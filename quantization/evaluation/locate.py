@@ -118,8 +118,9 @@ def _ancestors(graph: OnnxGraph, tensors: Sequence[str]) -> dict[str, set[str]]:
 
 
 def _range(graph: OnnxGraph, made_of: Mapping[str, set[str]], right: Sequence[str], wrong: str) -> str:
-    """``between A and B``: the last right tensor that the first wrong one is made of, and that one."""
-    before = [tensor for tensor in made_of if tensor in right and (not wrong or tensor in made_of[wrong])]
+    """``between A and B``: the last right or cleared tensor that the first wrong one is made of, and that one."""
+    cleared: set[str] = set().union(*(made_of[tensor] for tensor in right))
+    before = [tensor for tensor in made_of if tensor in cleared and (not wrong or tensor in made_of[wrong])]
     first = f"node {_node(graph, before[-1])}" if before else "the input"
     last = f"node {_node(graph, wrong)}" if wrong else "the outputs"
     return f"the difference starts between {first} and {last}"

@@ -61,6 +61,9 @@ def test_the_fault_lies_between_the_two_nodes_that_are_named(seed: int) -> None:
     # nothing that can be shown lies between the fault and the wrong node and was not cleared
     between = [name for name in visible_tensors(model) if name in wrong and end in downstream(model, name)]
     assert between in ([end], []) or len(builds) == BUILDS
+    # and the first one named is the last that is known to be right, whether it was shown itself or not
+    before = [name for name in visible_tensors(model) if name not in wrong and end in downstream(model, name)]
+    assert first == (before[-1] if before else None) or len(builds) == BUILDS
 
 
 def test_a_difference_that_vanishes_is_said_to() -> None:
