@@ -13,6 +13,7 @@ from quantization.engine.calibration_images import calibration_images
 from quantization.engine.combinations import check_engine_files
 from quantization.engine.named_engines import Wanted, make_specs
 from quantization.engine.specs import Calibration, EngineSpec
+from quantization.engine.survivors import ending_lines
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.tune import REFERENCE, AccuracyMeter, TuneRequest, run_tune
@@ -116,7 +117,8 @@ def _tell(report: Mapping[str, Any], folder: VariantFolder, args: argparse.Names
     chosen = choose_engine(engines, max_drop)
     print(f"\n{report['gpu']}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
     print(table_text(tune_table(engines)))
-    print("\n".join(verdict_lines(engines, max_drop)))
+    ending = ending_lines(report, f"the same command goes on without {report.get('ended_by')}")
+    print("\n".join([*verdict_lines(engines, max_drop), *ending]))
     if args.json is not None:
         write_json(args.json, {**report, "chosen": None if chosen is None else chosen["name"], "max_drop": max_drop})
     written = {os.path.join(args.tune, RECORD_FILE): "what was measured", args.save_engine: "the plans"}
