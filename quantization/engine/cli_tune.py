@@ -22,6 +22,7 @@ from quantization.engine.tune_report import choose_engine, reuse_lines, tune_tab
 from quantization.engine.variant_folder import VariantFolder, read_variant_folder
 from quantization.errors import UserError
 from quantization.files import write_json
+from quantization.locks import OutputLocks
 from quantization.signals import SIGNALS
 from quantization.tables import table_text
 
@@ -35,7 +36,8 @@ def tune_command(args: argparse.Namespace, timings: TimingCache | None, make_met
     """Tune as the arguments ask; the exit code: 1 if an engine failed.
 
     Raises:
-        UserError: the arguments contradict each other, or the folder, images or data set cannot be used.
+        UserError: the arguments contradict each other, the folder, images or data set cannot be used, or another process
+            tunes in the folder.
     """
     _check_arguments(args)
     folder = read_variant_folder(args.tune)
@@ -43,23 +45,25 @@ def tune_command(args: argparse.Namespace, timings: TimingCache | None, make_met
     specs = make_specs(args, _wanted(folder, args.tune))
     version = versions.installed_version()
     versions.logger().verbose = args.verbose
-    check_engine_files(args, specs, [("--tune", os.path.join(args.tune, RECORD_FILE))])
-    calibration = calibration_images(args.calib_images or args.data, args.calib_count)
-    meter = None
-    if args.data is not None:
-        if make_meter is None:
-            raise UserError("--data needs what evaluates engines: run scripts/bench-engine.py")
-        meter = make_meter(folder, args.data, os.path.join(args.save_engine, SAMPLES))
-    skipped = {spec.name: why for spec in specs for why in [_reason(spec, version, calibration)] if why}
-    timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
-    kept = [spec for spec in specs if spec.name not in skipped]
-    SIGNALS.hint = ": the same command goes on"
-    report = run_tune(
-        TuneRequest(args.tune, kept, skipped, timed, version),
-        calibration,
-        timings or TimingCache(args.timing_cache),
-        meter,
-    )
+    record = os.path.join(args.tune, RECORD_FILE)
+    check_engine_files(args, specs, [("--tune", record)])
+    with OutputLocks([record]):
+        calibration = calibration_images(args.calib_images or args.data, args.calib_count)
+        meter = None
+        if args.data is not None:
+            if make_meter is None:
+                raise UserError("--data needs what evaluates engines: run scripts/bench-engine.py")
+            meter = make_meter(folder, args.data, os.path.join(args.save_engine, SAMPLES))
+        skipped = {spec.name: why for spec in specs for why in [_reason(spec, version, calibration)] if why}
+        timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
+        kept = [spec for spec in specs if spec.name not in skipped]
+        SIGNALS.hint = ": the same command goes on"
+        report = run_tune(
+            TuneRequest(args.tune, kept, skipped, timed, version),
+            calibration,
+            timings or TimingCache(args.timing_cache),
+            meter,
+        )
     _tell(report, folder, args)
     failed = (engine for engine in report["engines"] if engine["name"] not in skipped)
     return int(any("problem" in engine or "unmeasured" in engine for engine in failed))

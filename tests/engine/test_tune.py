@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
@@ -305,6 +308,28 @@ def test_no_output_takes_the_place_of_a_variant_and_no_plan_is_missing(trt: Any,
     with pytest.raises(UserError, match=r"old\.plan does not exist"):
         tune(folder, "--load-engine", str(folder / "old.plan"))
     assert variant.read_bytes() == before and trt.builds == 0
+
+
+def test_a_second_run_in_the_folder_is_refused(trt: Any, folder: Path) -> None:
+    holder = Path(__file__).parents[1] / "support" / "lock_holder.py"
+    words = [sys.executable, str(holder), str(folder / "tune.json")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"tune\.json is being written by process {other.pid}"):
+            tune(folder)
+        other.communicate("")
+    assert trt.builds == 0 and tune(folder) == 0 and not list(folder.glob(".*.lock"))
+
+
+def test_the_lock_is_held_while_engines_are_built(trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, held = Builder.build_serialized_network, []
+
+    def look(self: Any, network: Any, config: Any) -> bytes:
+        held.append((folder / ".tune.json.lock").read_text())
+        return build(self, network, config)
+
+    monkeypatch.setattr(Builder, "build_serialized_network", look)
+    assert tune(folder) == 0 and held == [str(os.getpid())] * 4
 
 
 def test_data_and_max_drop_are_for_tune() -> None:
