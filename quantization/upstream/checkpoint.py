@@ -124,6 +124,8 @@ def save(file: str, model: nn.Module, info: dict[str, Any]) -> None:
         UserError: the file cannot be written.
     """
     model = copy.deepcopy(model).cpu().requires_grad_(False)  # yolov7 folds into the head again when it loads
+    for tensor in (*model.parameters(), *model.buffers()):
+        vars(tensor).clear()  # notes of torch's compiler, which may hold what no checkpoint needs
     content = {
         "epoch": -1,
         "best_fitness": None,
