@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from quantization.closing import Closing, closing_text
 from quantization.engine import versions
@@ -12,7 +12,7 @@ from quantization.engine.arguments import MAX_DROP
 from quantization.engine.calibration_images import calibration_images
 from quantization.engine.combinations import check_engine_files
 from quantization.engine.named_engines import Wanted, make_specs
-from quantization.engine.specs import Calibration, EngineSpec
+from quantization.engine.specs import EngineSpec, check_spec
 from quantization.engine.survivors import ending_lines
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
@@ -49,12 +49,12 @@ def tune_command(args: argparse.Namespace, timings: TimingCache | None, make_met
     check_engine_files(args, specs, [("--tune", record)])
     with OutputLocks([record]):
         calibration = calibration_images(args.calib_images or args.data, args.calib_count)
+        skipped = _skipped(specs, version, calibration is not None)
         meter = None
         if args.data is not None:
             if make_meter is None:
                 raise UserError("--data needs what evaluates engines: run scripts/bench-engine.py")
             meter = make_meter(folder, args.data, os.path.join(args.save_engine, SAMPLES))
-        skipped = {spec.name: why for spec in specs for why in [_reason(spec, version, calibration)] if why}
         timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
         kept = [spec for spec in specs if spec.name not in skipped]
         SIGNALS.hint = ": the same command goes on"
@@ -100,18 +100,21 @@ def _wanted(folder: VariantFolder, path: str) -> list[Wanted]:
     ]
 
 
-def _reason(spec: EngineSpec, version: versions.Version, calibration: Calibration | None) -> str:
-    """Why an engine of mode ptq cannot be built here; "" if it can."""
-    options = spec.options
-    if options.mode != "ptq" or spec.onnx is None:
-        return ""
-    if not versions.has_implicit_ptq(version):
-        return f"TensorRT {'.'.join(map(str, version))} has no implicit INT8 calibration any more"
-    if options.strongly_typed:
-        return "a strongly typed network cannot be calibrated by TensorRT"
-    if calibration is None and not os.path.isfile(options.calib_cache or ""):
-        return "no images to calibrate on: give --calib-images, --calib-cache or --data"
-    return ""
+def _skipped(specs: Sequence[EngineSpec], version: versions.Version, has_images: bool) -> dict[str, str]:
+    """Names of the engines of implicit PTQ that cannot be built here, and why.
+
+    Raises:
+        UserError: another engine cannot.
+    """
+    reasons = {}
+    for spec in specs:
+        try:
+            check_spec(spec, version, has_images)
+        except UserError as error:
+            if spec.mode != "ptq":
+                raise
+            reasons[spec.name] = str(error)
+    return reasons
 
 
 def _tell(report: Mapping[str, Any], folder: VariantFolder, args: argparse.Namespace) -> None:

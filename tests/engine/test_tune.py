@@ -83,7 +83,7 @@ def test_everything_is_built_once_and_timed_once(trt: Any, folder: Path, capsys:
     first = capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in first.splitlines() if line.startswith(("fp16 ", "ptq ", *NAMES))}
     assert set(rows) >= {"fp16", *NAMES} and rows["fp16"][4] == "1.000"
-    assert "ptq: no images to calibrate on: give --calib-images, --calib-cache or --data" in first
+    assert "ptq: mode ptq needs images to calibrate with: give --calib-images" in first
     report = json.loads((folder / "report.json").read_text())
     assert [engine["name"] for engine in report["engines"]] == ["fp16", *NAMES, "ptq"]
     assert report["engines"][1]["images_per_s"]["median"] == pytest.approx(report["engines"][1]["qps"]["median"])
@@ -338,6 +338,12 @@ def test_data_and_max_drop_are_for_tune() -> None:
             bench_cli.main(["a.onnx", flag, value])
 
 
+def test_what_no_engine_can_have_is_refused_before_the_first_is_built(trt: Any, folder: Path) -> None:
+    with pytest.raises(UserError, match="no strongly typed networks"):
+        tune(folder, "--strongly-typed")
+    assert trt.builds == 0
+
+
 def test_newer_tensorrt_has_no_implicit_ptq(
     fake_cuda: Callable[[], None], fake_trt: Callable[..., Any], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -345,7 +351,7 @@ def test_newer_tensorrt_has_no_implicit_ptq(
     fake_trt(version="11.0.0")
     np.save(folder / "images.npy", np.zeros((3, 3, 4, 4), np.uint8))
     tune(folder, "--calib-images", str(folder / "images.npy"))
-    assert "ptq: TensorRT 11.0.0 has no implicit INT8 calibration any more" in capsys.readouterr().out
+    assert "ptq: TensorRT 11.0.0 has no implicit INT8 calibration" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 2, "engines": {}, "timing": {}}'])
