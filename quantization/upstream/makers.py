@@ -109,7 +109,6 @@ class TensorSizes:
         values = storage.data.view(storage.dtype).as_strided(tuple(size), tuple(stride), offset).data  # checks bounds
         return values.requires_grad_(True) if others and others[0] is True else values
 
-
     def with_attributes(self, maker: Any, kind: Any, arguments: Any, _: Any) -> Tensor:
         """As torch._tensor._rebuild_from_type_v2, of a tensor with Python attributes, such as nn.Buffer's; they are dropped."""
         if str(maker) not in TENSORS or str(kind) != "torch.Tensor" or type(arguments) is not tuple:

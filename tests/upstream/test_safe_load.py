@@ -259,7 +259,7 @@ def test_attributes_of_tensors_are_dropped(tmp_path: Path, legacy: bool) -> None
 def test_attributes_serve_plain_tensors_alone(tmp_path: Path, maker: Any, kind: Any) -> None:
     arguments = (typed_storage(torch.rand(4)), 0, (4,), (1,), False, OrderedDict())
     call = Call(torch._tensor._rebuild_from_type_v2, maker, kind, arguments, {})
-    with pytest.raises((UserError, pickle.UnpicklingError), match="no checkpoint needs|a tensor is a"):
+    with pytest.raises((UserError, pickle.UnpicklingError), match=r"no checkpoint needs|a tensor is a"):
         load_checkpoint(saved(tmp_path, {"model": call}))
 
 
