@@ -57,7 +57,7 @@ def mixture(
 
 def compare(name: str, weight: Path, ptq: Path, options: EvaluationCommand) -> None:
     """Evaluate every mixture and print what it loses."""
-    device, images = pick_device(options.run.device), options.images
+    device, images = pick_device(options.run.device), options.checkpoint_images()
     nets = []
     for file in (weight, ptq):
         with contextlib.redirect_stdout(io.StringIO()):  # upstream reports its fusing

@@ -116,10 +116,10 @@ def test_command(name: str, options: EvaluationCommand) -> int:
     predict: Predictor
     if options.weight.endswith(".onnx"):
         predict = runtime = OnnxPredictor(options.weight, options.output_format)
-        network, label = onnx_network(name, runtime, options.weight, options.images), "ONNX Runtime"
+        network, label = onnx_network(name, runtime, options.weight, options.images, options.imgsz), "ONNX Runtime"
     else:
         model, _ = checkpoint.load(options.weight, pick_device(options.run.device), name, options.run.trust_weights)
-        network = torch_network(name, model, options.weight, options.images)
+        network = torch_network(name, model, options.weight, options.checkpoint_images())
         missing = uncalibrated(model)
         if missing:
             raise UserError(f"{options.weight} was never calibrated ({missing[0]} has no scale): run quantize first")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantization.errors import UserError
 from quantization.option_fields import (
@@ -18,6 +18,7 @@ from quantization.option_fields import (
     typed_words,
 )
 from quantization.options import (
+    DEFAULT_SIDE,
     OUTPUT_FORMAT_HELP,
     OUTPUT_FORMATS,
     CalibrationOptions,
@@ -185,13 +186,23 @@ class EvaluationCommand(Options):
         advanced=True,
     )
     output_format: str = option(OUTPUT_FORMATS[0], OUTPUT_FORMAT_HELP, choices=OUTPUT_FORMATS)
-    images: DataOptions = group(DataOptions, "data")
+    imgsz: int | None = option(
+        None,
+        f"longer image side in pixels, where an .onnx leaves it open; default: {DEFAULT_SIDE}",
+        kind=int,
+        bounds=POSITIVE,
+    )
+    images: DataOptions = group(DataOptions, "data", without=("imgsz",))
     run: RunOptions = group(RunOptions, "run")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.output_format != OUTPUT_FORMATS[0] and not self.weight.endswith(".onnx"):
             raise UserError(f"--output-format is for an .onnx; {self.weight} is a checkpoint: leave the option out")
+
+    def checkpoint_images(self) -> DataOptions:
+        """Images for a checkpoint, which takes every size."""
+        return self.images if self.imgsz is None else replace(self.images, imgsz=self.imgsz)
 
 
 @dataclass(frozen=True)

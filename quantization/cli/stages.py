@@ -26,6 +26,7 @@ from quantization.quantizers.switches import have_quantizers
 from quantization.upstream import checkpoint
 from quantization.upstream.network import check_size
 from quantization.upstream.record import read_record
+from quantization.upstream.trained_size import warn_of_other_size
 
 LOG = logging.getLogger("quantization")
 
@@ -54,6 +55,8 @@ def run_quantize(
             checked(None)
             return
         quantization = Quantization(name, options, hint)
+        if RANKS.main:
+            warn_of_other_size(quantization.model, options.weight, options.images.imgsz, "--imgsz")
         checked(quantization.model)
         quantization.run()
 

@@ -45,6 +45,7 @@ from quantization.quantize import insert_quantizers
 from quantization.quantizers.switches import disable_quantization, have_quantizers, uncalibrated
 from quantization.upstream.model import every_class_name
 from quantization.upstream.network import torch_network
+from quantization.upstream.trained_size import warn_of_other_size
 
 LOG = logging.getLogger("quantization")
 FLOAT_WEIGHT, PTQ_WEIGHT = "FLOAT.pt", "ptq.pt"  # stand for a checkpoint that is not known here, and for quantize's
@@ -85,6 +86,7 @@ class VariantExport:
             choose_placement(self.model, PlacementOptions(ignore_policy=options.placement.ignore_policy))
             named = open_dataset(options.images.cocodir, options.images.data)
             self.dataset = fit_dataset(named, self.network, train=True, val=False).dataset
+            warn_of_other_size(self.model, options.weight, self.images.imgsz, "--size")
         check_writable(self.folder / LIST_FILE, "--variants", make_folder=False)
         self.failed: list[str] = []
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
-from typing import Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple
 
 import numpy as np
 
 from quantization.engine import layer_export, timing
 from quantization.engine.bench_report import finish, same_batch
 from quantization.engine.cuda import Cuda
-from quantization.engine.options import BuildOptions
-from quantization.engine.plan_source import PlanSource, failure
+from quantization.engine.plan_source import PlanSource
 from quantization.engine.runtime import Engine
 from quantization.engine.specs import BenchReport, Calibration, EngineSpec, check_specs
+from quantization.engine.survivors import Survivors
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.versions import import_tensorrt
-from quantization.errors import UserError
 
 
 class EngineBoxes(NamedTuple):
@@ -50,60 +49,78 @@ def run_bench(
 
     Returns:
         The report that ``--json`` writes: GPU, versions, settings and one record for each engine, with the "problem" of
-        one that could not be built or loaded.
+        one that could not be built, loaded or run; "ended_by": the one after which nothing more could run.
 
     Raises:
-        UserError: this TensorRT cannot do what is asked, an engine does not take its shape or does not run, or the engines'
-            batches differ.
+        UserError: this TensorRT cannot do what is asked, or the engines' batches differ.
     """
     check_specs(asked, calibration is not None)
     cuda = Cuda(spin_wait=asked.timed.spin_wait)
+    report, survivors = machine_facts(cuda), Survivors(cuda.is_lost)
     source = PlanSource(cuda, calibration, asked.timed, asked.version, timings)
-    info = {spec.name: source.attempt(spec) for spec in asked.specs}
-    report = machine_facts(cuda)
+    info = {spec.name: survivors.attempt(spec.name, functools.partial(source.get, spec)) or {} for spec in asked.specs}
     results: dict[str, list[timing.Round]] = {}
     with contextlib.ExitStack() as stack:
-        engines = _load_engines(asked, info, cuda, stack)
+        engines = _load_engines(asked, info, cuda, stack, survivors)
         if engines:
             report["batch"] = same_batch({name: engine.shape[0] for name, engine in engines.items()})
-            results, report["cuda_graph_used"] = timing.time_engines(engines, cuda, asked.timed)
-            specs = [spec for spec in asked.specs if spec.name in engines]
-            _export_layers(specs, engines, cuda)  # after all timing: profiling makes the GPU run differently
+            results, report["cuda_graph_used"] = timing.time_engines(engines, cuda, asked.timed, survivors)
+            specs = [spec for spec in asked.specs if spec.name in results]
+            for spec in specs:  # after all timing: profiling makes the GPU run differently
+                survivors.attempt(spec.name, functools.partial(_export_layers, spec, engines[spec.name], cuda))
             for spec in specs:
                 if check is not None and spec.onnx is not None:
                     rebuild = functools.partial(source.rebuild, spec)
-                    info[spec.name]["boxes"] = check(engines[spec.name], spec.onnx, rebuild)._asdict()
-    return finish(report, asked, info, results)
+                    work = functools.partial(check, engines[spec.name], spec.onnx, rebuild)
+                    boxes = survivors.attempt(spec.name, work)
+                    info[spec.name].update({} if boxes is None else {"boxes": boxes._asdict()})
+    return finish(report, asked, info, results, survivors)
 
 
 def _load_engines(
-    asked: BenchReport, info: Mapping[str, dict[str, Any]], cuda: Cuda, stack: contextlib.ExitStack
+    asked: BenchReport,
+    info: Mapping[str, dict[str, Any]],
+    cuda: Cuda,
+    stack: contextlib.ExitStack,
+    survivors: Survivors,
 ) -> dict[str, Engine]:
     """The engines to be timed, on the GPU with their shapes bound; none if it is only built.
 
     Args:
         asked: the engines.
-        info: of each one; gives its "plan" away, and gets the "shape", or the "problem" of a plan that does not load.
+        info: of each one; gives its "plan" away, and gets the "shape".
         cuda: CUDA runtime.
         stack: closes them.
-
-    Raises:
-        UserError: an engine does not take the shape that was asked for.
+        survivors: keeps why others do not load.
     """
     engines: dict[str, Engine] = {}
     for spec in asked.specs:
         plan = info[spec.name].pop("plan", None)
         if plan is None or asked.build_only:
             continue
-        try:
-            engine = stack.enter_context(Engine(plan, cuda, spec.name))
-        except UserError as error:
-            info[spec.name].update(failure(spec.name, error))
-            continue
-        bind_shape(engine, spec.options)
-        engines[spec.name] = engine
-        info[spec.name]["shape"] = list(engine.shape)
+        engine = survivors.attempt(spec.name, functools.partial(bound_engine, plan, spec, cuda))
+        if engine is not None:
+            engines[spec.name] = stack.enter_context(engine)
+            info[spec.name]["shape"] = list(engine.shape)
     return engines
+
+
+def bound_engine(plan: bytes, spec: EngineSpec, cuda: Cuda) -> Engine:
+    """An engine with the shape to time: --shapes, --batch, else the profile's optimum.
+
+    Raises:
+        UserError: it does not load, or does not take that shape.
+    """
+    engine = Engine(plan, cuda, spec.name)
+    shape = (spec.options.shapes or {}).get(engine.input, engine.opt_shape)
+    if spec.options.batch is not None:
+        shape = (spec.options.batch, *tuple(shape[1:]))
+    try:
+        engine.bind(tuple(shape))
+    except BaseException:
+        engine.close()  # the others need the memory
+        raise
+    return engine
 
 
 def machine_facts(cuda: Cuda) -> dict[str, Any]:
@@ -117,17 +134,8 @@ def machine_facts(cuda: Cuda) -> dict[str, Any]:
     }
 
 
-def _export_layers(specs: Sequence[EngineSpec], engines: Mapping[str, Engine], cuda: Cuda) -> None:
-    for spec in specs:
-        if spec.layer_info:
-            layer_export.export_layer_info(engines[spec.name], spec.layer_info)
-        if spec.profile:
-            layer_export.export_profile(engines[spec.name], cuda, spec.profile)
-
-
-def bind_shape(engine: Engine, options: BuildOptions) -> None:
-    """Bind the shape to time: --shapes, --batch, else the profile's optimum."""
-    shape = (options.shapes or {}).get(engine.input, engine.opt_shape)
-    if options.batch is not None:
-        shape = (options.batch, *tuple(shape[1:]))
-    engine.bind(tuple(shape))
+def _export_layers(spec: EngineSpec, engine: Engine, cuda: Cuda) -> None:
+    if spec.layer_info:
+        layer_export.export_layer_info(engine, spec.layer_info)
+    if spec.profile:
+        layer_export.export_profile(engine, cuda, spec.profile)

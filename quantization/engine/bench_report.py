@@ -8,6 +8,7 @@ from typing import Any, Mapping, Sequence
 from quantization.engine import timing
 from quantization.engine.named_engines import choose_reference
 from quantization.engine.specs import BenchReport
+from quantization.engine.survivors import Survivors, ending_lines
 from quantization.errors import UserError
 from quantization.tables import Row, Table
 
@@ -28,17 +29,23 @@ def same_batch(batches: Mapping[str, int]) -> int:
 
 
 def finish(
-    report: dict[str, Any], asked: BenchReport, info: Mapping[str, Any], results: Mapping[str, Sequence[timing.Round]]
+    report: dict[str, Any],
+    asked: BenchReport,
+    info: Mapping[str, Any],
+    results: Mapping[str, Sequence[timing.Round]],
+    survivors: Survivors,
 ) -> dict[str, Any]:
     """Put settings, build records and figures together, engines in the order they were given.
 
     Args:
         report: what is known of the machine and the run.
         asked: the engines.
-        info: of each one, "problem" where it failed.
+        info: of each one.
         results: rounds of those that were timed.
+        survivors: why others were not.
     """
-    reference = _reference(asked, info)
+    problems = survivors.problems
+    reference = _reference(asked, results, problems)
     figures = timing.summarize(results, reference, report["batch"]) if results else {}
     engines = [
         {
@@ -47,22 +54,25 @@ def finish(
             "onnx": spec.onnx,
             "plan": spec.plan,
             "options": dataclasses.asdict(spec.options),
-            **info[spec.name],
+            **info.get(spec.name, {}),
             **figures.get(spec.name, {}),
+            **({"problem": problems[spec.name]} if spec.name in problems else {}),
         }
         for spec in asked.specs
     ]
     if reference != asked.reference:
         report["failed_reference"] = asked.reference
+    if survivors.ended_by is not None:
+        report["ended_by"] = survivors.ended_by
     return dict(report, timing=dataclasses.asdict(asked.timed), reference=reference, engines=engines)
 
 
-def _reference(asked: BenchReport, info: Mapping[str, Any]) -> str:
+def _reference(asked: BenchReport, results: Mapping[str, Sequence[timing.Round]], problems: Mapping[str, str]) -> str:
     """The engine that ratios are taken to: where the one asked for failed, the default of the others."""
-    built = [spec for spec in asked.specs if "problem" not in info[spec.name]]
-    if not built or any(spec.name == asked.reference for spec in built):
+    ran = [spec for spec in asked.specs if (spec.name in results if results else spec.name not in problems)]
+    if not ran or any(spec.name == asked.reference for spec in ran):
         return asked.reference
-    return choose_reference(built, None)
+    return choose_reference(ran, None)
 
 
 def problem_lines(report: Mapping[str, Any]) -> list[str]:
@@ -70,7 +80,7 @@ def problem_lines(report: Mapping[str, Any]) -> list[str]:
     lines = [f"{engine['name']}: {engine['problem']}" for engine in report["engines"] if "problem" in engine]
     if "failed_reference" in report:
         lines.append(f"{report['failed_reference']}, the reference, failed: ratios are to {report['reference']}")
-    return lines
+    return [*lines, *ending_lines(report, f"run the others again without {report.get('ended_by')}")]
 
 
 def bench_table(report: Mapping[str, Any]) -> Table:

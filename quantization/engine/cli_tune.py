@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from quantization.closing import Closing, closing_text
 from quantization.engine import versions
@@ -12,7 +12,8 @@ from quantization.engine.arguments import MAX_DROP
 from quantization.engine.calibration_images import calibration_images
 from quantization.engine.combinations import check_engine_files
 from quantization.engine.named_engines import Wanted, make_specs
-from quantization.engine.specs import Calibration, EngineSpec
+from quantization.engine.specs import EngineSpec, check_spec
+from quantization.engine.survivors import ending_lines
 from quantization.engine.timing import TimingOptions
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.tune import REFERENCE, AccuracyMeter, TuneRequest, run_tune
@@ -21,6 +22,7 @@ from quantization.engine.tune_report import choose_engine, reuse_lines, tune_tab
 from quantization.engine.variant_folder import VariantFolder, read_variant_folder
 from quantization.errors import UserError
 from quantization.files import write_json
+from quantization.locks import OutputLocks
 from quantization.signals import SIGNALS
 from quantization.tables import table_text
 
@@ -34,7 +36,8 @@ def tune_command(args: argparse.Namespace, timings: TimingCache | None, make_met
     """Tune as the arguments ask; the exit code: 1 if an engine failed.
 
     Raises:
-        UserError: the arguments contradict each other, or the folder, images or data set cannot be used.
+        UserError: the arguments contradict each other, the folder, images or data set cannot be used, or another process
+            tunes in the folder.
     """
     _check_arguments(args)
     folder = read_variant_folder(args.tune)
@@ -42,23 +45,25 @@ def tune_command(args: argparse.Namespace, timings: TimingCache | None, make_met
     specs = make_specs(args, _wanted(folder, args.tune))
     version = versions.installed_version()
     versions.logger().verbose = args.verbose
-    check_engine_files(args, specs, [("--tune", os.path.join(args.tune, RECORD_FILE))])
-    calibration = calibration_images(args.calib_images or args.data, args.calib_count)
-    meter = None
-    if args.data is not None:
-        if make_meter is None:
-            raise UserError("--data needs what evaluates engines: run scripts/bench-engine.py")
-        meter = make_meter(folder, args.data, os.path.join(args.save_engine, SAMPLES))
-    skipped = {spec.name: why for spec in specs for why in [_reason(spec, version, calibration)] if why}
-    timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
-    kept = [spec for spec in specs if spec.name not in skipped]
-    SIGNALS.hint = ": the same command goes on"
-    report = run_tune(
-        TuneRequest(args.tune, kept, skipped, timed, version),
-        calibration,
-        timings or TimingCache(args.timing_cache),
-        meter,
-    )
+    record = os.path.join(args.tune, RECORD_FILE)
+    check_engine_files(args, specs, [("--tune", record)])
+    with OutputLocks([record]):
+        calibration = calibration_images(args.calib_images or args.data, args.calib_count)
+        skipped = _skipped(specs, version, calibration is not None)
+        meter = None
+        if args.data is not None:
+            if make_meter is None:
+                raise UserError("--data needs what evaluates engines: run scripts/bench-engine.py")
+            meter = make_meter(folder, args.data, os.path.join(args.save_engine, SAMPLES))
+        timed = TimingOptions(args.duration, args.warmup, args.rounds, args.cuda_graph, args.spin_wait)
+        kept = [spec for spec in specs if spec.name not in skipped]
+        SIGNALS.hint = ": the same command goes on"
+        report = run_tune(
+            TuneRequest(args.tune, kept, skipped, timed, version),
+            calibration,
+            timings or TimingCache(args.timing_cache),
+            meter,
+        )
     _tell(report, folder, args)
     failed = (engine for engine in report["engines"] if engine["name"] not in skipped)
     return int(any("problem" in engine or "unmeasured" in engine for engine in failed))
@@ -95,18 +100,21 @@ def _wanted(folder: VariantFolder, path: str) -> list[Wanted]:
     ]
 
 
-def _reason(spec: EngineSpec, version: versions.Version, calibration: Calibration | None) -> str:
-    """Why an engine of mode ptq cannot be built here; "" if it can."""
-    options = spec.options
-    if options.mode != "ptq" or spec.onnx is None:
-        return ""
-    if not versions.has_implicit_ptq(version):
-        return f"TensorRT {'.'.join(map(str, version))} has no implicit INT8 calibration any more"
-    if options.strongly_typed:
-        return "a strongly typed network cannot be calibrated by TensorRT"
-    if calibration is None and not os.path.isfile(options.calib_cache or ""):
-        return "no images to calibrate on: give --calib-images, --calib-cache or --data"
-    return ""
+def _skipped(specs: Sequence[EngineSpec], version: versions.Version, has_images: bool) -> dict[str, str]:
+    """Names of the engines of implicit PTQ that cannot be built here, and why.
+
+    Raises:
+        UserError: another engine cannot.
+    """
+    reasons = {}
+    for spec in specs:
+        try:
+            check_spec(spec, version, has_images)
+        except UserError as error:
+            if spec.mode != "ptq":
+                raise
+            reasons[spec.name] = str(error)
+    return reasons
 
 
 def _tell(report: Mapping[str, Any], folder: VariantFolder, args: argparse.Namespace) -> None:
@@ -116,7 +124,8 @@ def _tell(report: Mapping[str, Any], folder: VariantFolder, args: argparse.Names
     chosen = choose_engine(engines, max_drop)
     print(f"\n{report['gpu']}, " + ", ".join(f"{name} {text}" for name, text in report["versions"].items()))
     print(table_text(tune_table(engines)))
-    print("\n".join(verdict_lines(engines, max_drop)))
+    ending = ending_lines(report, f"the same command goes on without {report.get('ended_by')}")
+    print("\n".join([*verdict_lines(engines, max_drop), *ending]))
     if args.json is not None:
         write_json(args.json, {**report, "chosen": None if chosen is None else chosen["name"], "max_drop": max_drop})
     written = {os.path.join(args.tune, RECORD_FILE): "what was measured", args.save_engine: "the plans"}

@@ -32,6 +32,7 @@ SIGNATURES: dict[str, Sequence[Any]] = {
     "cudaRuntimeGetVersion": (POINTER(c_int),),
     "cudaDriverGetVersion": (POINTER(c_int),),
     "cudaGetLastError": (),
+    "cudaDeviceSynchronize": (),
     "cudaMalloc": (_HANDLE, c_size_t),
     "cudaFree": (c_void_p,),
     "cudaMemcpy": (c_void_p, c_void_p, c_size_t, c_int),
@@ -53,7 +54,7 @@ SIGNATURES: dict[str, Sequence[Any]] = {
 
 
 class CudaError(UserError):
-    """A CUDA call failed, or no usable CUDA runtime library was found."""
+    """A CUDA call or the run of an engine failed, or no usable CUDA runtime library was found."""
 
 
 def library_candidates() -> Iterator[str]:
@@ -143,6 +144,21 @@ class Cuda:
             self.library.cudaGetLastError()  # else the next unrelated call may report it again
             raise CudaError(f"{name} failed with {error} ({text})")
 
+    def is_lost(self) -> bool:
+        """Whether an error has ended CUDA for this process.
+
+        After an illegal memory access and its like, every later call gives the same error; a new process alone helps.
+        """
+        code = self.library.cudaDeviceSynchronize()
+        self.library.cudaGetLastError()
+        return bool(code != 0)
+
+    def _give_back(self, name: str, handle: int) -> None:
+        """Destroy something; where CUDA is lost, it is gone already."""
+        code = getattr(self.library, name)(handle)
+        if code != 0 and not self.is_lost():
+            self._check(code, name)
+
     def _create(self, name: str, *arguments: Any) -> int:
         handle = c_void_p()
         self._call(name, byref(handle), *arguments)
@@ -178,7 +194,7 @@ class Cuda:
 
     def free(self, pointer: int) -> None:
         """Give device memory back."""
-        self._call("cudaFree", pointer)
+        self._give_back("cudaFree", pointer)
 
     def upload(self, pointer: int, array: np.ndarray) -> None:
         """Copy a C-contiguous array to the device and wait."""
@@ -203,7 +219,7 @@ class Cuda:
 
     def stream_destroy(self, stream: int) -> None:
         """Give a stream back."""
-        self._call("cudaStreamDestroy", stream)
+        self._give_back("cudaStreamDestroy", stream)
 
     def event_create(self) -> int:
         """An event that keeps the time."""
@@ -225,7 +241,7 @@ class Cuda:
 
     def event_destroy(self, event: int) -> None:
         """Give an event back."""
-        self._call("cudaEventDestroy", event)
+        self._give_back("cudaEventDestroy", event)
 
     def graph_capture(self, stream: int, enqueue: Callable[[], None]) -> int:
         """Capture what ``enqueue`` puts on the stream into an executable graph.
@@ -255,4 +271,4 @@ class Cuda:
 
     def graph_destroy(self, graph: int) -> None:
         """Give an executable graph back."""
-        self._call("cudaGraphExecDestroy", graph)
+        self._give_back("cudaGraphExecDestroy", graph)

@@ -62,6 +62,9 @@ class PlanSource:
         Returns:
             ``plan`` (bytes), ``engine_bytes``, and for a built one ``build_seconds``, ``reused``,
             ``calibration_images`` and ``trtexec`` (the equivalent line).
+
+        Raises:
+            UserError: it cannot be had.
         """
         if spec.onnx is None:
             plan = read_plan(str(spec.plan))
@@ -79,13 +82,6 @@ class PlanSource:
         if spec.plan:
             plans.save_plan(spec.plan, plan, record)
         return self._describe(spec, plan, record, reused=False)
-
-    def attempt(self, spec: EngineSpec) -> dict[str, Any]:
-        """As ``get``; of an engine that cannot be had the "problem" alone, so that the others go on."""
-        try:
-            return self.get(spec)
-        except UserError as error:
-            return failure(spec.name, error)
 
     def rebuild(self, spec: EngineSpec, onnx: str) -> Engine:
         """Build another ONNX with an engine's options, and load it; nothing is kept."""
@@ -118,12 +114,6 @@ class PlanSource:
 
     def _line(self, spec: EngineSpec, profile: Mapping[str, ShapeRange] | None = None) -> str:
         return shlex.join(trtexec_line(spec, self._timed, self._version, profile=profile))
-
-
-def failure(name: str, error: UserError) -> dict[str, Any]:
-    """Say that an engine failed; what its record gets."""
-    print(f"{name}: FAILED: {error}", flush=True)
-    return {"problem": str(error)}
 
 
 def read_plan(path: str) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from quantization.engine.cuda import Cuda
+from quantization.engine.cuda import Cuda, CudaError
 from quantization.engine.options import Shape
 from quantization.engine.versions import import_tensorrt, logger
 from quantization.errors import UserError
@@ -83,7 +83,11 @@ class Engine:
         self.stream = cuda.stream_create()
         self._buffers: dict[str, tuple[int, int]] = {}  # tensor name to device address and bytes
         self.shape: Shape = ()
-        self.bind(self.opt_shape)
+        try:
+            self.bind(self.opt_shape)
+        except BaseException:
+            self.close()  # the others need the memory
+            raise
 
     @classmethod
     def load(cls, path: str, cuda: Cuda) -> Engine:
@@ -138,10 +142,10 @@ class Engine:
         """Put one inference of the bound shape on the stream.
 
         Raises:
-            UserError: TensorRT refuses.
+            CudaError: TensorRT refuses.
         """
         if not self.context.execute_async_v3(self.stream):
-            raise UserError(f"{self.name}: execution failed ({logger().last_error()})")
+            raise CudaError(f"{self.name}: execution failed ({logger().last_error()})")
 
     def fill(self, seed: int = 0) -> None:
         """Put seeded random pixels in 0..1 into the input buffer, for timing."""

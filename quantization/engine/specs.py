@@ -78,10 +78,19 @@ def check_specs(asked: BenchReport, has_images: bool) -> None:
         UserError: this version cannot do it, or there is nothing to calibrate with.
     """
     for spec in asked.specs:
-        if spec.onnx is None:
-            continue
-        check_options(spec.options, asked.version)
-        if spec.mode == "ptq" and not os.path.isfile(spec.plan or ""):  # it may be up to date
+        has_plan = os.path.isfile(spec.plan or "")  # it may be up to date, which needs no images
+        check_spec(spec, asked.version, has_images or has_plan)
+
+
+def check_spec(spec: EngineSpec, version: Version, has_images: bool) -> None:
+    """Check what does not need the model itself; see ``check_specs``.
+
+    Raises:
+        UserError: this version cannot build it, or there is nothing to calibrate with.
+    """
+    if spec.onnx is not None:
+        check_options(spec.options, version)
+        if spec.mode == "ptq":
             refuse_no_images(has_images, spec.options.calib_cache)
 
 

@@ -8,6 +8,7 @@ within a round and their median is reported.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, Callable, Mapping, Sequence
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from quantization.engine.cuda import Cuda
 from quantization.engine.runtime import Engine
+from quantization.engine.survivors import Survivors
 from quantization.errors import UserError
 
 EVENTS = 513  # start and end of at most 512 launches between two synchronizations
@@ -107,6 +109,7 @@ def time_engines(
     engines: Mapping[str, Engine],
     cuda: Cuda,
     timed: TimingOptions,
+    survivors: Survivors,
     report: Callable[[str], None] = print,
 ) -> tuple[dict[str, list[Round]], bool]:
     """Time engines in interleaved rounds, each on random pixels of the shape it is bound to.
@@ -115,37 +118,66 @@ def time_engines(
         engines: name to engine.
         cuda: CUDA runtime.
         timed: how long, how often, and whether to replay a captured graph instead of enqueueing.
+        survivors: the engines that run; keeps why others do not.
         report: takes a line for each round.
 
     Returns:
-        The rounds of each engine, and whether graphs were used: if one engine cannot be captured, none is.
+        As ``complete_rounds``; and whether graphs were used: if one engine cannot be captured, none is.
     """
-    for engine in engines.values():
-        engine.fill()
-        engine.enqueue()  # TensorRT does its lazy setup in the first run, which a capture would break
-        cuda.stream_synchronize(engine.stream)
-    graphs = capture_graphs(engines, cuda, report) if timed.cuda_graph else {}
-    events = [cuda.event_create() for _ in range(EVENTS)]
+    running = _started(engines, cuda, survivors)
+    graphs = capture_graphs(running, cuda, report) if timed.cuda_graph else {}
+    events = [cuda.event_create() for _ in range(EVENTS if running else 0)]
     results: dict[str, list[Round]] = {name: [] for name in engines}
     try:
-        for index, order in enumerate(round_order(list(engines), timed.rounds), 1):
-            for name in order:
-                stream = engines[name].stream
-                launch = _launcher(cuda, engines[name], graphs.get(name))
-                time_slice(cuda, stream, launch, timed.warmup, events)
-                results[name].append(as_round(time_slice(cuda, stream, launch, timed.duration, events)))
-            speeds = ", ".join(f"{name} {results[name][-1].qps:.1f} qps" for name in engines)
-            report(f"round {index}/{timed.rounds}: {speeds}")
+        for index, order in enumerate(round_order(list(running), timed.rounds), 1):
+            for name in filter(survivors.runs, order):
+                work = functools.partial(_time_round, cuda, running[name], graphs.get(name), timed, events)
+                found = survivors.attempt(name, work)
+                results[name] += [] if found is None else [found]
+            speeds = [f"{name} {results[name][-1].qps:.1f} qps" for name in filter(survivors.runs, running)]
+            if not speeds:
+                break
+            report(f"round {index}/{timed.rounds}: {', '.join(speeds)}")
     finally:
         for event in events:
             cuda.event_destroy(event)
         for graph in graphs.values():
             cuda.graph_destroy(graph)
-    return results, bool(graphs)
+    return complete_rounds(results, survivors), bool(graphs)
 
 
-def _launcher(cuda: Cuda, engine: Engine, graph: int | None) -> Callable[[], None]:
-    return engine.enqueue if graph is None else lambda: cuda.graph_launch(graph, engine.stream)
+def _started(engines: Mapping[str, Engine], cuda: Cuda, survivors: Survivors) -> dict[str, Engine]:
+    """The engines that have run once: TensorRT does its lazy setup then, which a capture would break."""
+    for name, engine in engines.items():
+        survivors.attempt(name, functools.partial(_first_run, engine, cuda))
+    return {name: engines[name] for name in filter(survivors.runs, engines)}
+
+
+def _first_run(engine: Engine, cuda: Cuda) -> None:
+    engine.fill()
+    engine.enqueue()
+    cuda.stream_synchronize(engine.stream)
+
+
+def _time_round(cuda: Cuda, engine: Engine, graph: int | None, timed: TimingOptions, events: Sequence[int]) -> Round:
+    """Time one engine in one round, by its graph where there is one."""
+    launch = engine.enqueue if graph is None else functools.partial(cuda.graph_launch, graph, engine.stream)
+    time_slice(cuda, engine.stream, launch, timed.warmup, events)
+    return as_round(time_slice(cuda, engine.stream, launch, timed.duration, events))
+
+
+def complete_rounds(results: Mapping[str, list[Round]], survivors: Survivors) -> dict[str, list[Round]]:
+    """Of the engines that have not failed the rounds that all of them ran, which ratios are taken in.
+
+    Engines without one are left out, as they are where another ended CUDA in the first round.
+    """
+    kept = {name: rounds for name, rounds in results.items() if name not in survivors.problems}
+    count = min(map(len, kept.values()), default=0)
+    if count:
+        return {name: rounds[:count] for name, rounds in kept.items()}
+    for name in kept:
+        survivors.leave_out(name)
+    return {}
 
 
 def capture_graphs(engines: Mapping[str, Engine], cuda: Cuda, report: Callable[[str], None]) -> dict[str, int]:

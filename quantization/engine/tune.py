@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any, Mapping, Protocol, Sequence
 
 from quantization.engine import timing
-from quantization.engine.bench import bind_shape, machine_facts
+from quantization.engine.bench import bound_engine, machine_facts
 from quantization.engine.bench_report import same_batch
 from quantization.engine.cuda import Cuda
 from quantization.engine.plan_source import PlanSource, read_plan
+from quantization.engine.plans import model_hash
 from quantization.engine.runtime import Engine
 from quantization.engine.specs import Calibration, EngineSpec
+from quantization.engine.survivors import Survivors
 from quantization.engine.timing_cache import TimingCache
 from quantization.engine.tune_record import TuneRecord
 from quantization.engine.versions import Version
@@ -82,94 +85,130 @@ def run_tune(
 
     Returns:
         "gpu", "versions", "timing", and "engines": name, mode, and what is known of each: "problem" where it could not be
-        built, "unmeasured" where its mAP could not be measured.
+        built or run, "unmeasured" where its mAP could not be measured; "ended_by": the engine after which nothing more
+        could run.
 
     Raises:
         UserError: tune.json is damaged, or engines of different batches are to be compared.
     """
     cuda = Cuda(spin_wait=asked.timed.spin_wait)
-    machine = machine_facts(cuda)
-    record = TuneRecord.read(asked.folder)
     source = PlanSource(cuda, calibration, asked.timed, asked.version, timings)
-    engines: dict[str, dict[str, Any]] = {}
+    run = _Run(asked, cuda, TuneRecord.read(asked.folder), machine_facts(cuda))
     for spec in asked.specs:
         SIGNALS.check()
-        engines[spec.name] = entry = _built(spec, source)
-        if "plan_sha256" in entry:
-            reference = engines.get(REFERENCE, {}).get("plan_sha256")
-            key = {"plan": entry["plan_sha256"], "reference": reference, "machine": machine}
-            entry.update(_accuracy(record, spec, key, meter, cuda))
-        record.keep_engine(entry)
-    engines.update({name: {"name": name, "mode": name, "problem": why} for name, why in asked.skipped.items()})
-    _time(asked, engines, record, machine, cuda)
-    return {**machine, "timing": dataclasses.asdict(asked.timed), "engines": list(engines.values())}
+        run.build_and_measure(spec, source, meter)
+    run.time_all()
+    return run.report()
 
 
-def _built(spec: EngineSpec, source: PlanSource) -> dict[str, Any]:
-    """What is known of an engine once its plan is there, or could not be made."""
-    entry: dict[str, Any] = {"name": spec.name, "mode": spec.mode, "onnx": spec.onnx, "plan": spec.plan}
-    built = source.attempt(spec)
-    if "problem" in built:
-        return {**entry, **built}
-    entry.update({key: built[key] for key in ("engine_bytes", "build_seconds") if key in built})
-    return {**entry, "plan_sha256": hashlib.sha256(built["plan"]).hexdigest()}
+class _Run:
+    """A tuning run.
 
+    Attributes:
+        engines: name to what is known of an engine.
+    """
 
-def _accuracy(
-    record: TuneRecord, spec: EngineSpec, key: dict[str, Any], meter: AccuracyMeter | None, cuda: Cuda
-) -> dict[str, Any]:
-    """The "accuracy" of an engine, measured unless it is known, with its "key"; "unmeasured" where it cannot be."""
-    if meter is not None:
-        key = {**key, "data": meter.key}
-    known = record.accuracy(spec.name, key)
-    if meter is None:
-        return {} if known is None else {"accuracy": known}
-    if known is not None and (spec.name != REFERENCE or meter.knows_reference()):
-        print(f"{spec.name}: mAP@0.5:0.95 {known['map']:.4f} is known, not measured again")
-        return {"accuracy": known}
-    try:
-        with Engine(read_plan(str(spec.plan)), cuda, spec.name) as engine:
-            return {"accuracy": {**meter(engine, spec.name), "key": key}}
-    except UserError as error:
-        print(f"{spec.name}: NOT MEASURED: {error}", flush=True)
-        return {"unmeasured": str(error)}
+    def __init__(self, asked: TuneRequest, cuda: Cuda, record: TuneRecord, machine: Mapping[str, Any]) -> None:
+        self._asked, self._cuda, self._record, self._machine = asked, cuda, record, machine
+        self._survivors = Survivors(cuda.is_lost)
+        self.engines: dict[str, dict[str, Any]] = {}
 
+    def build_and_measure(self, spec: EngineSpec, source: PlanSource, meter: AccuracyMeter | None) -> None:
+        """Keep what is known of an engine once its plan is there, or could not be made."""
+        self.engines[spec.name] = entry = {"name": spec.name, "mode": spec.mode, "onnx": spec.onnx, "plan": spec.plan}
+        if not self._survivors.runs(spec.name):
+            self._survivors.leave_out(spec.name)
+            return  # what the record knows of it stays
+        ended = self._record.ending(spec.name, self._ending_key(spec))
+        if ended is not None:
+            self._survivors.problems[spec.name] = (
+                f"left out, it ended CUDA in an earlier run ({ended}): delete {self._record.file} to try it again"
+            )
+            return
+        built = self._survivors.attempt(spec.name, functools.partial(source.get, spec))
+        if built is not None:
+            entry.update({key: built[key] for key in ("engine_bytes", "build_seconds") if key in built})
+            entry["plan_sha256"] = hashlib.sha256(built["plan"]).hexdigest()
+            entry.update(self._accuracy(spec, meter))
+            self._survivors.look(spec.name, str(entry.get("unmeasured", "")))
+        self._keep(spec)
 
-def _time(
-    asked: TuneRequest,
-    engines: Mapping[str, dict[str, Any]],
-    record: TuneRecord,
-    machine: Mapping[str, Any],
-    cuda: Cuda,
-) -> None:
-    """Time all engines that were built against each other, unless just these were; puts figures into ``engines``."""
-    specs = [
-        spec for spec in asked.specs if "plan_sha256" in engines[spec.name] and "problem" not in engines[spec.name]
-    ]
-    if not specs:
-        return
-    plans = {spec.name: engines[spec.name]["plan_sha256"] for spec in specs}
-    shapes = {spec.name: [spec.options.batch, spec.options.shapes] for spec in specs}
-    key = {"plans": plans, "shapes": shapes, "timed": dataclasses.asdict(asked.timed), "machine": machine}
-    figures = record.figures(key)
-    if figures is None:
-        figures = _timed(asked, specs, cuda)
-        record.keep_figures(key, figures)
-    else:
-        print(f"just these engines were timed before, not timed again: delete {record.file} to measure anew")
-    for name, found in figures.items():
-        engines[name].update(found)
+    def _ending_key(self, spec: EngineSpec) -> dict[str, Any]:
+        """What else has to be the same for an engine to end CUDA again."""
+        file = spec.plan if spec.onnx is None else spec.onnx
+        return {"file": model_hash(str(file)), "options": dataclasses.asdict(spec.options), "machine": self._machine}
 
+    def _keep(self, spec: EngineSpec) -> None:
+        """Write what is known of an engine into the record."""
+        entry, problem = self.engines[spec.name], self._survivors.problems.get(spec.name)
+        ended = self._survivors.ended_by == spec.name
+        ending = {"ended": {"key": self._ending_key(spec), "why": problem}} if ended else {}
+        self._record.keep_engine({**entry, **({} if problem is None else {"problem": problem}), **ending})
 
-def _timed(asked: TuneRequest, specs: Sequence[EngineSpec], cuda: Cuda) -> dict[str, dict[str, Any]]:
-    """The figures of each engine, those of all from the same interleaved rounds."""
-    reference = next((spec.name for spec in specs if spec.name == REFERENCE), specs[0].name)
-    with contextlib.ExitStack() as stack:
-        loaded = {}
-        for spec in specs:
-            engine = stack.enter_context(Engine(read_plan(str(spec.plan)), cuda, spec.name))
-            bind_shape(engine, spec.options)
-            loaded[spec.name] = engine
-        batch = same_batch({name: engine.shape[0] for name, engine in loaded.items()})
-        rounds, _ = timing.time_engines(loaded, cuda, asked.timed)
-    return timing.summarize(rounds, reference, batch)
+    def _accuracy(self, spec: EngineSpec, meter: AccuracyMeter | None) -> dict[str, Any]:
+        """The "accuracy" of an engine, measured unless it is known, with its "key"; "unmeasured" where it cannot be."""
+        reference = self.engines.get(REFERENCE, {}).get("plan_sha256")
+        plan = self.engines[spec.name]["plan_sha256"]
+        key: dict[str, Any] = {"plan": plan, "reference": reference, "machine": self._machine}
+        if meter is not None:
+            key["data"] = meter.key
+        known = self._record.accuracy(spec.name, key)
+        if meter is None:
+            return {} if known is None else {"accuracy": known}
+        if known is not None and (spec.name != REFERENCE or meter.knows_reference()):
+            print(f"{spec.name}: mAP@0.5:0.95 {known['map']:.4f} is known, not measured again")
+            return {"accuracy": known}
+        try:
+            with Engine(read_plan(str(spec.plan)), self._cuda, spec.name) as engine:
+                return {"accuracy": {**meter(engine, spec.name), "key": key}}
+        except UserError as error:
+            print(f"{spec.name}: NOT MEASURED: {error}", flush=True)
+            return {"unmeasured": str(error)}
+
+    def time_all(self) -> None:
+        """Time all engines that were built against each other, unless just these were; puts figures into ``engines``."""
+        specs = [spec for spec in self._asked.specs if self._survivors.runs(spec.name)]
+        if not specs:
+            return
+        plans = {spec.name: self.engines[spec.name]["plan_sha256"] for spec in specs}
+        shapes = {spec.name: [spec.options.batch, spec.options.shapes] for spec in specs}
+        timed = dataclasses.asdict(self._asked.timed)
+        key = {"plans": plans, "shapes": shapes, "timed": timed, "machine": self._machine}
+        figures = self._record.figures(key)
+        if figures is None:
+            figures = self._timed(specs)
+            for spec in specs:
+                if spec.name in self._survivors.problems:
+                    self._keep(spec)
+            self._record.keep_figures(key, figures)
+        else:
+            print(f"just these engines were timed before, not timed again: delete {self._record.file} to measure anew")
+        for name, found in figures.items():
+            self.engines[name].update(found)
+
+    def _timed(self, specs: Sequence[EngineSpec]) -> dict[str, dict[str, Any]]:
+        """The figures of each engine, those of all from the same interleaved rounds."""
+        with contextlib.ExitStack() as stack:
+            loaded = {}
+            for spec in specs:
+                engine = self._survivors.attempt(spec.name, functools.partial(self._load, spec))
+                if engine is not None:
+                    loaded[spec.name] = stack.enter_context(engine)
+            if not loaded:
+                return {}
+            batch = same_batch({name: engine.shape[0] for name, engine in loaded.items()})
+            rounds, _ = timing.time_engines(loaded, self._cuda, self._asked.timed, self._survivors)
+        reference = REFERENCE if REFERENCE in rounds else next(iter(rounds), "")
+        return timing.summarize(rounds, reference, batch)
+
+    def _load(self, spec: EngineSpec) -> Engine:
+        return bound_engine(read_plan(str(spec.plan)), spec, self._cuda)
+
+    def report(self) -> dict[str, Any]:
+        """See ``run_tune``."""
+        for name, problem in self._survivors.problems.items():
+            self.engines[name]["problem"] = problem
+        skipped = [{"name": name, "mode": name, "problem": why} for name, why in self._asked.skipped.items()]
+        engines = [*self.engines.values(), *skipped]
+        ended = {} if self._survivors.ended_by is None else {"ended_by": self._survivors.ended_by}
+        return {**self._machine, "timing": dataclasses.asdict(self._asked.timed), **ended, "engines": engines}

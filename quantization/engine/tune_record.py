@@ -61,6 +61,12 @@ class TuneRecord:
             return None
         return dict(found) if {**found["key"], **_as_json(key)} == found["key"] else None
 
+    def ending(self, name: str, key: Mapping[str, Any]) -> str | None:
+        """Why an engine ended CUDA for the process that ran it with all that this key names; None: it did not."""
+        entry = self._engines.get(name)
+        found = entry.get("ended") if isinstance(entry, dict) else None
+        return str(found.get("why")) if isinstance(found, dict) and found.get("key") == _as_json(key) else None
+
     def figures(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """The figures of these engines, if they were timed with this key."""
         found = self._timing.get("figures")

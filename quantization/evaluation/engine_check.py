@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from quantization.engine.bench import EngineBoxes, Rebuild
+from quantization.engine.cuda import CudaError
 from quantization.engine.runtime import Engine
 from quantization.errors import UserError
 from quantization.evaluation.box_differences import row_differences
@@ -44,6 +45,7 @@ class EngineCheck:
 
         Raises:
             UserError: an image cannot be read.
+            CudaError: the engine does not run.
         """
         try:
             predict = EnginePredictor(engine)
@@ -56,6 +58,8 @@ class EngineCheck:
             return EngineBoxes(NOT_COMPARED.format(error), False)
         try:
             actual = one_by_one(predict, images)
+        except CudaError:
+            raise  # that says nothing of its boxes
         except UserError as error:  # a box whose corners are swapped, a class that is none
             return EngineBoxes(f"WRONG, what it gives cannot be read: {error}", self.source is not None)
         if self.source is None and isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):

@@ -88,9 +88,9 @@ def plan_onnx(source: FloatModel, shape: tuple[int, int, int], options: LayerOpt
     LOG.info("%d convolutions and %d sums are quantized", len(plan.weights), len(plan.sums))
     if plan.outputs:
         LOG.info("Quantized before their activation too: %s", ", ".join(map(graph.layer, plan.outputs)))
-    layers: dict[str, list[str]] = {}
+    layers: dict[str, dict[str, None]] = {}
     for position, reason in plan.reasons.items():
-        layers.setdefault(reason, []).append(graph.layer(position))
+        layers.setdefault(reason, {})[graph.layer(position)] = None  # a layer that runs twice has two nodes
     for reason, names in layers.items():
         LOG.info("Left float: %s: %s", ", ".join(names), reason)
     return graph, plan

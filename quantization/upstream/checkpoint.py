@@ -21,6 +21,7 @@ from quantization.quantizers import backend as quantizer
 from quantization.signals import SIGNALS
 from quantization.upstream import model as upstream
 from quantization.upstream.safe_load import check_tree, load_checkpoint
+from quantization.upstream.trained_size import keep_trained_side
 
 DAMAGE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, OSError),
@@ -57,7 +58,9 @@ def load(file: str, device: torch.device, name: str, trust: bool = False) -> tup
     check_tree(model, file)
     if not isinstance(getattr(model, "model", None), nn.Sequential) or not hasattr(model, "stride"):
         raise UserError(f"{file} holds a {type(model).__name__}, no {name} detection model")
-    return _ready(model, file).to(device), dict(record or {})
+    ready = _ready(model, file).to(device)
+    keep_trained_side(ready, content)
+    return ready, dict(record or {})
 
 
 def _content(path: Path, name: str, trust: bool) -> Any:
@@ -124,6 +127,8 @@ def save(file: str, model: nn.Module, info: dict[str, Any]) -> None:
         UserError: the file cannot be written.
     """
     model = copy.deepcopy(model).cpu().requires_grad_(False)  # yolov7 folds into the head again when it loads
+    for tensor in (*model.parameters(), *model.buffers()):
+        vars(tensor).clear()  # notes of torch's compiler, which may hold what no checkpoint needs
     content = {
         "epoch": -1,
         "best_fitness": None,

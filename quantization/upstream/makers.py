@@ -42,10 +42,7 @@ DESCRIPTORS = {
     ("pytorch_quantization.tensor_quant", "ScaledQuantDescriptor"),
 }
 # fused layers hold a bound method of their own as ``forward``, which is pickled as getattr(layer, name)
-FORWARDS = {
-    *("forward", "forward_fuse", "fuseforward", "fusevforward", "forward_once"),
-    *("forward_chunk", "forward_chunk_split"),
-}
+FORWARDS = set("forward forward_fuse fuseforward fusevforward forward_once forward_chunk forward_chunk_split".split())
 STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -111,6 +108,12 @@ class TensorSizes:
             raise UnpicklingError("its tensors are far larger than the file")
         values = storage.data.view(storage.dtype).as_strided(tuple(size), tuple(stride), offset).data  # checks bounds
         return values.requires_grad_(True) if others and others[0] is True else values
+
+    def with_attributes(self, maker: Any, kind: Any, arguments: Any, _: Any) -> Tensor:
+        """As torch._tensor._rebuild_from_type_v2, of a tensor with Python attributes, such as nn.Buffer's; they are dropped."""
+        if str(maker) not in TENSORS or str(kind) != "torch.Tensor" or type(arguments) is not tuple:
+            raise UnpicklingError(f"a tensor is a {str(kind)[:80]}")
+        return self.tensor(*arguments)
 
 
 class _DType:
@@ -198,6 +201,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "torch.torch_version.TorchVersion": lambda text: str(_only(str, text)),
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch.Tensor": lambda: _only(Tensor, None),  # stands beside _rebuild_from_type_v2, and makes nothing alone
     "numpy.dtype": _DType,
     "numpy.ndarray": lambda: _only(bytes, None),  # stands beside _reconstruct, and makes nothing alone
 }
@@ -222,8 +226,8 @@ def resolve(name: Name, file: str, sizes: TensorSizes) -> Any:
     full = str(name)
     if full in MAKERS:
         return MAKERS[full]
-    if full in TENSORS:
-        return sizes.tensor
+    if full in TENSORS or full == "torch._tensor._rebuild_from_type_v2":
+        return sizes.tensor if full in TENSORS else sizes.with_attributes
     if name.module in ("torch", "torch.cuda", "torch.storage") and name.name.lstrip("_") in STORAGES:
         return lambda *_: _only(Storage, None)  # stands in a persistent id, and makes nothing
     value = getattr(torch, name.name, None) if name.module == "torch" else None

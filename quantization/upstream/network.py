@@ -8,7 +8,7 @@ from quantization.data.checks import check_channels
 from quantization.errors import UserError
 from quantization.evaluation.network import Network, data_classes
 from quantization.evaluation.onnx_predictor import OnnxPredictor
-from quantization.options import DEFAULT_SIDE, DataOptions
+from quantization.options import DataOptions
 from quantization.upstream.checkout import UPSTREAMS
 from quantization.upstream.model import class_count, class_names, largest_stride, layers_of
 
@@ -34,19 +34,20 @@ def torch_network(name: str, model: nn.Module, file: str, options: DataOptions) 
     return Network(name, class_count(model), names, size, origin.iou, origin.objectness_only, stride)
 
 
-def onnx_network(name: str, network: OnnxPredictor, file: str, options: DataOptions) -> Network:
+def onnx_network(name: str, network: OnnxPredictor, file: str, options: DataOptions, side: int | None) -> Network:
     """Facts of an ONNX.
 
     Args:
         name: the upstream that it comes from.
         network: the ONNX.
         file: its name, for messages.
-        options: image size, and the data set, which tells the number of classes where the ONNX does not.
+        options: the data set, which tells the number of classes where the ONNX does not.
+        side: ``--imgsz``; None: it was not given.
 
     Raises:
         UserError: neither tells it, or the image size contradicts the ONNX.
     """
-    size = network.image_size(options.imgsz if options.imgsz != DEFAULT_SIDE else None)
+    size = network.image_size(side)
     names = tuple(network.class_names or ())
     classes = network.classes or data_classes(options, file)
     origin = UPSTREAMS[name].origin

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from quantization.cli import quantization
+from quantization.cli import quantization, stages
 from quantization.cli.options import QuantizeCommand
 from quantization.cli.quantization import Quantization
 from quantization.evaluation.bootstrap import Samples
 from quantization.evaluation.coco import Metrics
+from quantization.upstream.trained_size import keep_trained_side
 
 
 def metrics(value: float) -> Metrics:
@@ -64,3 +67,18 @@ def test_qat_is_compared_with_the_ptq_that_is_saved(
     stages._stages()
     assert stages.trained == {"start": expected, "reference": expected}
     assert stages.evaluator.references["float"].map[0] == 0.5
+
+
+def test_quantize_warns_of_another_image_size_than_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    model.stride = torch.tensor([8.0, 16.0, 32.0])  # type: ignore[assignment]
+    keep_trained_side(model, {"opt": {"imgsz": 416}})
+    done = SimpleNamespace(model=model, run=lambda: None)
+    monkeypatch.setattr(stages, "Quantization", lambda *_: done)
+    monkeypatch.setattr(stages, "is_done", lambda options: False)
+    (tmp_path / "best.pt").touch()
+    files = (str(tmp_path / name) for name in ("best.pt", "ptq.pt"))
+    stages.run_quantize("yolov5", QuantizeCommand(*files, summary=str(tmp_path / "summary.json")))
+    assert [message for message in caplog.messages if "trained at 416 pixels" in message]

@@ -10,10 +10,11 @@ import pytest
 from quantization.cli.commands import test_command as run_test
 from quantization.cli.onnx_command import run_onnx_command
 from quantization.cli.options import EvaluationCommand
+from quantization.cli.parser import parse
 from quantization.cli.predict import main as run_predict
 from quantization.data.input_size import FixedSize, input_size
 from quantization.errors import UserError
-from quantization.options import DataOptions
+from quantization.options import DEFAULT_SIDE
 from support.drawn_data import NAMES, SIDE, Drawn
 from support.perfect_detector import perfect_detector
 from support.workflow import load_script
@@ -39,17 +40,20 @@ def test_a_contradiction_names_both(asked: int) -> None:
         input_size((320, 640), asked, "net.onnx")
 
 
+@pytest.mark.parametrize("asked", [2 * SIDE, DEFAULT_SIDE])
 @pytest.mark.parametrize("script", ["test", "eval-engine", "predict", "quantize-onnx"])
-def test_every_script_refuses_it(script: str, tmp_path: Path) -> None:
+def test_every_script_refuses_it(script: str, asked: int, tmp_path: Path) -> None:
+    """The default too, where it is typed."""
     data = Drawn(tmp_path / "data")
     data.finish()
     file = str(perfect_detector(tmp_path / "net.onnx", (SIDE, SIDE), len(NAMES)))
     np.save(tmp_path / "images.npy", np.zeros((1, 3, SIDE, SIDE), np.uint8))
-    words = [file, "--imgsz", str(2 * SIDE)]
-    with pytest.raises(UserError, match=rf"--imgsz {2 * SIDE}: .*net\.onnx takes {SIDE} x {SIDE} alone"):
+    words = [file, "--imgsz", str(asked)]
+    with pytest.raises(UserError, match=rf"--imgsz {asked}: .*net\.onnx takes {SIDE} x {SIDE} alone"):
         if script == "test":
-            images = DataOptions(cocodir=str(data.root), imgsz=2 * SIDE)
-            run_test("yolov5", EvaluationCommand(file, images=images))
+            _, options = parse("yolov5", ["test", *words, "--cocodir", str(data.root)])
+            assert isinstance(options, EvaluationCommand)
+            run_test("yolov5", options)
         elif script == "quantize-onnx":
             run_onnx_command([*words, "--images", str(tmp_path / "images.npy")])
         elif script == "predict":

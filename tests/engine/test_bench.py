@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import types
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from quantization.engine.bench_report import same_batch
 from quantization.engine.plans import plan_origin
 from quantization.errors import UserError
 from quantization.onnx_graph.origin import Origin, write_origin
-from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
+from support.fake_tensorrt import Builder, CudaEngine, fake_cuda_fixture, fake_trt_fixture, lose_cuda  # noqa: F401
 from support.small_net import small_net
 
 
@@ -168,3 +169,89 @@ def test_engines_of_different_batches_are_not_compared():
     assert same_batch({"a": 16, "b": 16}) == 16
     with pytest.raises(UserError, match="a 1, b 16"):
         same_batch({"a": 1, "b": 16})
+
+
+def run_with_fault(trt, folder, fault, *more):
+    """Three plans of which b has a fault, with layers and boxes asked for; the code, the report, and the last words."""
+    trt.faults[b"b"] = fault
+    plans = [f"--load-engine={folder}/{name}.plan" for name in "abc"]
+    for name in "abc":
+        (folder / f"{name}.plan").write_bytes(name.encode())
+    timed = ("--rounds", "2", "--duration", "0.02", "--warmup", "0.01", "--no-cuda-graph")
+    out = folder / "report.json"
+    code = bench_cli.main([*plans, *timed, "--json", str(out), *more])
+    return code, json.loads(out.read_text())
+
+
+def test_an_engine_that_fails_while_it_runs_is_a_row(fake_cuda, fake_trt, tmp_path, capsys):
+    fake_cuda()
+    exports = ("--export-profile", str(tmp_path / "{name}.json"), "--reference", "b")
+    code, report = run_with_fault(fake_trt(), tmp_path, lambda runs: runs == 30, *exports)
+    assert code == 1 and "ended_by" not in report
+    assert {engine["name"] for engine in report["engines"] if "qps" in engine} == {"a", "c"}
+    assert report["reference"] == "a" and report["failed_reference"] == "b"
+    table = capsys.readouterr().out.split("Fake GPU")[1]
+    assert re.search(r"^b +loaded +failed +- ", table, re.MULTILINE)
+    assert re.search(r"^b: execution failed", table, re.MULTILINE)
+    assert (tmp_path / "c.json").is_file() and not (tmp_path / "b.json").exists()
+
+
+def test_layers_that_cannot_be_exported_leave_the_figures(fake_cuda, fake_trt, tmp_path, capsys):
+    fake_cuda()
+    exports = ("--export-profile", str(tmp_path / "{name}.json"), "--reference", "b")
+    code, report = run_with_fault(fake_trt(), tmp_path, lambda runs: runs == 60, *exports)  # 51 runs are timed
+    assert code == 1 and report["reference"] == "b" and "failed_reference" not in report
+    _, wrong, other = report["engines"]
+    assert "execution failed" in wrong["problem"] and wrong["ratio"]["median"] == 1 and "problem" not in other
+    last = capsys.readouterr().out.split("Wrote")[1]
+    assert "c.json" in last and "b.json" not in last
+
+
+@pytest.mark.parametrize("at, timed", [(0, []), (30, ["a", "c"]), (60, ["a", "b", "c"])])
+def test_after_the_error_that_ends_cuda_the_report_is_written(fake_cuda, fake_trt, tmp_path, capsys, at, timed):
+    fake_cuda()
+
+    def fault(runs):
+        if runs == at:
+            lose_cuda()
+        return False
+
+    exports = ("--export-profile", str(tmp_path / "{name}.json"))
+    code, report = run_with_fault(fake_trt(), tmp_path, fault, *exports)
+    assert code == 1 and report["ended_by"] == "b"
+    engines = {engine["name"]: engine for engine in report["engines"]}
+    assert [name for name in engines if "qps" in engines[name]] == timed
+    assert all(len(engines[name]["rounds"]) == (1 if at < 50 else 2) for name in timed)
+    assert "cudaErrorIllegalAddress" in engines["b"]["problem"]
+    assert "b ended CUDA" in engines["c"]["problem"]
+    printed = capsys.readouterr().out
+    assert "CUDA works in a new process only" in printed and "run the others again without b" in printed
+    assert "c.json" not in printed.split("Fake GPU")[1]
+
+
+def test_a_build_that_ends_cuda_ends_the_builds(fake_cuda, fake_trt, tmp_path, monkeypatch, capsys):
+    fake_cuda()
+    module = fake_trt()
+
+    def build(self, network, config):
+        lose_cuda()
+
+    monkeypatch.setattr(Builder, "build_serialized_network", build)
+    small_net(tmp_path / "net.onnx", "batch", side=4)
+    (tmp_path / "old.plan").write_bytes(b"old")
+    assert bench_cli.main([str(tmp_path / "net.onnx"), f"--load-engine={tmp_path}/old.plan"]) == 1
+    printed = capsys.readouterr().out
+    assert "could not build the engine" in printed and "old: not run, since fp16 ended CUDA" in printed
+    assert module.builds == 0
+
+
+def test_an_engine_that_does_not_take_the_shape_leaves_the_others(fake_cuda, fake_trt, tmp_path, monkeypatch):
+    fake_cuda()
+    module = fake_trt(high=(4, 3, 4, 4))
+    static = CudaEngine(((1, 3, 4, 4),) * 3, False)
+    load = module.Runtime(None).deserialize_cuda_engine
+    loader = types.SimpleNamespace(deserialize_cuda_engine=lambda plan: static if plan == b"b" else load(plan))
+    monkeypatch.setattr(module, "Runtime", lambda log: loader)
+    code, report = run_with_fault(module, tmp_path, None, "--batch", "4")
+    assert code == 1 and [engine["name"] for engine in report["engines"] if "qps" in engine] == ["a", "c"]
+    assert "takes (1, 3, 4, 4) to (1, 3, 4, 4), not (4, 3, 4, 4)" in report["engines"][1]["problem"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 
@@ -11,8 +12,9 @@ import pytest
 from quantization.engine import timing
 from quantization.engine.cuda import Cuda
 from quantization.engine.runtime import Engine
+from quantization.engine.survivors import Survivors
 from support import fake_tensorrt
-from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture  # noqa: F401
+from support.fake_tensorrt import fake_cuda_fixture, fake_trt_fixture, lose_cuda  # noqa: F401
 
 
 class Clock:
@@ -87,7 +89,9 @@ def test_interleaved_timing_replays_graphs(fake_cuda, fake_trt):
     fake_trt()
     device, lines = Cuda(), []
     engines = {name: Engine(b"plan", device, name) for name in ("a", "b")}
-    results, graphs = timing.time_engines(engines, device, timing.TimingOptions(0.05, 0.01, 3), lines.append)
+    results, graphs = timing.time_engines(
+        engines, device, timing.TimingOptions(0.05, 0.01, 3), Survivors(device.is_lost), lines.append
+    )
     assert graphs and {name: len(rounds) for name, rounds in results.items()} == {"a": 3, "b": 3}
     for item in results["a"]:
         assert item.latency_ms == pytest.approx(fake_tensorrt.LAUNCH_MS, rel=1e-4)
@@ -112,3 +116,49 @@ def test_one_engine_without_a_graph_means_none_for_all(fake_cuda, fake_trt, monk
     monkeypatch.setattr(device, "graph_capture", only_the_first)
     assert timing.capture_graphs(engines, device, lines.append) == {}
     assert "no CUDA graphs" in lines[0] and "b: execution failed" in lines[0]
+
+
+def timed_with(fault, fake_trt, rounds=4):
+    """Three engines of which b has a fault; rounds by name, why engines failed, which ended CUDA."""
+    fake_trt().faults[b"b"] = fault
+    device = Cuda()
+    survivors = Survivors(device.is_lost)
+    options = timing.TimingOptions(0.02, 0.01, rounds, cuda_graph=False)
+    with contextlib.ExitStack() as stack:
+        engines = {name: stack.enter_context(Engine(name.encode(), device, name)) for name in ("a", "b", "c")}
+        results, _ = timing.time_engines(engines, device, options, survivors)
+    return {name: len(found) for name, found in results.items()}, survivors.problems, survivors.ended_by
+
+
+RUNS = 25  # of one engine in a round: 9 to warm up, 9 for an estimate, 7 more
+
+
+def test_runs_of_a_round(fake_cuda, fake_trt):
+    """What the two tests below count in."""
+    fake_cuda()
+    counted = []
+    timed_with(lambda runs: bool(counted.append(runs)), fake_trt)
+    assert len(counted) == 1 + 4 * RUNS
+
+
+@pytest.mark.parametrize("at", [0, 1, 1 + RUNS, 1 + 3 * RUNS + 15])
+def test_an_engine_that_is_refused_leaves_the_others(fake_cuda, fake_trt, at):
+    fake_cuda()
+    rounds, problems, ended_by = timed_with(lambda runs: runs == at, fake_trt)
+    assert rounds == {"a": 4, "c": 4} and ended_by is None
+    assert list(problems) == ["b"] and "execution failed" in problems["b"]
+
+
+@pytest.mark.parametrize("at, kept", [(0, 0), (1, 0), (1 + RUNS, 1), (1 + 2 * RUNS + 20, 2), (4 * RUNS, 3)])
+def test_rounds_before_the_error_that_ends_cuda_count(fake_cuda, fake_trt, at, kept):
+    fake_cuda()
+
+    def fault(runs):
+        if runs == at:
+            lose_cuda()  # as on a GPU, the call that starts the work succeeds
+        return False
+
+    rounds, problems, ended_by = timed_with(fault, fake_trt)
+    assert rounds == ({"a": kept, "c": kept} if kept else {}) and ended_by == "b"
+    assert "cudaErrorIllegalAddress" in problems.pop("b")
+    assert problems == ({} if kept else dict.fromkeys("ac", "not run, since b ended CUDA for this process"))

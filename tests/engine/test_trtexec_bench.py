@@ -69,6 +69,20 @@ def test_a_build_that_fails_leaves_the_others(fake_trtexec, capsys):
     assert "fp16, the reference, failed: ratios are to rule" in capsys.readouterr().out
 
 
+def test_an_engine_that_does_not_run_leaves_the_others(fake_trtexec, capsys):
+    out = fake_trtexec / "r.json"
+    engines = ("--engine", "crashing=fp16:float.onnx", "--engine", "rule=qat:qat.onnx")
+    words = ("--use-trtexec", "--json", str(out), "--rounds", "2", "--save-engine", "plans")
+    assert bench_cli.main([*engines, *words]) == 1
+    report = json.loads(out.read_text())
+    crashing, rule = report["engines"]
+    assert "illegal memory access" in crashing["problem"] and "qps" not in crashing
+    assert len(rule["rounds"]) == 2 and report["reference"] == "rule" and report["batch"] == 16
+    timed = [call for call in (fake_trtexec / "calls.txt").read_text().splitlines() if "loadEngine" in call]
+    assert len(timed) == 3  # the one that failed is not tried again
+    assert bench_cli.main([*engines[:2], *words]) == 1 and "batch" not in json.loads(out.read_text())
+
+
 def test_trtexec_errors(fake_trtexec, monkeypatch):
     with pytest.raises(UserError, match="--opt-level"):  # refused before trtexec would
         bench_cli.main(["float.onnx", "--use-trtexec", "--opt-level", "3"])

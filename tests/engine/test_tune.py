@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,12 +15,13 @@ import pytest
 
 from quantization.engine import cli as bench_cli
 from quantization.engine import cli_tune
+from quantization.engine.cuda import CudaError
 from quantization.engine.plans import file_hash
 from quantization.engine.runtime import Engine
 from quantization.engine.variant_folder import VariantFile, VariantFolder, write_variant_folder
 from quantization.errors import UserError
 from quantization.signals import Stopped
-from support.fake_tensorrt import Builder, fake_cuda_fixture, fake_trt_fixture  # noqa: F401
+from support.fake_tensorrt import Builder, fake_cuda_fixture, fake_trt_fixture, lose_cuda  # noqa: F401
 from support.small_net import small_net
 
 NAMES = ("default", "head-float", "stem-int8")
@@ -79,7 +83,7 @@ def test_everything_is_built_once_and_timed_once(trt: Any, folder: Path, capsys:
     first = capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in first.splitlines() if line.startswith(("fp16 ", "ptq ", *NAMES))}
     assert set(rows) >= {"fp16", *NAMES} and rows["fp16"][4] == "1.000"
-    assert "ptq: no images to calibrate on: give --calib-images, --calib-cache or --data" in first
+    assert "ptq: mode ptq needs images to calibrate with: give --calib-images" in first
     report = json.loads((folder / "report.json").read_text())
     assert [engine["name"] for engine in report["engines"]] == ["fp16", *NAMES, "ptq"]
     assert report["engines"][1]["images_per_s"]["median"] == pytest.approx(report["engines"][1]["qps"]["median"])
@@ -207,6 +211,80 @@ def test_an_engine_that_cannot_be_measured_is_timed(
     assert tune(folder, meter=again) == 0 and again.measured == ["head-float"]
 
 
+def test_an_engine_that_is_refused_while_it_runs_leaves_the_others(
+    trt: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tune(folder)
+    plan = (folder / "plans" / "head-float.plan").read_bytes()
+    trt.faults[plan] = lambda runs: runs == 1  # not the first: that is the capture's
+    assert tune(folder, "--rounds", "3", "--no-cuda-graph") == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"^head-float +qat +failed", printed, re.MULTILINE)
+    assert re.search(r"^head-float: execution failed", printed, re.MULTILINE)
+    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", "default", "stem-int8"}
+    trt.faults.clear()
+    assert tune(folder, "--rounds", "3", "--no-cuda-graph") == 0 and trt.builds == 4  # it is tried again
+    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", *NAMES}
+
+
+def losing(runs: int) -> bool:
+    """The fault of an engine that ends CUDA when it runs first."""
+    lose_cuda()
+    return False
+
+
+def test_the_same_command_goes_on_without_the_engine_that_ended_cuda(
+    trt: Any, folder: Path, fake_cuda: Callable[[], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(folder) == 0
+    trt.faults[(folder / "plans" / "head-float.plan").read_bytes()] = losing
+    (folder / "tune.json").unlink()
+    assert tune(folder) == 1
+    printed = capsys.readouterr().out
+    assert "head-float: cuda" in printed and "the same command goes on without head-float" in printed
+    assert "stem-int8: not run" in printed and not recorded(folder)["timing"]["figures"]
+    fake_cuda()  # a new process
+    assert tune(folder) == 1 and trt.builds == 4
+    printed = capsys.readouterr().out
+    assert "head-float: left out, it ended CUDA in an earlier run (cudaS" in printed and "goes on" not in printed
+    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", "default", "stem-int8"}
+    # another file is another engine
+    change(folder, "head-float")
+    list_as_it_is(folder, "head-float")
+    assert tune(folder) == 0 and set(recorded(folder)["timing"]["figures"]) == {"fp16", *NAMES}
+
+
+def test_an_engine_that_ends_cuda_while_it_is_measured(
+    trt: Any,
+    folder: Path,
+    fake_cuda: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was measured before is kept, and so is what an earlier run knows of the engines behind it."""
+
+    class Losing(Meter):
+        def __call__(self, engine: Engine, name: str) -> dict[str, Any]:
+            if name == "default":
+                lose_cuda()
+                raise CudaError("cudaStreamSynchronize failed")
+            return super().__call__(engine, name)
+
+    monkeypatch.setattr(cli_tune, "calibration_images", lambda source, count: None)
+    (folder / "calib").write_bytes(b"cache")
+    assert tune(folder, meter=Meter()) == 0
+    change(folder, "default")
+    list_as_it_is(folder, "default")
+    assert tune(folder, meter=Losing(known=True)) == 1
+    printed = capsys.readouterr().out
+    assert "default: cudaStreamSynchronize failed" in printed and "No engine could be timed" in printed
+    assert "head-float: not run, since default ended CUDA" in printed
+    fake_cuda()
+    again = Meter(known=True)
+    assert tune(folder, meter=again) == 1 and not again.measured
+    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", "ptq", *NAMES} - {"default"}
+
+
 @pytest.mark.parametrize(
     "more, words",
     [
@@ -232,10 +310,38 @@ def test_no_output_takes_the_place_of_a_variant_and_no_plan_is_missing(trt: Any,
     assert variant.read_bytes() == before and trt.builds == 0
 
 
+def test_a_second_run_in_the_folder_is_refused(trt: Any, folder: Path) -> None:
+    holder = Path(__file__).parents[1] / "support" / "lock_holder.py"
+    words = [sys.executable, str(holder), str(folder / "tune.json")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"tune\.json is being written by process {other.pid}"):
+            tune(folder)
+        other.communicate("")
+    assert trt.builds == 0 and tune(folder) == 0 and not list(folder.glob(".*.lock"))
+
+
+def test_the_lock_is_held_while_engines_are_built(trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, held = Builder.build_serialized_network, []
+
+    def look(self: Any, network: Any, config: Any) -> bytes:
+        held.append((folder / ".tune.json.lock").read_text())
+        return build(self, network, config)
+
+    monkeypatch.setattr(Builder, "build_serialized_network", look)
+    assert tune(folder) == 0 and held == [str(os.getpid())] * 4
+
+
 def test_data_and_max_drop_are_for_tune() -> None:
     for flag, value in (("--data", "data.yaml"), ("--max-drop", "1")):
         with pytest.raises(UserError, match="--tune"):
             bench_cli.main(["a.onnx", flag, value])
+
+
+def test_what_no_engine_can_have_is_refused_before_the_first_is_built(trt: Any, folder: Path) -> None:
+    with pytest.raises(UserError, match="no strongly typed networks"):
+        tune(folder, "--strongly-typed")
+    assert trt.builds == 0
 
 
 def test_newer_tensorrt_has_no_implicit_ptq(
@@ -245,7 +351,7 @@ def test_newer_tensorrt_has_no_implicit_ptq(
     fake_trt(version="11.0.0")
     np.save(folder / "images.npy", np.zeros((3, 3, 4, 4), np.uint8))
     tune(folder, "--calib-images", str(folder / "images.npy"))
-    assert "ptq: TensorRT 11.0.0 has no implicit INT8 calibration any more" in capsys.readouterr().out
+    assert "ptq: TensorRT 11.0.0 has no implicit INT8 calibration" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 2, "engines": {}, "timing": {}}'])

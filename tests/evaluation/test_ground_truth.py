@@ -128,7 +128,7 @@ def damage(content: Any, data: st.DataObject) -> None:
         inner = inner[key]
     action = data.draw(st.sampled_from(["replace", "remove", "repeat"]))
     if action == "replace":
-        node[key] = data.draw(VALUES)
+        node[key] = copy.deepcopy(data.draw(VALUES))  # a list that is drawn twice would come to hold itself
     elif action == "remove":
         del node[key]
     elif isinstance(node, list):

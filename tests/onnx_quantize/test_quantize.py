@@ -276,3 +276,18 @@ def test_pairs_before_activations_against_numpy(tmp_path: Path) -> None:
 def model_input(model: onnx.ModelProto, tensor: str) -> str:
     """The operator that makes a tensor."""
     return next(node.op_type for node in model.graph.node if tensor in node.output)
+
+
+def test_a_layer_that_runs_twice_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It has two nodes, which are both left in float."""
+    net = FloatNet()
+    x = net.layer(net.stem(), "model.1.conv", 8, 8, act="Relu")
+    weight = net.initializers[-2].name
+    x = net.op("Relu", [net.op("Conv", [x, weight], "model.1/conv_1")])
+    net.outputs.append((net.layer(net.layer(x, "model.2.conv", 8, 8), "model.3.conv", 8, 8, act=""), 4))
+    source = FloatModel(saved(finished(net), tmp_path))
+    with caplog.at_level("INFO", "quantization"):
+        _, plan = plan_onnx(source, source.image_shape(SIDE), LayerOptions(ignore_policy=(r"model\.1\.conv",)))
+    assert list(plan.reasons.values()).count("--ignore-policy") == 2
+    (line,) = [message for message in caplog.messages if "--ignore-policy" in message]
+    assert line.count("model.1.conv") == 1

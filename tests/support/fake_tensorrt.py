@@ -13,7 +13,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import pytest
@@ -75,10 +75,16 @@ class IInt8EntropyCalibrator2:
 
 
 class Context:
-    """An execution context; runs mean over (C, H, W) into a (B, 1) output."""
+    """An execution context; runs mean over (C, H, W) into a (B, 1) output.
 
-    def __init__(self, shape: Any) -> None:
+    ``fault`` takes the number of runs before this one, and says whether TensorRT refuses it.
+    """
+
+    library: Any = None  # the stand-in for CUDA, while there is one
+
+    def __init__(self, shape: Any, fault: Callable[[int], bool] | None = None) -> None:
         self.shape = tuple(shape)
+        self.fault = fault
         self.addresses: dict[str, int] = {}
         self.profiler: Any = None
         self.runs = 0
@@ -96,9 +102,10 @@ class Context:
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        if self.refuse:
+        if self.refuse or (self.fault is not None and self.fault(self.runs)):
             return False
         self.runs += 1
+        self.library.fakeRun()
         images, output = (
             np.ctypeslib.as_array(
                 ctypes.cast(self.addresses[name], ctypes.POINTER(ctypes.c_float)), self.get_tensor_shape(name)
@@ -112,11 +119,16 @@ class Context:
         return True
 
 
+def lose_cuda() -> None:
+    """From now on every CUDA call fails."""
+    Context.library.fakeLose(1)
+
+
 class CudaEngine:
     num_io_tensors = 2
 
-    def __init__(self, shapes: Any, dynamic: bool) -> None:
-        self.shapes, self.dynamic = shapes, dynamic  # min, opt, max
+    def __init__(self, shapes: Any, dynamic: bool, fault: Callable[[int], bool] | None = None) -> None:
+        self.shapes, self.dynamic, self.fault = shapes, dynamic, fault  # min, opt, max
 
     def get_tensor_name(self, index: int) -> str:
         return ("images", "output")[index]
@@ -135,7 +147,7 @@ class CudaEngine:
         return self.shapes
 
     def create_execution_context(self) -> Context:
-        return Context(self.get_tensor_shape("images"))
+        return Context(self.get_tensor_shape("images"), self.fault)
 
     def create_engine_inspector(self) -> Any:
         return types.SimpleNamespace(
@@ -244,11 +256,12 @@ class OnnxParser:
 def make_module(version: str, shapes: Any, dynamic: bool) -> Any:
     """A tensorrt module.
 
-    A plan is any bytes but b"bad", nor with b"plugin" before the plugins are registered; its engine takes ``shapes`` (min, opt, max); ``dynamic``: the network's batch is -1
-    even if these are equal.
+    A plan is any bytes but b"bad", nor with b"plugin" before the plugins are registered; its engine takes ``shapes`` (min,
+    opt, max); ``dynamic``: the network's batch is -1 even if these are equal. ``faults``: plan to its engine's fault, see
+    ``Context``.
     """
     module: Any = types.ModuleType("tensorrt")
-    module.__version__, module.builds = version, 0
+    module.__version__, module.builds, module.faults = version, 0, {}
     for item in (
         TensorIOMode,
         DataType,
@@ -274,7 +287,9 @@ def make_module(version: str, shapes: Any, dynamic: bool) -> Any:
     module.OnnxParser = OnnxParser
     module.Runtime = lambda log: types.SimpleNamespace(
         deserialize_cuda_engine=lambda plan: (
-            None if plan == b"bad" or (b"plugin" in plan and not plugins) else CudaEngine(shapes, dynamic)
+            None
+            if plan == b"bad" or (b"plugin" in plan and not plugins)
+            else CudaEngine(shapes, dynamic, module.faults.get(plan))
         )
     )
     return module
@@ -289,6 +304,9 @@ def fake_cuda_fixture(tmp_path_factory, monkeypatch):
         if None in paths:
             pytest.skip("no C compiler")
         monkeypatch.setattr(cuda, "library_candidates", lambda: iter(paths))
+        library = ctypes.CDLL(paths[-1])
+        library.fakeLose(0)
+        monkeypatch.setattr(Context, "library", library)
 
     return install
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from quantization.errors import UserError
 from quantization.quantizers import native
+from quantization.upstream import checkpoint
 from quantization.upstream.safe_load import check_tree, load_checkpoint
 
 
@@ -230,6 +231,44 @@ def test_expanded_tensors_load(tmp_path: Path) -> None:
     """As anchors are saved."""
     grid = torch.rand(1, 3, 1, 1, 2).expand(1, 3, 80, 80, 2)
     assert torch.equal(load_checkpoint(saved(tmp_path, {"grid": grid}))["grid"], grid)
+
+
+def noted() -> nn.Module:
+    """A layer whose tensors have Python attributes, as torch's compiler and ``nn.Buffer`` leave them."""
+    layer = nn.BatchNorm2d(4)
+    for tensor in (*layer.parameters(), *layer.buffers()):
+        tensor._dynamo_static_input_type = "guarded"  # type: ignore[attr-defined]
+    return layer
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_attributes_of_tensors_are_dropped(tmp_path: Path, legacy: bool) -> None:
+    layer = noted()
+    layer.note = layer.running_mean  # one tensor, seen twice
+    found = load_checkpoint(saved(tmp_path, {"model": layer}, _use_new_zipfile_serialization=not legacy))["model"]
+    for key, value in layer.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value)
+    assert type(found.running_mean) is torch.Tensor and type(found.weight) is nn.Parameter
+    assert not any(vars(tensor) for tensor in (*found.parameters(), *found.buffers()))
+    assert found.note is found.running_mean
+
+
+@pytest.mark.parametrize(
+    "maker, kind", [(os.getcwd, torch.Tensor), (torch._utils._rebuild_tensor_v2, nn.Conv2d), ("a", "b")]
+)
+def test_attributes_serve_plain_tensors_alone(tmp_path: Path, maker: Any, kind: Any) -> None:
+    arguments = (typed_storage(torch.rand(4)), 0, (4,), (1,), False, OrderedDict())
+    call = Call(torch._tensor._rebuild_from_type_v2, maker, kind, arguments, {})
+    with pytest.raises((UserError, pickle.UnpicklingError), match=r"no checkpoint needs|a tensor is a"):
+        load_checkpoint(saved(tmp_path, {"model": call}))
+
+
+def test_what_is_saved_loads_whatever_its_tensors_carry(tmp_path: Path) -> None:
+    layer = noted()
+    layer.running_mean.owner = Call(os.getcwd)  # type: ignore[union-attr]
+    checkpoint.save(str(tmp_path / "a.pt"), layer, {})
+    found = load_checkpoint(tmp_path / "a.pt")["model"]
+    assert torch.equal(found.running_var, layer.running_var) and hasattr(layer.running_mean, "owner")
 
 
 def test_values_that_are_missing_are_damage(tmp_path: Path) -> None:
