@@ -123,9 +123,10 @@ def closing(options: OnnxCommand, report: Report) -> Closing:
 
 def accuracy_lines(options: OnnxCommand) -> list[str]:
     """What tells the mAP that quantization costs, where the data set is known: it needs no GPU."""
-    if options.images.data is None:
+    images, samples = options.images, str(Path(options.output).with_suffix(".float.npz"))
+    if images.data is None:
         return []
-    data, samples = ["--data", options.images.data], str(Path(options.output).with_suffix(".float.npz"))
+    data = ["--data", images.data, *([] if images.imgsz is None else ["--imgsz", images.imgsz])]
     steps = ((options.model, "--save-samples"), (options.output, "--against"))
     lines = [command_line("eval-engine.py", file, *data, flag, samples) for file, flag in steps]
     return ["what it costs in mAP, in ONNX Runtime:", *lines]

@@ -54,10 +54,11 @@ def test_without_torch(net: str, array: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("data, lines", [("my data.yaml", 2), (None, 0)])
 def test_the_next_step_is_the_accuracy(data: str | None, lines: int) -> None:
     """Each line is one that eval-engine.py reads, and the second compares with what the first has written."""
-    options = OnnxCommand("net.onnx", images=OnnxImageOptions(data=data, images=None if data else "folder"))
+    images = OnnxImageOptions(data=data, images=None if data else "folder", imgsz=320 if data else None)
+    options = OnnxCommand("net.onnx", images=images)
     following = closing(options, preflight(pyramid("torchscript", (0.1, 0.1)))).following
-    first = ["net.onnx", "--data", data, "--save-samples", "net-int8.float.npz"]
-    second = ["net-int8.onnx", "--data", data, "--against", "net-int8.float.npz"]
+    first = ["net.onnx", "--data", data, "--imgsz", "320", "--save-samples", "net-int8.float.npz"]
+    second = ["net-int8.onnx", "--data", data, "--imgsz", "320", "--against", "net-int8.float.npz"]
     found = [shlex.split(line)[2:] for line in following if "eval-engine.py" in line]
     assert found == [first, second][:lines]
     parser = load_script("eval-engine").build_parser()
