@@ -101,7 +101,8 @@ def after_sensitive(name: str, options: SensitiveCommand, quantized: bool) -> Cl
     following = []
     if len(policy) > len(options.placement.ignore_policy):
         weight = "FLOAT.pt" if quantized else options.weight
-        words = command_line(f"qat-{name}.py", "quantize", weight, *data_words(options.images))
+        images = [*data_words(options.images), "--imgsz", options.images.imgsz]
+        words = command_line(f"qat-{name}.py", "quantize", weight, *images)
         following = [f"{words} --eval-origin --eval-ptq {policy_line(policy)}"]
     return Closing(None, "", written, following)
 

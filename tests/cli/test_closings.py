@@ -80,14 +80,17 @@ def test_the_engines_take_the_batches_of_the_export(
 def test_sensitive_proposes_a_quantize(tmp_path: Path) -> None:
     summary = tmp_path / "s.json"
     options = SensitiveCommand(
-        "w.pt", str(summary), images=DataOptions(cocodir="my coco"), placement=PlacementOptions(("model\\.1",))
+        "w.pt",
+        str(summary),
+        images=DataOptions(cocodir="my coco", imgsz=320),
+        placement=PlacementOptions(("model\\.1",)),
     )
     summary.write_text(json.dumps({"ignore_policy": ["model\\.1", "model\\.2\\.cv1"]}))
     for quantized, weight in ((False, "w.pt"), (True, "FLOAT.pt")):
         (line,) = after_sensitive("yolov5", options, quantized).following
         _, asked = parse("yolov5", shlex.split(line)[2:])
         assert isinstance(asked, QuantizeCommand) and asked.weight == weight and asked.images.cocodir == "my coco"
-        assert asked.placement.ignore_policy == ("model\\.1", "model\\.2\\.cv1")
+        assert asked.placement.ignore_policy == ("model\\.1", "model\\.2\\.cv1") and asked.images.imgsz == 320
     summary.write_text(json.dumps({"ignore_policy": ["model\\.1"]}))
     assert after_sensitive("yolov5", options, False).following == []  # nothing that this run did not have
 
