@@ -25,6 +25,8 @@ class NotWritten(UserError):
 
 # top-level modules whose package is called otherwise
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "Pillow", "yaml": "PyYAML"}
+# top-level modules of a checkout, which no package manager installs
+OWN = ("quantization", "models", "utils")
 
 
 def missing_package(error: ImportError) -> str:
@@ -33,12 +35,22 @@ def missing_package(error: ImportError) -> str:
     return PACKAGES.get(module, module) or str(error)
 
 
+def _not_installed(error: ModuleNotFoundError) -> str | None:
+    """The line for a package that this Python lacks; None for a module that a checkout or a package should have."""
+    name = error.name or "."
+    if "." in name or name in OWN:
+        return None
+    package = missing_package(error)
+    return f"{sys.executable} lacks {package}: pip install {package}, or -r requirements.txt of quant-tools"
+
+
 @contextlib.contextmanager
 def one_line_ending() -> Iterator[None]:
     """Context in which what stops a script ends the process, with one line on stderr.
 
-    Exit codes: 2 for a ``UserError``, 1 for ``NotWritten``, 143 for SIGTERM, 130 for Ctrl-C. Scripts import what takes
-    long inside it, so that a signal meanwhile ends in one line too. A reader of the output that goes ends nothing.
+    Exit codes: 2 for a ``UserError`` and for a package that is not installed, 1 for ``NotWritten``, 143 for SIGTERM, 130
+    for Ctrl-C. Scripts import what takes long inside it, so that a signal or a missing package meanwhile ends in one line
+    too. A reader of the output that goes ends nothing.
     """
     SIGNALS.install()
     outlive_readers()
@@ -48,6 +60,12 @@ def one_line_ending() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.code
+    except ModuleNotFoundError as error:
+        line = _not_installed(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        code = UserError.code
     except Stopped as stop:
         print(f"stopped by {stop}{SIGNALS.hint}", file=sys.stderr)
         code = stop.code

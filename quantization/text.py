@@ -39,16 +39,21 @@ def read_text(path: str | os.PathLike[str], what: str = "") -> str:
     except OSError as error:
         raise UserError(f"{name} cannot be read ({error.strerror}): check the path and its permissions") from error
     encoding = next((encoding for mark, encoding in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    nul = UserError(
+        f"{name} has NUL bytes: it is binary, so name another file, or UTF-16 without a byte-order mark; save it as UTF-8"
+    )
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding == "utf-8" and b"\0" in data:
+            raise nul from error
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(
             f"{name} is not {encoding[:6].rstrip('-').upper()} text (byte 0x{data[error.start]:02x} in line {line}): "
             "save it as UTF-8, for example with `iconv -f GBK -t UTF-8` (or -f LATIN1)"
         ) from error
     if "\0" in text:
-        raise UserError(f"{name} has NUL bytes: it is binary, or UTF-16 without a byte-order mark; save it as UTF-8")
+        raise nul
     return text
 
 

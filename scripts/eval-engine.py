@@ -90,7 +90,11 @@ def compare_boxes(engine: OpenedNetwork, reference: OnnxPredictor, files: Sequen
 
 
 def check_files(options: argparse.Namespace) -> None:
-    """Refuse files that are missing or cannot be written."""
+    """Refuse files that are missing, of another kind, or cannot be written."""
+    if options.engine.endswith((".pt", ".pth")):
+        raise UserError(
+            f"{options.engine} is a checkpoint: evaluate it by the command test of the qat script, or export it"
+        )
     for file, what in ((options.engine, "a TensorRT plan or an .onnx"), (options.onnx, "the ONNX of the engine")):
         if file is not None and not Path(file).is_file():
             raise UserError(f"{file} does not exist: name {what}")

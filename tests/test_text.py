@@ -43,6 +43,7 @@ def test_every_unicode_encoding(tmp_path: Path, encoding: str, text: str) -> Non
         ("ok\n汽车\n".encode("gbk"), r"not UTF-8 text \(byte 0xc6 in line 2\).*iconv"),
         ("größe".encode("latin-1"), r"not UTF-8 text \(byte 0xf6 in line 1\)"),
         ("ab".encode("utf-16-le"), "NUL bytes"),
+        (b"PK\x03\x04\x00\x00\x80\x00", "NUL bytes.*name another file"),
         (codecs.BOM_UTF16_LE + b"a", r"not UTF-16 text \(byte 0x61 in line 1\)"),
     ],
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from quantization.cli.handing_over import handed_over, triton_build
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.closing import Closing, command_line
 from quantization.engine.variant_folder import LIST_FILE, VariantFile
 from quantization.evaluation.verdict import accuracy_table, choose_checkpoint, figures_table
-from quantization.options import DataOptions
+from quantization.options import DataOptions, ExportOptions
 from quantization.placement.policy import policy_line
 from quantization.preflight.report import Report
 from quantization.qat.run import picture_file
@@ -42,21 +43,29 @@ def after_quantize(name: str, options: QuantizeCommand) -> Closing:
     return Closing(accuracy_table(figures, verdict.key) if figures else None, verdict.text, written, following)
 
 
-def after_export(file: str, report: Report | None, folders: Mapping[str, str] | None = None) -> Closing:
+def after_export(options: ExportCommand, report: Report | None) -> Closing:
     """The ONNX, and the engine to build from it.
 
     Args:
-        file: the ONNX.
-        report: of the preflight; None: it has no Q/DQ.
-        folders: what else is written, and what it is.
+        options: of the command.
+        report: of the preflight; None: the ONNX has no Q/DQ.
     """
     verdict = ""
     if report is not None:
         verdict = "Preflight FAILED: see above what to change" if report.failed else "Preflight passed"
     mode = "fp16" if report is None else "qat"
-    what = "float ONNX, without Q/DQ" if report is None else "Q/DQ ONNX"
-    bench = command_line("bench-engine.py", file, "--modes", mode, "--save-engine", "plans")
-    return Closing(None, verdict, {file: what, **(folders or {})}, ["on the target:", bench])
+    file = export_target(options)
+    written = {file: "float ONNX, without Q/DQ" if report is None else "Q/DQ ONNX", **handed_over(options)}
+    bench = ["bench-engine.py", file, "--modes", mode, *batch_words(options.graph), "--save-engine", "plans"]
+    following = ["on the target:", command_line(*bench)]
+    if options.triton is not None:
+        following += ["where Triton runs, with its TensorRT:", triton_build(options, mode)]
+    return Closing(None, verdict, written, following)
+
+
+def batch_words(options: ExportOptions) -> list[str]:
+    """What tells ``bench-engine.py`` the batch of an ONNX that leaves it open; it takes 1 otherwise."""
+    return ["--batch", str(options.batch)] if options.dynamic and options.batch > 1 else []
 
 
 def after_variants(folder: str, written: Sequence[VariantFile], failed: Sequence[str]) -> Closing:
@@ -92,7 +101,8 @@ def after_sensitive(name: str, options: SensitiveCommand, quantized: bool) -> Cl
     following = []
     if len(policy) > len(options.placement.ignore_policy):
         weight = "FLOAT.pt" if quantized else options.weight
-        words = command_line(f"qat-{name}.py", "quantize", weight, *data_words(options.images))
+        images = [*data_words(options.images), "--imgsz", options.images.imgsz]
+        words = command_line(f"qat-{name}.py", "quantize", weight, *images)
         following = [f"{words} --eval-origin --eval-ptq {policy_line(policy)}"]
     return Closing(None, "", written, following)
 

@@ -14,7 +14,6 @@ from quantization.cli.closings import (
     export_target,
 )
 from quantization.cli.deploy import deploy_command, resumed_deploy
-from quantization.cli.handing_over import handed_over
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.preparation import calibrate, prepare, sample_tensors, versions
 from quantization.cli.resume import resumed_options
@@ -62,9 +61,8 @@ def export_command(name: str, options: ExportCommand) -> int:
         written = export.run()
         tell(after_variants(options.variants, written, export.failed))
         return int(bool(export.failed))
-    file = export_target(options)
-    report = run_export(name, options, file)
-    tell(after_export(file, report, handed_over(options)))
+    report = run_export(name, options, export_target(options))
+    tell(after_export(options, report))
     return int(report is not None and report.failed)
 
 

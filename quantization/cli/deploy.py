@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from quantization.cli.closings import data_words
+from quantization.cli.closings import batch_words, data_words
 from quantization.cli.options import DeployCommand, ExportCommand, QuantizeCommand
 from quantization.cli.resume import plain_record, refuse_changes, resumed_options
 from quantization.cli.stages import run_export, run_quantize
@@ -140,7 +140,7 @@ def usable_images(name: str, options: DataOptions) -> NamedImages | None:
 def target_lines(name: str, options: DeployCommand) -> list[list[str]]:
     """What is to be run where TensorRT is: scripts with their words. Build and time, mAP, drawings, report."""
     engines = Path(run_file(options.out, "bench")).parent
-    several = ["--batch", str(options.graph.batch)] if options.graph.dynamic and options.graph.batch > 1 else []
+    several = batch_words(options.graph)
     plan = engines / (f"int8-b{options.graph.batch}.plan" if several else "int8.plan")
     iou = UPSTREAMS[name].iou if options.images.nmsthres is None else options.images.nmsthres
     bench = ["--engine", f"fp16=fp16:{run_file(options.out, 'float model')}"]

@@ -10,6 +10,7 @@ import onnx
 from torch import nn
 
 from quantization.cli.options import ExportCommand
+from quantization.closing import command_line
 from quantization.errors import UserError
 from quantization.files import check_writable
 from quantization.handover.deepstream import write_deepstream
@@ -74,6 +75,21 @@ def handed_over(options: ExportCommand) -> dict[str, str]:
     if options.deepstream is not None:
         written[options.deepstream] = "nvinfer's configuration and parser, still without model.plan"
     return written
+
+
+def triton_build(options: ExportCommand, mode: str) -> str:
+    """The line that builds ``1/model.plan`` on the target, for every batch that the configuration allows.
+
+    Args:
+        options: with ``triton``.
+        mode: of the build, "fp16" or "qat".
+    """
+    graph, version = options.graph, Path(str(options.triton), _model_name(options), "1")
+    height, width = graph.shape
+    shapes = [f"images:{batch}x3x{height}x{width}" for batch in (graph.batch, 1)]
+    words = ["--shapes", shapes[0], "--min-shapes", shapes[1]] if graph.dynamic else []
+    engine = f"model={mode}:{version / 'model.onnx'}"
+    return command_line("bench-engine.py", "--engine", engine, *words, "--save-engine", version)
 
 
 def _model_name(options: ExportCommand) -> str:

@@ -40,6 +40,9 @@ def add_profile(engine: EngineInfo, path: Path) -> EngineInfo:
             )
         raise UserError(f"{path} names no layer of {engine.name}: give the profile of the same engine")
     notes = [f"{missing} of {len(layers)} layers of {engine.name} have no time in {path}"] if missing else []
+    left = sum(map(len, times.values()))
+    if missing and left:
+        notes[0] += f", and {left} of its times belong to no layer: is it the profile of the same engine?"
     return replace(engine, layers=layers, notes=[*engine.notes, *notes])
 
 

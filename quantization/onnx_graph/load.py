@@ -21,6 +21,7 @@ from quantization.onnx_graph.graph import without_weights
 from quantization.onnx_graph.module_path import module_path
 
 _REMEDY = "export it again"
+_GIVE = "give the file that export wrote"
 _BITS = {"FLOAT": 32, "DOUBLE": 64, "BOOL": 8}  # of the types whose names do not say it
 _COMPLEX = (TensorProto.COMPLEX64, TensorProto.COMPLEX128)  # two numbers for each element
 
@@ -38,16 +39,17 @@ def load_onnx(file: str) -> ModelProto:
     if Path(file).is_dir():
         raise UserError(f"{file} is a folder: name an ONNX file")
     if not Path(file).is_file():
-        raise UserError(f"ONNX file {file} does not exist")
+        raise UserError(f"ONNX file {file} does not exist: check the path")
     try:
         model = onnx.load(file)
     except (DecodeError, ValueError) as error:
-        raise UserError(f"{file} is no ONNX: give the file that export wrote") from error
+        remedy = "export the checkpoint, and give the .onnx" if file.endswith((".pt", ".pth")) else _GIVE
+        raise UserError(f"{file} is no ONNX: {remedy}") from error
     except (OSError, onnx.checker.ValidationError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: its weights cannot be read ({reason}): keep the external data beside it") from error
     if not model.graph.node:
-        raise UserError(f"{file} is no ONNX with a graph: give the file that export wrote")
+        raise UserError(f"{file} is no ONNX with a graph: {_GIVE}")
     _check_names(model.graph, file)
     check_weights(model, file)
     sort_nodes(model, file)

@@ -162,9 +162,9 @@ def report_text(report: Report) -> str:
         f"Preflight {'FAILED' if report.failed else 'passed'}: {_number(count['fail'], 'error')}, "
         f"{_number(count['warn'], 'warning')}, {count['known']} known",
         f"  INT8: {report.int8_layers} of {report.layers} layers, {share}; {len(report.groups)} scale groups",
-        f"  Predicted: {sum(q.values())} separate Q kernels ({q['image']} image, {q['known']} known, "
-        f"{q['avoidable']} avoidable), {report.type_changing} Reformats that change type, {report.requantize} "
-        "between scales",
+        f"  Predicted: {_number(sum(q.values()), 'separate Q kernel')} ({q['image']} image, {q['known']} known, "
+        f"{q['avoidable']} avoidable), {_number(report.type_changing, 'Reformat')} to another type, {report.requantize} "
+        "to another scale",
     ]
     for finding in report.findings:
         lines += [f"{finding.severity.upper():5} {finding.check}: {finding.what}", f"      change: {finding.change}"]

@@ -67,7 +67,11 @@ def _content(path: Path, name: str, trust: bool) -> Any:
     """What the file holds, or a UserError."""
     file = str(path)
     if not path.is_file():
-        raise UserError(f"weight file {file} does not exist")
+        raise UserError(f"weight file {file} does not exist: check the path")
+    if path.suffix == ".onnx":
+        raise UserError(
+            f"{file} is an ONNX: name the .pt that it comes from, or quantize it by scripts/quantize-onnx.py"
+        )
     try:
         return load_checkpoint(path, trust)
     except (ImportError, AttributeError) as error:
@@ -77,7 +81,9 @@ def _content(path: Path, name: str, trust: bool) -> Any:
             f"{file} was not saved by {name} ({error}): use the scripts in the checkout that trained it"
         ) from error
     except DAMAGE as error:
-        raise UserError(f"{file} is no PyTorch checkpoint ({_line(error)})") from error
+        raise UserError(
+            f"{file} is no PyTorch checkpoint ({_line(error)}): name the .pt that train.py wrote"
+        ) from error
 
 
 def _ready(model: Any, file: str) -> nn.Module:

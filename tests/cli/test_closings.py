@@ -7,14 +7,16 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from quantization.cli.closings import after_export, after_quantize, after_sensitive, after_test
-from quantization.cli.handing_over import handed_over
 from quantization.cli.options import EvaluationCommand, ExportCommand, QuantizeCommand, SensitiveCommand
 from quantization.cli.parser import parse
 from quantization.closing import closing_text
 from quantization.engine.arguments import parser as bench_parser
+from quantization.engine.named_engines import make_specs
 from quantization.option_fields import record
-from quantization.options import DataOptions, PlacementOptions
+from quantization.options import DataOptions, ExportOptions, PlacementOptions
 from quantization.preflight.report import preflight
 from support.qdq_net import pyramid
 
@@ -45,28 +47,50 @@ def test_quantize_says_that_qat_fell_back_to_ptq(tmp_path: Path) -> None:
 def test_export_leads_to_an_engine_of_its_mode() -> None:
     good, bad = (preflight(pyramid("torchscript", scales)) for scales in ((0.1, 0.1), (0.1, 0.2)))
     for report, mode, verdict in ((good, "qat", "passed"), (bad, "qat", "FAILED"), (None, "fp16", "")):
-        closing = after_export("m.onnx", report)
+        closing = after_export(ExportCommand("w.pt", save="m.onnx"), report)
         words = bench_parser().parse_args(shlex.split(closing.following[-1])[2:])
         assert (words.onnx, words.modes) == ("m.onnx", mode) and verdict in closing.verdict
 
 
 def test_export_names_the_folders_for_servers() -> None:
     options = ExportCommand("w.pt", save="net.onnx", triton="models", deepstream="ds")
-    assert set(after_export("net.onnx", None, handed_over(options)).written) == {"net.onnx", "models/net", "ds"}
-    assert handed_over(ExportCommand("w.pt")) == {}
+    assert set(after_export(options, None).written) == {"net.onnx", "models/net", "ds"}
+    assert set(after_export(ExportCommand("w.pt"), None).written) == {"w.onnx"}
+
+
+@pytest.mark.parametrize(
+    "dynamic, batch, smallest", [(True, 8, (1, 3, 320, 416)), (True, 1, (1, 3, 320, 416)), (False, 8, None)]
+)
+def test_the_engines_take_the_batches_of_the_export(
+    dynamic: bool, batch: int, smallest: tuple[int, ...] | None
+) -> None:
+    """Triton refuses a plan that does not allow its max_batch_size."""
+    graph = ExportOptions(size=(320, 416), batch=batch, dynamic=dynamic)
+    _, timed, _, served = after_export(
+        ExportCommand("w.pt", save="net.onnx", triton="models", graph=graph), None
+    ).following
+    words = bench_parser().parse_args(shlex.split(timed)[2:])
+    assert words.batch == (batch if dynamic and batch > 1 else None)
+    (spec,) = make_specs(bench_parser().parse_args(shlex.split(served)[2:]))
+    assert (spec.onnx, spec.mode, spec.plan) == ("models/net/1/model.onnx", "fp16", "models/net/1/model.plan")
+    assert (spec.options.min_shapes or {}).get("images") == smallest
+    assert (spec.options.shapes or {}).get("images") == (smallest and (batch, *smallest[1:]))
 
 
 def test_sensitive_proposes_a_quantize(tmp_path: Path) -> None:
     summary = tmp_path / "s.json"
     options = SensitiveCommand(
-        "w.pt", str(summary), images=DataOptions(cocodir="my coco"), placement=PlacementOptions(("model\\.1",))
+        "w.pt",
+        str(summary),
+        images=DataOptions(cocodir="my coco", imgsz=320),
+        placement=PlacementOptions(("model\\.1",)),
     )
     summary.write_text(json.dumps({"ignore_policy": ["model\\.1", "model\\.2\\.cv1"]}))
     for quantized, weight in ((False, "w.pt"), (True, "FLOAT.pt")):
         (line,) = after_sensitive("yolov5", options, quantized).following
         _, asked = parse("yolov5", shlex.split(line)[2:])
         assert isinstance(asked, QuantizeCommand) and asked.weight == weight and asked.images.cocodir == "my coco"
-        assert asked.placement.ignore_policy == ("model\\.1", "model\\.2\\.cv1")
+        assert asked.placement.ignore_policy == ("model\\.1", "model\\.2\\.cv1") and asked.images.imgsz == 320
     summary.write_text(json.dumps({"ignore_policy": ["model\\.1"]}))
     assert after_sensitive("yolov5", options, False).following == []  # nothing that this run did not have
 

@@ -77,6 +77,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Run]:
         ("predict net.onnx none.png", "none.png"),
         ("predict net.onnx picture.png --out text", "--out text exists already"),
         ("eval-engine net.onnx --data none.yaml", "--data none.yaml does not exist"),
+        ("eval-engine net.pt --data none.yaml", "net.pt is a checkpoint: evaluate it by the command test"),
         ("eval-engine text --data none.yaml --onnx none.onnx", "none.onnx does not exist: name the ONNX of the engine"),
         ("eval-engine net.onnx --data none.yaml --against text", "--against text is no file of samples"),
         ("eval-engine net.onnx --data none.yaml --save-json folder", "--save-json folder is a folder"),

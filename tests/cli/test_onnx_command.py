@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import onnx
 import pytest
 from PIL import Image
 
-from quantization.cli.onnx_command import run_onnx_command
+from quantization.cli.onnx_command import OnnxCommand, closing, run_onnx_command
 from quantization.errors import UserError
+from quantization.onnx_quantize.options import OnnxImageOptions
 from quantization.preflight.report import preflight
 from support.float_nets import SIDE, detector, noise
-from support.workflow import SUPPORT, run_python
+from support.qdq_net import pyramid
+from support.workflow import SUPPORT, load_script, run_python
 
 SCRIPT = SUPPORT.parents[1] / "scripts" / "quantize-onnx.py"
 
@@ -46,6 +49,20 @@ def test_without_torch(net: str, array: str, tmp_path: Path) -> None:
     assert len(summary["groups"]) == len(summary["amax"]) and summary["options"]["calib_method"] == "mse"
     assert summary["float_layers"]["model.9.dfl.conv"].startswith("it takes the mean")
     assert min(summary["sqnr_db"].values()) > 18 and summary["preflight"]["requantize"] == 0
+
+
+@pytest.mark.parametrize("data, lines", [("my data.yaml", 2), (None, 0)])
+def test_the_next_step_is_the_accuracy(data: str | None, lines: int) -> None:
+    """Each line is one that eval-engine.py reads, and the second compares with what the first has written."""
+    images = OnnxImageOptions(data=data, images=None if data else "folder", imgsz=320 if data else None)
+    options = OnnxCommand("net.onnx", images=images)
+    following = closing(options, preflight(pyramid("torchscript", (0.1, 0.1)))).following
+    first = ["net.onnx", "--data", data, "--imgsz", "320", "--save-samples", "net-int8.float.npz"]
+    second = ["net-int8.onnx", "--data", data, "--imgsz", "320", "--against", "net-int8.float.npz"]
+    found = [shlex.split(line)[2:] for line in following if "eval-engine.py" in line]
+    assert found == [first, second][:lines]
+    parser = load_script("eval-engine").build_parser()
+    assert [parser.parse_args(words).engine for words in found] == ["net.onnx", "net-int8.onnx"][:lines]
 
 
 @pytest.mark.parametrize("source", ["folder", "data.yaml"])

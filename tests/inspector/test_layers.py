@@ -110,6 +110,14 @@ def expect_error(path, *parts, profile=None):
     return message
 
 
+def test_times_of_another_engine_of_the_network_are_noted():
+    """They share names of layers, so that some have a time."""
+    fp16 = load_layers(ENGINES / "yolov5s-fp16-layer.json")
+    for profile, suspected in (("yolov5s-fp16", []), ("yolov5s-rule", [True])):
+        notes = add_profile(fp16, ENGINES / f"{profile}-profile.json").notes
+        assert ["is it the profile of the same engine?" in note for note in notes] == suspected
+
+
 def test_names_only_says_how_to_rebuild():
     expect_error(ENGINES / "names-only-layer.json", "--profilingVerbosity=detailed")
 

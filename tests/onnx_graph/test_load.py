@@ -181,6 +181,9 @@ def test_no_file_no_onnx(tmp_path: Path) -> None:
         (tmp_path / "net.onnx").write_bytes(content)
         with pytest.raises(UserError, match="is no ONNX"):
             load_onnx(str(tmp_path / "net.onnx"))
+    (tmp_path / "net.pt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match=r"net\.pt is no ONNX: export the checkpoint"):
+        load_onnx(str(tmp_path / "net.pt"))
 
 
 def test_external_weights(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints written by version 0.1, before the package moved into rooms, load, compute the same and export."""
+"""Checkpoints written by version 0.1, before the package moved into rooms, load, compute the same and export. What is none is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Callable
 
 import onnx
 import pytest
+import torch
 
+from quantization.errors import UserError
+from quantization.upstream.checkpoint import load
 from support.workflow import TASKS, run_python
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "checkpoints"
@@ -30,3 +33,19 @@ def test_a_checkpoint_of_version_0_1_exports(name: str, checkouts: Callable[[str
     run_python(checkouts(name), script, "export", FIXTURES / f"{name}-0.1.pt", "--size", 64, "--save", target)
     graph = onnx.load(str(target)).graph
     assert sum(node.op_type == "QuantizeLinear" for node in graph.node) > 10
+
+
+@pytest.mark.parametrize(
+    "name, complaint",
+    [
+        ("none.pt", "does not exist: check the path"),
+        ("net.onnx", "is an ONNX: name the .pt .*quantize-onnx.py"),
+        ("text.pt", "is no PyTorch checkpoint .*: name the .pt that train.py wrote"),
+    ],
+)
+def test_what_is_no_checkpoint(name: str, complaint: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    if not name.startswith("none"):
+        file.write_text("hello")
+    with pytest.raises(UserError, match=complaint):
+        load(str(file), torch.device("cpu"), "yolov5")
