@@ -33,12 +33,17 @@ def missing_package(error: ImportError) -> str:
     return PACKAGES.get(module, module) or str(error)
 
 
+ALL_PACKAGES = "requirements.txt of the checkout and of this bundle list all that is needed"
+OWN = ("quantization", "models", "utils")  # the bundle's and the checkouts' modules: not to be had from pip
+
+
 @contextlib.contextmanager
 def one_line_ending() -> Iterator[None]:
     """Context in which what stops a script ends the process, with one line on stderr.
 
-    Exit codes: 2 for a ``UserError``, 1 for ``NotWritten``, 143 for SIGTERM, 130 for Ctrl-C. Scripts import what takes
-    long inside it, so that a signal meanwhile ends in one line too. A reader of the output that goes ends nothing.
+    Exit codes: 2 for a ``UserError`` and a missing package, 1 for ``NotWritten``, 143 for SIGTERM, 130 for Ctrl-C.
+    Scripts import what takes long inside it, so that a signal meanwhile ends in one line too. A reader of the output
+    that goes ends nothing.
     """
     SIGNALS.install()
     outlive_readers()
@@ -48,6 +53,12 @@ def one_line_ending() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.code
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", *OWN):
+            raise
+        package = missing_package(error)
+        print(f"error: {package} is not installed: pip install {package}; {ALL_PACKAGES}", file=sys.stderr)
+        code = UserError.code
     except Stopped as stop:
         print(f"stopped by {stop}{SIGNALS.hint}", file=sys.stderr)
         code = stop.code

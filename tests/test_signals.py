@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from quantization.errors import ALL_PACKAGES
+
 SUPPORT = Path(__file__).resolve().parent / "support"
 ROOT = SUPPORT.parents[1]
 
@@ -33,6 +35,7 @@ def heed_all() -> None:
         ("dropped", 143, "safe point\n", "stopped by SIGTERM\n"),
         ("error", 2, "", "error: give another\n"),
         ("not written", 1, "", "error: done, but\n"),
+        ("missing", 2, "", f"error: Pillow is not installed: pip install Pillow; {ALL_PACKAGES}\n"),
     ],
 )
 def test_exit_code_and_line(case: str, code: int, output: str, error: str) -> None:
@@ -40,6 +43,13 @@ def test_exit_code_and_line(case: str, code: int, output: str, error: str) -> No
         [sys.executable, str(SUPPORT / "signalled.py"), case], capture_output=True, text=True, preexec_fn=heed_all
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, output, error)
+
+
+def test_a_missing_module_of_a_checkout_is_no_missing_package() -> None:
+    done = subprocess.run(
+        [sys.executable, str(SUPPORT / "signalled.py"), "missing own"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr[:9]) == (1, "Traceback")
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:

@@ -65,6 +65,10 @@ def main(arguments: Sequence[str] | None) -> int:
         raise UserError("give another")
     elif case == "not written":
         raise NotWritten("done, but")
+    elif case == "missing":
+        raise ModuleNotFoundError("No module named 'PIL.Image'", name="PIL.Image")
+    elif case == "missing own":
+        raise ModuleNotFoundError("No module named 'models.yolo'", name="models.yolo")
     return 0
 
 
