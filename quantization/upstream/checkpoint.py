@@ -64,7 +64,7 @@ def _content(path: Path, name: str, trust: bool) -> Any:
     """What the file holds, or a UserError."""
     file = str(path)
     if not path.is_file():
-        raise UserError(f"weight file {file} does not exist")
+        raise UserError(f"weight file {file} does not exist: check the path; nothing is downloaded")
     try:
         return load_checkpoint(path, trust)
     except (ImportError, AttributeError) as error:
