@@ -34,7 +34,7 @@ def missing_package(error: ImportError) -> str:
 
 
 ALL_PACKAGES = "requirements.txt of the checkout and of this bundle list all that is needed"
-OWN = ("quantization", "models", "utils")  # the bundle's and the checkouts' modules: not to be had from pip
+OWN_MODULES = ("quantization", "models", "utils")  # the bundle's and the checkouts' modules: not to be had from pip
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ def one_line_ending() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         code = error.code
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("", *OWN):
+        if (error.name or "").partition(".")[0] in ("", *OWN_MODULES):
             raise
         package = missing_package(error)
         print(f"error: {package} is not installed: pip install {package}; {ALL_PACKAGES}", file=sys.stderr)

@@ -87,7 +87,7 @@ def _nowhere(entry: str, candidates: list[Path], beside: Path) -> str:
         return f"{entry} does not exist; {tail} beside the yaml does: write that"
     if Path(entry).is_absolute():
         return f"{entry} does not exist: write where the images are on this machine"
-    places = list(dict.fromkeys(str(candidate.resolve()) for candidate in candidates))
+    places = list(dict.fromkeys(str(candidate.resolve()) for candidate in candidates))[:4]
     return f"there is no {' and no '.join(places)}: give path: the absolute path of the data set"
 
 
