@@ -92,6 +92,11 @@ class Overview:
         """Name of a class."""
         return self.names[int(number)]
 
+    def drawn_name(self, number: float) -> str:
+        """A class name that OpenCV's font can show, which has ASCII alone; the page says which names stand behind."""
+        name = self.class_name(number)
+        return name if name.isascii() else f"class {int(number)}"
+
     @property
     def headline(self) -> str:
         """What there is to say, in one line."""
