@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Mapping, Sequence
 
-from quantization.tables import Table, table_text
+from quantization.tables import Table, shown_width, table_text
 
 # --quiet silences "quantization" but not this one
 LOG = logging.getLogger("quantization.closing")
@@ -38,11 +38,15 @@ def closing_text(closing: Closing) -> str:
     if head:
         parts.append("\n".join(head))
     if closing.written:
-        width = max(map(len, closing.written))
-        parts.append("\n".join(["Wrote", *(f"  {file:{width}}  {what}" for file, what in closing.written.items())]))
+        parts.append(f"Wrote\n{_written_text(closing.written)}")
     if closing.following:
         parts.append("\n".join(["Next", *(f"  {line}" for line in closing.following)]))
     return "".join(f"\n{part}\n" for part in parts).rstrip("\n")
+
+
+def _written_text(written: Mapping[str, str]) -> str:
+    width = max(map(shown_width, written))
+    return "\n".join(f"  {file}{' ' * (width - shown_width(file))}  {what}" for file, what in written.items())
 
 
 def tell(closing: Closing) -> None:

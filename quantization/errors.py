@@ -41,7 +41,7 @@ def _not_installed(error: ModuleNotFoundError) -> str | None:
     if "." in name or name in OWN:
         return None
     package = missing_package(error)
-    return f"{sys.executable} lacks {package}: pip install {package}, or -r requirements.txt of quant-tools"
+    return f"{sys.executable} lacks {package}: pip install {package}, or -r requirements.txt of quant-tools and of the checkout"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 from typing import Callable, Sequence, Tuple
+from unicodedata import combining, east_asian_width
 
 Place = Tuple[int, int]  # engine (0 or 1), index of the layer
 
@@ -36,9 +37,17 @@ class Table:
 def table_text(table: Table) -> str:
     """Columns side by side, the cells aligned to the right."""
     lines = [("", table.columns), *((f"{'  ' if row.indent else ''}{row.label}", row.cells) for row in table.rows)]
-    first = max(len(label) for label, _ in lines)
+    first = max(shown_width(label) for label, _ in lines)
     widths = [max(len(cells[column]) for _, cells in lines if cells) for column in range(len(table.columns))]
-    return "\n".join("  ".join([label.ljust(first), *map(str.rjust, cells, widths)]).rstrip() for label, cells in lines)
+    return "\n".join(
+        "  ".join([label + " " * (first - shown_width(label)), *map(str.rjust, cells, widths)]).rstrip()
+        for label, cells in lines
+    )
+
+
+def shown_width(text: str) -> int:
+    """Columns that a terminal gives a text: two for each character of Chinese, Japanese and Korean, none for accents."""
+    return sum(0 if combining(letter) else 1 + (east_asian_width(letter) in "WF") for letter in text)
 
 
 def label_html(row: Row) -> str:

@@ -18,6 +18,7 @@ BYTE_ORDER_MARKS = (  # UTF-32 first: its little-endian mark begins with that of
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 YAML_BYTES = 16 << 20  # PyYAML reads about 1 MB per second
+WIDE_PUNCTUATION = "\uff1a\uff0c\u3010\u3011\u201c\u201d"  # colon, comma, brackets, quotes of Chinese input methods
 YAML_NODES = 2_000_000  # values after aliases are expanded; a list of all COCO images has 0.12 million
 
 
@@ -114,12 +115,18 @@ def read_yaml(path: str | os.PathLike[str], what: str = "") -> Any:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         parts = [getattr(error, part, None) for part in ("context", "problem")]
         problem = ", ".join(part for part in parts if part) or str(error)
-        raise UserError(f"{name} is not valid YAML ({place}{' '.join(problem.split())})") from error
+        raise UserError(f"{name} is not valid YAML ({place}{' '.join(problem.split())}){wide_hint(text)}") from error
     except RecursionError as error:
         raise UserError(f"{name} is nested too deeply: write its lists and mappings flat") from error
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         # PyYAML's constructors let these escape: a date of month 13, `!!int ""`, `!!bool maybe`
         raise UserError(f"{name} is not valid YAML (a value does not fit its type: {error})") from error
+
+
+def wide_hint(text: str) -> str:
+    """What to add to a message about YAML whose ``:`` or ``,`` may be of an input method: there they are ordinary text."""
+    found = " ".join(mark for mark in WIDE_PUNCTUATION if mark in text)
+    return f"; it has {found}: YAML wants the ASCII marks" if found else ""
 
 
 def _expanded_size(node: Any, name: str, sizes: dict[int, int | None]) -> int:

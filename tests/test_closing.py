@@ -51,3 +51,8 @@ def test_a_table_for_a_page_is_escaped() -> None:
     html = table_html(Table(("<b>",), [Row("<script>", ["&"]), Row("heading"), Row("x", ["1"], indent=True)]))
     assert "<script>" not in html and "<b>" not in html
     assert "&lt;script&gt;" in html and "<td class=number>&amp;</td>" in html and "colspan=2" in html
+
+
+def test_files_line_up_where_names_are_chinese() -> None:
+    written = {"\u6743\u91cd.pt": "PTQ", "ptq.onnx": "Q/DQ"}  # two ideographs, four columns
+    assert closing_text(Closing(written=written)).split("\n")[2:] == ["  \u6743\u91cd.pt   PTQ", "  ptq.onnx  Q/DQ"]

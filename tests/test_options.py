@@ -207,6 +207,15 @@ def test_variants_choose_pairs_before_activations_themselves() -> None:
         parse("yolov5", "export w.pt --variants v --activation-pairs all".split())
 
 
+@pytest.mark.parametrize(
+    "dashes, typed", [("\u2014\u2014", False), ("\u2013-", False), ("-\u2013", False), ("--", True)]
+)
+def test_dashes_of_an_input_method_are_named(dashes: str, typed: bool) -> None:
+    with pytest.raises(UserError, match="unrecognized") as caught:
+        parse("yolov5", ["test", "w.pt", f"{dashes}colour", "a\u2014b.yaml"])
+    assert typed == ("type the dashes of an option as --" not in str(caught.value))
+
+
 def test_a_resumed_run_takes_options_of_its_own_qat() -> None:
     for line in ("quantize w.pt --resume --save-every 3 --epochs 4", "deploy w.pt --resume --save-every 3"):
         parse("yolov5", line.split())

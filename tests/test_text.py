@@ -154,6 +154,7 @@ def test_any_yaml_is_read_or_refused(tmp_path: Path, text: str) -> None:
     [
         ("a: [1,\nb: 2", "line 2, column 5: while parsing a flow sequence, expected"),
         ("{", "line 1, column 2"),
+        ("a: [1\uff0c 2\nb\uff1a 3", r"'<stream end>'\); it has \uff1a \uff0c: YAML wants"),
         ("a: 1\nnames: [x]\na: 2", "line 3: a: is given twice"),
         ("names: {0: a, 1: b, 0: c}", "line 1: 0: is given twice"),
         ("a: &x [*x]", "line 1: an alias contains itself"),

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any, NoReturn, Sequence
 
@@ -24,6 +25,7 @@ from quantization.text import read_json, read_yaml
 
 PROGRAM = "PTQ and QAT of {name} for TensorRT INT8. Run it from a {name} checkout."
 NUMBERS = {int: "N", float: "X"}  # stand for values in --help
+NOT_ASCII_DASH = re.compile(r"\s-?[\u2010-\u2015\u2212\uff0d]")  # word processors and input methods make it of "--"
 QUIET_HELP = "print warnings and the end alone"
 CONFIG_HELP = (
     "YAML file of options, named as on the command line (calib-method: mse), or the summary of an earlier run; the "
@@ -38,6 +40,8 @@ class LineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """See the class."""
+        if NOT_ASCII_DASH.search(message):
+            message = f"{message}: type the dashes of an option as --"
         raise UserError(f"--config {self.config}: {message}" if self.config else f"{message}: see {self.prog} --help")
 
 

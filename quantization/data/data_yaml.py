@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from quantization.errors import UserError
-from quantization.text import read_yaml
+from quantization.text import read_text, read_yaml, wide_hint
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,15 @@ def read_data_yaml(file: Path) -> DataYaml:
         raise UserError(f"{name} is a folder: name the data.yaml in it")
     content = read_yaml(file, "--data")
     if not isinstance(content, dict) or "train" not in content or "val" not in content:
-        raise UserError(f"{name} lacks train: or val:, the folders or lists of images")
+        raise UserError(f"{name} lacks train: or val:, the folders or lists of images{wide_hint(read_text(file))}")
     root = content.get("path")
     if root is not None and not isinstance(root, str):
         raise UserError(f"{name}: path: is {_kind(root)}: write the data set's folder as text")
     names = _names(content["names"], name) if "names" in content else []
     count = _class_count(content["nc"], name) if "nc" in content else None
     if names and count not in (None, len(names)):
-        raise UserError(f"{name} says nc: {count} but lists {len(names)} names: make them agree")
+        hint = wide_hint(read_text(file))
+        raise UserError(f"{name} says nc: {count} but lists {len(names)} names: make them agree{hint}")
     parts = {part: _entries(content[part], part, name) for part in ("train", "val")}
     return DataYaml(file, root or "", parts["train"], parts["val"], names, len(names) if names else count)
 
@@ -71,13 +72,23 @@ def split_sources(content: DataYaml, part: str, entries: list[str]) -> list[tupl
         candidates = [base / spelling for spelling in spellings for base in bases]
         found = [candidate for candidate in candidates if candidate.exists()]
         if not found:
-            raise UserError(
-                f"--data {content.file}: {part}: {entry} exists neither below path: nor beside the yaml: "
-                "give path: the absolute path of the data set"
-            )
+            raise UserError(f"--data {content.file}: {part}: {_nowhere(entry, candidates, beside)}")
         first = found[0].resolve()
         sources.append((found[0], [other for other in found[1:] if other.resolve() != first]))
     return sources
+
+
+def _nowhere(entry: str, candidates: list[Path], beside: Path) -> str:
+    """What to do about an entry that exists nowhere: an export of another machine often has its tail beside the yaml."""
+    parts = [part for part in Path(entry).parts if part not in ("/", "..")]
+    tails = (Path(*parts[start:]) for start in range(1, len(parts)))
+    tail = next((tail for tail in tails if (beside / tail).exists()), None)
+    if tail is not None:
+        return f"{entry} does not exist; {tail} beside the yaml does: write that"
+    if Path(entry).is_absolute():
+        return f"{entry} does not exist: write where the images are on this machine"
+    places = list(dict.fromkeys(str(candidate.resolve()) for candidate in candidates))[:4]
+    return f"there is no {' and no '.join(places)}: give path: the absolute path of the data set"
 
 
 def _entries(value: Any, part: str, name: str) -> list[str]:

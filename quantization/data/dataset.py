@@ -83,7 +83,7 @@ def _open_cocodir(folder: Path) -> Dataset:
     for part in ("train2017", "val2017"):
         listing, images = folder / f"{part}.txt", folder / "images" / part
         if not listing.is_file() and not images.is_dir():
-            raise UserError(f"{name} has neither {part}.txt nor images/{part}")
+            raise UserError(f"{name} has neither {part}.txt nor images/{part}; for a data.yaml use --data")
         parts[part] = find_images([listing if listing.is_file() else images], f"{name}, {part}")
     annotations = folder / "annotations" / "instances_val2017.json"
     return Dataset(parts["train2017"], parts["val2017"], annotations if annotations.is_file() else None, [], name)

@@ -30,6 +30,14 @@ def is_single_class(classes: int, class_names: Sequence[str]) -> bool:
     return classes == 1 and all(name == SINGLE_CLASS_NAME or name.isdigit() for name in class_names)
 
 
+def first_moved(names: Sequence[str], others: Sequence[str]) -> int | None:
+    """The first class that two lists of the same names have in different places; None: other names, or one order."""
+    ours, theirs = list(map(same_name, names)), list(map(same_name, others))
+    if sorted(ours) != sorted(theirs):
+        return None
+    return next((number for number, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1]), None)
+
+
 def same_name(name: str) -> str:
     """The form in which names of classes are compared."""
     return " ".join(name.casefold().split())

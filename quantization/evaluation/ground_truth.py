@@ -13,7 +13,7 @@ from quantization.data.dataset import Dataset
 from quantization.data.images import image_shape
 from quantization.data.labels import any_labels, label_file, parse_labels, read_labels
 from quantization.errors import UserError
-from quantization.evaluation.categories import class_map, is_single_class, same_name
+from quantization.evaluation.categories import class_map, first_moved, is_single_class
 from quantization.evaluation.coco_json import CocoJson, Image, read_coco
 from quantization.evaluation.path_match import match_files
 
@@ -107,9 +107,8 @@ def _check_names(dataset: Dataset, classes: int, model_names: Sequence[str]) -> 
             f"{dataset.source} has {len(names)} classes, the model has {classes}: "
             "use the data that the model was trained on"
         )
-    ours, theirs = list(map(same_name, model_names)), list(map(same_name, names))
-    if ours != theirs and sorted(ours) == sorted(theirs):
-        number = next(number for number, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1])
+    number = first_moved(model_names, names)
+    if number is not None:
         raise UserError(
             f"{dataset.source} names the classes in another order than the model: class {number} is "
             f"{names[number]} there and {model_names[number]} in the model"

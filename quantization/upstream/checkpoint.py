@@ -67,7 +67,7 @@ def _content(path: Path, name: str, trust: bool) -> Any:
     """What the file holds, or a UserError."""
     file = str(path)
     if not path.is_file():
-        raise UserError(f"weight file {file} does not exist: check the path")
+        raise UserError(f"weight file {file} does not exist: check the path; nothing is downloaded")
     if path.suffix == ".onnx":
         raise UserError(
             f"{file} is an ONNX: name the .pt that it comes from, or quantize it by scripts/quantize-onnx.py"

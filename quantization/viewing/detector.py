@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -9,12 +10,14 @@ import numpy as np
 
 from quantization.data.images import letterbox
 from quantization.errors import UserError
-from quantization.evaluation.categories import is_single_class, same_name
+from quantization.evaluation.categories import first_moved, is_single_class, same_name
 from quantization.evaluation.detecting import Predictor, check_classes
 from quantization.evaluation.detections import image_detections, to_image
 from quantization.evaluation.network import Network
 from quantization.evaluation.opened import open_network
 from quantization.viewing.options import PredictCommand
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,12 @@ def shared_names(detectors: Sequence[ImageDetector], given: Sequence[str], sourc
         source: the data.yaml, for messages.
 
     Raises:
-        UserError: the models, or a model and the data.yaml, have other classes.
+        UserError: the models have other classes, or a data.yaml has another number or order of them.
     """
     merged = all(is_single_class(detector.network.classes, detector.network.names) for detector in detectors)
-    known = [(source, list(given))] if given and not (merged and len(given) > 1) else []
-    known += [(detector.file, list(detector.network.names)) for detector in detectors if detector.network.names]
+    data = [(source, list(given))] if given and not (merged and len(given) > 1) else []
+    models = [(detector.file, list(detector.network.names)) for detector in detectors if detector.network.names]
+    known = data + models
     counts = [(file, len(names)) for file, names in known]
     counts += [(detector.file, detector.network.classes) for detector in detectors]
     for file, count in counts[1:]:
@@ -98,10 +102,31 @@ def shared_names(detectors: Sequence[ImageDetector], given: Sequence[str], sourc
                 f"{counts[0][0]} has {counts[0][1]} classes, {file} has {count}: "
                 "compare models of the same data, and give that data's names"
             )
-    for file, names in known[1:]:
-        for number, (one, other) in enumerate(zip(known[0][1], names)):
-            if same_name(one) != same_name(other) and not other.isdigit():
-                raise UserError(
-                    f"class {number} is {one} in {known[0][0]} and {other} in {file}: compare models of the same data"
-                )
+    for (file, names), (second, others) in [(models[0], model) for model in models[1:]]:
+        number = _first_other(names, others)
+        if number is not None:
+            raise UserError(f"{_difference(number, names, file, others, second)}: compare models of the same data")
+    for file, names in models if data else []:
+        _check_order(file, names, given, source)
     return known[0][1] if known else [f"class{number}" for number in range(counts[0][1])]
+
+
+def _check_order(file: str, names: Sequence[str], given: Sequence[str], source: str) -> None:
+    """A UserError if a data.yaml has the model's names in another order, a warning if it has others: translations, say."""
+    moved, other = first_moved(given, names), _first_other(given, names)
+    if moved is not None:
+        raise UserError(f"{_difference(moved, given, source, names, file)}: give both the same order")
+    if other is not None:
+        LOG.warning("WARNING: %s: the names of %s are shown", _difference(other, given, source, names, file), source)
+
+
+def _difference(number: int, names: Sequence[str], file: str, others: Sequence[str], second: str) -> str:
+    return f"class {number} is {names[number]} in {file} and {others[number]} in {second}"
+
+
+def _first_other(names: Sequence[str], others: Sequence[str]) -> int | None:
+    """The first class that two models call differently, numbers for names aside."""
+    for number, pair in enumerate(zip(names, others)):
+        if same_name(pair[0]) != same_name(pair[1]) and not any(name.isdigit() for name in pair):
+            return number
+    return None

@@ -56,7 +56,7 @@ def _draw_single(canvas: np.ndarray, result: ImageResult, summary: Overview, gai
         box = result.boxes[0][number]
         colour = COLOURS["lost"] if number in false else COLOURS["new"]
         _solid(canvas, box[:4] * gain, colour)
-        _label(canvas, box[:4] * gain, f"{plain_name(summary, box[5])} {box[4]:.2f}", colour)
+        _label(canvas, box[:4] * gain, f"{summary.drawn_name(box[5])} {box[4]:.2f}", colour)
 
 
 def _draw_matches(canvas: np.ndarray, result: ImageResult, side: int, summary: Overview, gain: float) -> None:
@@ -72,17 +72,11 @@ def _draw_matches(canvas: np.ndarray, result: ImageResult, side: int, summary: O
             _solid(canvas, shown[:4] * gain, colour, thin=match.kind == "kept")
         else:
             _dashed(canvas, shown[:4] * gain, colour)
-        text = f"{plain_name(summary, shown[5])} {'-' if own is None else f'{own[4]:.2f}'}"
+        text = f"{summary.drawn_name(shown[5])} {'-' if own is None else f'{own[4]:.2f}'}"
         if match.kind != "kept" or (shown[2] - shown[0]) * gain > 9 * len(text):
             labels.append((shown[:4] * gain, text, colour))
     for box, text, colour in labels:
         _label(canvas, box, text, colour)
-
-
-def plain_name(summary: Overview, number: float) -> str:
-    """A class name that OpenCV's font can show: it has ASCII alone; the page has all names."""
-    name = summary.class_name(number)
-    return name if name.isascii() else f"class {int(number)}"
 
 
 def _corners(box: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -65,7 +65,10 @@ def _settings(summary: Overview) -> str:
             "is the sum, over its changed boxes, of the larger score less the smaller one times the IoU: a certain box "
             "that one model lacks counts 1."
         )
-    return text
+    drawn = [(title, Path(model).name) for title, model in zip(summary.drawn_titles, summary.models)]
+    drawn += [(summary.drawn_name(number), name) for number, name in enumerate(summary.names)]
+    replaced = ", ".join(f"{short} is {name}" for short, name in drawn if short != name)
+    return f"{text} In the pictures, {replaced}." if replaced else text
 
 
 def _errors(summary: Overview) -> str:

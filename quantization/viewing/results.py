@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Sequence
 
 import numpy as np
@@ -91,6 +92,17 @@ class Overview:
     def class_name(self, number: float) -> str:
         """Name of a class."""
         return self.names[int(number)]
+
+    def drawn_name(self, number: float) -> str:
+        """A class name that OpenCV's font can show, which has ASCII alone; the page says which names stand behind."""
+        name = self.class_name(number)
+        return name if name.isascii() else f"class {int(number)}"
+
+    @property
+    def drawn_titles(self) -> list[str]:
+        """The models' names as the pictures show them; see ``drawn_name``."""
+        names = [Path(model).name for model in self.models]
+        return [name if name.isascii() else f"model {number}" for number, name in enumerate(names, 1)]
 
     @property
     def headline(self) -> str:

@@ -83,9 +83,8 @@ def write_pictures(summary: Overview, source: Source, out: Path, worst: int) -> 
     for name, image in progress_bar(source, title="Draw", unit="image", total=len(ranks)):
         rank = ranks[name]
         sides = draw_sides(image, summary.results[rank], summary)
-        titles = [Path(model).name for model in summary.models]
         files[rank] = f"pictures/{rank + 1:05d}-{NOT_IN_NAMES.sub('-', Path(name).stem)}.jpg"
-        _write(out / files[rank], jpeg(beside(sides, titles)))
+        _write(out / files[rank], jpeg(beside(sides, summary.drawn_titles)))
         if rank < worst:
             shown[rank] = [jpeg(side) for side in sides]
     write_json(str(out / "predictions.json"), _record(summary))

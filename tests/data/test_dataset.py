@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
 def write(root: Path, more: dict[str, Any], without: tuple[str, ...] = ()) -> str:
     content = {"path": str(root), "train": "images/train2017", "val": "images/val2017", "names": ["ant", "bee"]}
     content = {key: value for key, value in {**content, **more}.items() if key not in without}
-    (root / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (root / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return str(root / "data.yaml")
 
 
@@ -122,7 +122,13 @@ def test_an_entry_of_two_places_is_told(
         ({"val": 3}, "val: has 3"),
         ({"val": [None]}, "val: has an empty value"),
         ({"val": ["images/val2017", {"a": 1}]}, "val: has a mapping"),
-        ({"val": "nowhere"}, "val: nowhere exists neither"),
+        ({"val": "nowhere"}, "val: there is no .*/set/nowhere and no .*/nowhere: give path:"),
+        ({"val": "/content/set/images/val2017"}, "does not exist; images/val2017 beside the yaml does: write that"),
+        ({"val": "/content/set/pictures"}, "/content/set/pictures does not exist: write where"),
+        (
+            {"nc": 2, "names": ["\u866b\uff0c\u86fe"]},
+            "lists 1 names: make them agree; it has \uff0c: YAML wants the ASCII marks",
+        ),
         ({"path": 3}, "path: is 3"),
     ],
 )
@@ -174,6 +180,8 @@ def test_refused(root: Path, tmp_path: Path) -> None:
     refused("does not exist", data=str(tmp_path / "none.yaml"))
     refused("is a folder", data=str(tmp_path))
     refused("lacks train: or val:", data=write(root, {}, without=("val",)))
+    (root / "data.yaml").write_text("train\uff1aimages\nval\uff1aimages", encoding="utf-8")
+    refused("lacks train: or val:.*; it has \uff1a: YAML", data=str(root / "data.yaml"))
     (root / "data.yaml").write_text("- a")
     refused("lacks train: or val:", data=str(root / "data.yaml"))
     (root / "empty.txt").write_text("")

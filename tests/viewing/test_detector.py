@@ -57,7 +57,7 @@ def test_an_engine_that_does_not_tell_its_classes(monkeypatch: pytest.MonkeyPatc
         opened(monkeypatch, None, None)
 
 
-def test_names() -> None:
+def test_names(caplog: pytest.LogCaptureFixture) -> None:
     def model(file: str, classes: int, *names: str) -> ImageDetector:
         return ImageDetector(file, FakeEngine(classes), Network("yolov5", classes, names, (64, 64), 0.45, False))
 
@@ -65,6 +65,13 @@ def test_names() -> None:
     assert shared_names([silent], [], "") == ["class0", "class1"]
     assert shared_names([silent, known], [], "") == ["Ant", "bee"]
     assert shared_names([known, numbered], ["ant", "bee"], "data.yaml") == ["ant", "bee"]
+    assert not caplog.text
+    translated = ["\u8682\u8681", "\u871c\u8702"]
+    assert shared_names([known, numbered], translated, "data.yaml") == translated
+    assert "in data.yaml and Ant in b: the names of data.yaml are shown" in caplog.text
+    assert shared_names([numbered, known], [], "") == ["0", "1"]
+    with pytest.raises(UserError, match="class 1 is bee in b and wasp in f"):  # also where the data.yaml fits neither
+        shared_names([known, model("f", 2, "ant", "wasp")], translated, "data.yaml")
     assert shared_names([model("e", 1, "item")], ["ant", "bee"], "data.yaml") == ["item"]
     with pytest.raises(UserError, match=r"class 0 is bee in data\.yaml and Ant in b"):
         shared_names([known], ["bee", "ant"], "data.yaml")
