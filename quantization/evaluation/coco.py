@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def coco_metrics(
-    truth: GroundTruth, found: Found, match: Callable[[Iterable[ImagePart]], Iterable[Pairs]] = partial(map, match_part)
+    truth: GroundTruth, found: Found, match: Callable[[Sequence[ImagePart]], Iterable[Pairs]] = partial(map, match_part)
 ) -> Metrics:
     """MAP of detections by pycocotools, with its uncertainty; ``match`` is what ``match_part`` is for each."""
     images, names = len(truth.files), truth.names
