@@ -104,7 +104,8 @@ class LayerOptions(Options):
         "auto",
         "the detect head's convolutions: float; input: they compute in float on INT8 inputs, so that the layers before "
         "them emit INT8 (faster, less accurate); int8; shared: input for tensors that other layers read in INT8 anyway, "
-        "float for the others; auto: input for the largest of those tensors alone",
+        "float for the others; auto: input for the largest of those tensors alone, or for the whole of a head that has a branch "
+        "each for boxes and scores (YOLOv8 and later)",
         choices=HEADS,
     )
     stem: str = option(
