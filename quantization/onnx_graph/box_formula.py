@@ -249,8 +249,8 @@ def _mean_shape(model: ModelProto, tensor: str) -> list[int] | None:
         inferred = onnx.shape_inference.infer_shapes(without_weights(model))
     except onnx.shape_inference.InferenceError:  # as of a graph whose shapes do not fit: it stays as it is
         return None
-    dims = next((value.type.tensor_type.shape.dim for value in inferred.graph.value_info if value.name == tensor), [])
-    shape = [dim.dim_value for dim in dims]
+    found = [value.type.tensor_type.shape.dim for value in inferred.graph.value_info if value.name == tensor]
+    shape = [dim.dim_value for dims in found for dim in dims]
     if len(shape) != 3 or shape[1] != SIDES or not shape[2]:
         return None
     return [shape[0] or 1, *shape[1:]]

@@ -40,9 +40,9 @@ class OnnxCalibrationOptions(RangeOptions):
     """How ranges are found where there is an ONNX alone."""
 
     method: str = option(
-        "mse",
-        "activation ranges with the smallest error in the activations (mse), or by entropy, percentile or maximum; sqnr "
-        "needs a checkpoint",
+        "max",  # without gradients, nothing tells that a rare large value is an object: mse clips it, see docs/any-onnx.md
+        "activation ranges by maximum, by the smallest error in the activations (mse), entropy or percentile; sqnr needs a "
+        "checkpoint",
         flag="--calib-method",
         choices=CALIBRATION_METHODS,
     )
