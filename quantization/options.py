@@ -102,10 +102,9 @@ class LayerOptions(Options):
     )
     head: str = option(
         "auto",
-        "the detect head's convolutions: float; input: they compute in float on INT8 inputs, so that the layers before "
-        "them emit INT8 (faster, less accurate); int8; shared: input for tensors that other layers read in INT8 anyway, "
-        "float for the others; auto: input for the largest of those tensors alone, or for the whole of a head that has a branch "
-        "each for boxes and scores (YOLOv8 and later)",
+        "the detect head's convolutions: float; input: they compute in float on INT8 inputs, and the layers before them emit "
+        "INT8 (faster, less accurate); int8; shared: input for tensors that other layers read in INT8 anyway; auto: input for "
+        "the largest of those alone, or for all where boxes and scores have a branch each (YOLOv8 and later)",
         choices=HEADS,
     )
     stem: str = option(
