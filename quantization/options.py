@@ -104,7 +104,7 @@ class LayerOptions(Options):
         "auto",
         "the detect head's convolutions: float; input: they compute in float on INT8 inputs, and the layers before them emit "
         "INT8 (faster, less accurate); int8; shared: input for tensors that other layers read in INT8 anyway; auto: input for "
-        "the largest of those alone, or for all where boxes and scores have a branch each (YOLOv8 and later)",
+        "the largest of those alone, and int8 where boxes and scores have a branch each (YOLOv8 and later)",
         choices=HEADS,
     )
     stem: str = option(

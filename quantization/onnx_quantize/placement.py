@@ -26,7 +26,7 @@ from quantization.preflight.subject import Subject, head_convolutions
 
 # what ``--head auto`` means for a head with a branch each for boxes and scores: with float inputs, twice as many tensors as in
 # other heads would leave INT8; speed and accuracy of each choice are in docs/any-onnx.md
-BRANCHED_HEAD = "input"
+BRANCHED_HEAD = "int8"
 
 
 def choose_plan(graph: QdqGraph, options: LayerOptions) -> Plan:
