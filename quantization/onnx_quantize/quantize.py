@@ -135,10 +135,8 @@ def calibrate_onnx(
     found = group_scales({str(number): group for number, group in enumerate(shared)}, options.group_scale)
     scales = [scale for scale in found.values() if scale is not None]
     assert len(scales) == len(groups)  # every tensor was seen
-    for scale in scales:
-        advice = scale.advice()
-        if advice is not None:
-            LOG.warning("Scales: %s", advice)
+    for advice in filter(None, (scale.advice() for scale in scales)):
+        LOG.warning("Scales: %s", advice)
     return OnnxScales(graph, plan, groups, scales, method)
 
 

@@ -41,7 +41,7 @@ def float_layers(graph: QdqGraph, plan: Plan) -> list[str]:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_c2f_attention_and_head(style: str) -> None:
-    graph, plan = planned(detector(style=style))
+    graph, plan = planned(detector(style=style), head="float")
     assert float_layers(graph, plan) == sorted(["model.0.conv", "model.2.attn.pe.conv", *HEAD])
     assert findings(graph, plan) == []
     groups = [set(place_names(graph, reads)) for reads in plan.groups(graph)]
