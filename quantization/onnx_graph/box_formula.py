@@ -81,10 +81,12 @@ def find_distribution(graph: OnnxGraph, softmax: NodeProto) -> Distribution | No
     if softmax.op_type != "Softmax":
         return None
     transpose = graph.producer.get(softmax.input[0])
-    before = graph.producer.get(transpose.input[0]) if transpose is not None else None
+    if transpose is None or transpose.op_type != "Transpose":
+        return None
+    before = graph.producer.get(transpose.input[0])
     mean = _only_reader(graph, softmax)
     after = _only_reader(graph, mean) if mean is not None else None
-    if transpose is None or before is None or mean is None or after is None:
+    if before is None or mean is None or after is None:
         return None
     chain = (before, transpose, softmax, mean, after)
     if [node.op_type for node in chain] != ["Reshape", "Transpose", "Softmax", "Conv", "Reshape"]:
