@@ -102,9 +102,9 @@ class LayerOptions(Options):
     )
     head: str = option(
         "auto",
-        "the detect head's convolutions: float; input: they compute in float on INT8 inputs, so that the layers before "
-        "them emit INT8 (faster, less accurate); int8; shared: input for tensors that other layers read in INT8 anyway, "
-        "float for the others; auto: input for the largest of those tensors alone",
+        "the detect head's convolutions: float; input: they compute in float on INT8 inputs, and the layers before them emit "
+        "INT8 (faster, less accurate); int8; shared: input for tensors that other layers read in INT8 anyway; auto: input for "
+        "the largest of those alone, and int8 where boxes and scores have a branch each (YOLOv8 and later)",
         choices=HEADS,
     )
     stem: str = option(

@@ -85,7 +85,7 @@ def quantize_onnx(options: OnnxCommand) -> int:
     iterator = iter(batches)
     first = list(islice(iterator, 1))
     found = calibrate_onnx(source, planned, chain(first, iterator), total, options.calibration)
-    LOG.info("Calibrated on %d images of %d x %d by %s", total, *shape[1:], options.calibration.method)
+    LOG.info("Calibrated on %d images of %d x %d by %s", total, *shape[1:], found.method)
     result = write_pairs(source, found, options.graph)
     models = (source.source, result)
     ratios = tensor_ratios(models, source, first[0][:COMPARED], compared_tensors(models, found.graph))

@@ -81,10 +81,12 @@ def find_distribution(graph: OnnxGraph, softmax: NodeProto) -> Distribution | No
     if softmax.op_type != "Softmax":
         return None
     transpose = graph.producer.get(softmax.input[0])
-    before = graph.producer.get(transpose.input[0]) if transpose is not None else None
+    if transpose is None or transpose.op_type != "Transpose":
+        return None
+    before = graph.producer.get(transpose.input[0])
     mean = _only_reader(graph, softmax)
     after = _only_reader(graph, mean) if mean is not None else None
-    if transpose is None or before is None or mean is None or after is None:
+    if before is None or mean is None or after is None:
         return None
     chain = (before, transpose, softmax, mean, after)
     if [node.op_type for node in chain] != ["Reshape", "Transpose", "Softmax", "Conv", "Reshape"]:
@@ -249,8 +251,8 @@ def _mean_shape(model: ModelProto, tensor: str) -> list[int] | None:
         inferred = onnx.shape_inference.infer_shapes(without_weights(model))
     except onnx.shape_inference.InferenceError:  # as of a graph whose shapes do not fit: it stays as it is
         return None
-    dims = next((value.type.tensor_type.shape.dim for value in inferred.graph.value_info if value.name == tensor), [])
-    shape = [dim.dim_value for dim in dims]
+    found = [value.type.tensor_type.shape.dim for value in inferred.graph.value_info if value.name == tensor]
+    shape = [dim.dim_value for dims in found for dim in dims]
     if len(shape) != 3 or shape[1] != SIDES or not shape[2]:
         return None
     return [shape[0] or 1, *shape[1:]]

@@ -40,11 +40,11 @@ class OnnxCalibrationOptions(RangeOptions):
     """How ranges are found where there is an ONNX alone."""
 
     method: str = option(
-        "mse",
-        "activation ranges with the smallest error in the activations (mse), or by entropy, percentile or maximum; sqnr "
-        "needs a checkpoint",
+        "auto",
+        "activation ranges by maximum, by the smallest error in the activations (mse), entropy or percentile; auto: maximum "
+        "where boxes and scores have a branch each (YOLOv8 and later), else mse; sqnr needs a checkpoint",
         flag="--calib-method",
-        choices=CALIBRATION_METHODS,
+        choices=("auto", *CALIBRATION_METHODS),
     )
 
     def __post_init__(self) -> None:

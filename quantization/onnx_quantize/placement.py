@@ -24,9 +24,9 @@ from quantization.preflight.operators import POINTWISE
 from quantization.preflight.qdq_graph import QdqGraph
 from quantization.preflight.subject import Subject, head_convolutions
 
-BRANCHED_HEAD = (
-    "input"  # what ``--head auto`` means for a head with a branch each for boxes and scores, see any-onnx.md
-)
+# what ``--head auto`` means for a head with a branch each for boxes and scores: with float inputs, twice as many tensors as in
+# other heads would leave INT8; speed and accuracy of each choice are in docs/any-onnx.md
+BRANCHED_HEAD = "int8"
 
 
 def choose_plan(graph: QdqGraph, options: LayerOptions) -> Plan:

@@ -23,7 +23,7 @@ from quantization.onnx_quantize.activations import TensorRunner, collect_activat
 from quantization.onnx_quantize.float_model import FloatModel
 from quantization.onnx_quantize.insertion import PairWriter, channel_scales, scale_of
 from quantization.onnx_quantize.options import OnnxCalibrationOptions, OnnxGraphOptions
-from quantization.onnx_quantize.placement import choose_plan
+from quantization.onnx_quantize.placement import choose_plan, has_branches
 from quantization.onnx_quantize.plan import Plan, place_names
 from quantization.options import LayerOptions
 from quantization.preflight.qdq_graph import QdqGraph, Read
@@ -43,12 +43,14 @@ class OnnxScales:
         plan: where Q/DQ go.
         groups: the reads that share a scale.
         scales: of each group.
+        method: of the calibration.
     """
 
     graph: QdqGraph
     plan: Plan
     groups: list[list[Read]]
     scales: list[GroupScale]
+    method: str
 
     @property
     def float_layers(self) -> dict[str, str]:
@@ -59,6 +61,7 @@ class OnnxScales:
         """For the summary."""
         shared = [scale for scale in self.scales if len(scale.own) > 1]
         return {
+            "calib_method": self.method,
             "groups": [place_names(self.graph, group) for group in self.groups],
             "amax": [scale.amax for scale in self.scales],
             "shared_scales": [{**asdict(scale), "ratio": scale.ratio} for scale in shared],
@@ -116,11 +119,12 @@ def calibrate_onnx(
         UserError: see ``activations.collect_activations``.
     """
     graph, plan = planned
+    method = calibration_method(graph, options.method)
     groups = plan.groups(graph)
     shared: list[SharedTensors] = []
     calibrators: dict[str, Calibrator] = {}
     for reads in groups:
-        shared.append(SharedTensors(options.method))
+        shared.append(SharedTensors(method))
         for number, tensor in enumerate(dict.fromkeys(read.tensor for read in reads)):
             calibrators[tensor] = shared[-1].tensor(number)
             shared[-1].readers[number] = place_names(graph, [read for read in reads if read.tensor == tensor])
@@ -131,11 +135,20 @@ def calibrate_onnx(
     found = group_scales({str(number): group for number, group in enumerate(shared)}, options.group_scale)
     scales = [scale for scale in found.values() if scale is not None]
     assert len(scales) == len(groups)  # every tensor was seen
-    for scale in scales:
-        advice = scale.advice()
-        if advice is not None:
-            LOG.warning("Scales: %s", advice)
-    return OnnxScales(graph, plan, groups, scales)
+    for advice in filter(None, (scale.advice() for scale in scales)):
+        LOG.warning("Scales: %s", advice)
+    return OnnxScales(graph, plan, groups, scales, method)
+
+
+def calibration_method(graph: QdqGraph, choice: str) -> str:
+    """What ``--calib-method`` means for a network.
+
+    Rare large values are what objects of a rare class are made of, and mse clips them. In networks whose head has branches that
+    cost more than the finer steps gained; on a YOLOv5, less (docs/any-onnx.md, "Trained networks").
+    """
+    if choice != "auto":
+        return choice
+    return "max" if has_branches(graph) else "mse"
 
 
 def write_pairs(source: FloatModel, found: OnnxScales, options: OnnxGraphOptions = OnnxGraphOptions()) -> ModelProto:

@@ -46,7 +46,7 @@ def test_without_torch(net: str, array: str, tmp_path: Path) -> None:
     model = onnx.load(str(tmp_path / "net-int8.onnx"))
     assert not preflight(model).failed and model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
     summary = json.loads((tmp_path / "s.json").read_text())
-    assert len(summary["groups"]) == len(summary["amax"]) and summary["options"]["calib_method"] == "mse"
+    assert len(summary["groups"]) == len(summary["amax"]) and summary["calib_method"] == "max"
     assert summary["float_layers"]["model.9.dfl.conv"].startswith("it takes the mean")
     assert min(summary["sqnr_db"].values()) > 18 and summary["preflight"]["requantize"] == 0
 

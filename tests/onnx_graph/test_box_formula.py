@@ -80,6 +80,12 @@ def two_ends(net: Net, mean: str) -> str:
     return net.op("Concat", [net.op("Exp", [first]), net.op("Exp", [second])], axis=1)
 
 
+def two_whole_ends(net: Net, mean: str) -> str:
+    """The same, each of all four sides."""
+    ends = [net.op("Exp", [net.op(name, [mean, floats(net, 0.5)])]) for name in ("Add", "Mul")]
+    return net.op("Concat", ends, axis=1)
+
+
 def head(tail: Tail, perm: tuple[int, ...] = (0, 2, 1, 3), axis: int = 1, cells: int = CELLS) -> onnx.ModelProto:
     """Maps to boxes; scores beside them."""
     net = Net()
@@ -150,11 +156,11 @@ def test_corners_are_one_product() -> None:
     np.testing.assert_allclose(run(model)[:, :4], wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("tail", [squared, uneven, two_ends])
+@pytest.mark.parametrize("tail", [squared, uneven, two_ends, two_whole_ends])
 def test_what_is_not_affine_follows_the_mean(tail: Tail) -> None:
     found = operators(respelled(tail))
     assert found[:4] == ["Reshape", "Softmax", "Reshape", "MatMul"] and "Transpose" not in found
-    assert {squared: "Mul", uneven: "Mul", two_ends: "Exp"}[tail] in found[6:]
+    assert ("Mul" if tail in (squared, uneven) else "Exp") in found[6:]
 
 
 def test_the_product_is_known_as_a_mean() -> None:
@@ -164,10 +170,10 @@ def test_the_product_is_known_as_a_mean() -> None:
 
 
 def test_other_graphs_stay() -> None:
-    other = head(centres, axis=2)  # over the sides
+    over_sides, scrambled = head(centres, axis=2), head(centres, perm=(0, 2, 3, 1))
     open_cells = head(lambda net, mean: mean, cells=-1)
     open_cells.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "cells"
-    for model in (other, open_cells):
+    for model in (over_sides, scrambled, open_cells):
         before = model.SerializeToString(deterministic=True)
         assert not respell_box_decode(model)
         assert model.SerializeToString(deterministic=True) == before

@@ -30,6 +30,7 @@ def test_checkout_and_onnx_give_one_result(checkouts: Callable[[str], Path], tmp
     graph, plan = plan_onnx(source, (3, SIDE, SIDE), LayerOptions())
     batches = [images[:BATCH], images[BATCH:]]
     found = calibrate_onnx(source, (graph, plan), batches, len(images), OnnxCalibrationOptions())
+    assert found.method == "mse"  # as theirs
     assert not preflight(write_pairs(source, found)).failed
 
     def as_checkout(place: str) -> str:

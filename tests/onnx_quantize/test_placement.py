@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from quantization.errors import UserError
-from quantization.onnx_quantize.placement import choose_plan
+from quantization.onnx_quantize.placement import BRANCHED_HEAD, choose_plan
 from quantization.onnx_quantize.plan import Plan, place_names, planned_graph
 from quantization.options import LayerOptions
 from quantization.preflight.conversions import check_conversions
@@ -41,7 +41,7 @@ def float_layers(graph: QdqGraph, plan: Plan) -> list[str]:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_c2f_attention_and_head(style: str) -> None:
-    graph, plan = planned(detector(style=style))
+    graph, plan = planned(detector(style=style), head="float")
     assert float_layers(graph, plan) == sorted(["model.0.conv", "model.2.attn.pe.conv", *HEAD])
     assert findings(graph, plan) == []
     groups = [set(place_names(graph, reads)) for reads in plan.groups(graph)]
@@ -97,13 +97,13 @@ def test_other_sums_read_both_operands_in_int8(operands: tuple[str, str], spare:
     assert len(read_in_int8(graph, plan, position)) == 2 and findings(graph, plan) == []
 
 
-@pytest.mark.parametrize(
-    "head, inputs", [("auto", HEAD[:2]), ("input", HEAD[:2]), ("float", []), ("shared", []), ("int8", [])]
-)
+@pytest.mark.parametrize("head, inputs", [("input", HEAD[:2]), ("float", []), ("shared", []), ("int8", [])])
 def test_choices_of_a_head_with_branches(head: str, inputs: list[str]) -> None:
     graph, plan = planned(detector(), head=head)
     assert [graph.layer(position) for position in plan.inputs] == inputs
-    assert set(HEAD[:2]) <= set(map(graph.layer, plan.weights)) if head == "int8" else True
+    assert (set(HEAD[:2]) <= set(map(graph.layer, plan.weights))) == (head == "int8")
+    if head == BRANCHED_HEAD:
+        assert planned(detector())[1] == plan
 
 
 def shared_head(maps: int = 2) -> onnx.ModelProto:

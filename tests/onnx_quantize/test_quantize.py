@@ -20,8 +20,9 @@ from quantization.onnx_graph.fp16 import MIN_OPSET as FP16_OPSET
 from quantization.onnx_quantize.comparison import compared_tensors, tensor_ratios
 from quantization.onnx_quantize.float_model import FloatModel, opset_of
 from quantization.onnx_quantize.options import OnnxCalibrationOptions, OnnxGraphOptions
-from quantization.onnx_quantize.quantize import OnnxScales, calibrate_onnx, plan_onnx, write_pairs
+from quantization.onnx_quantize.quantize import OnnxScales, calibrate_onnx, calibration_method, plan_onnx, write_pairs
 from quantization.options import LayerOptions
+from quantization.preflight.qdq_graph import QdqGraph
 from quantization.preflight.report import preflight
 from quantization.preflight.subject import float_layers
 from quantization.ranges.group_scales import group_scales
@@ -206,7 +207,7 @@ def test_files_of_all_kinds(tmp_path: Path, reference: list[float], kind: str) -
 def test_fp16_remainder(tmp_path: Path) -> None:
     source, found, model = quantized(saved(detector(), tmp_path), FP16_OPSET)
     assert not preflight(model).failed
-    weight = next(tensor for tensor in model.graph.initializer if tensor.name.startswith("model.model.9.cv2.2.weight"))
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name.startswith("model.model.0.conv.weight"))
     assert weight.data_type == TensorProto.FLOAT16
     mean = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("_matrix"))
     assert mean.data_type == TensorProto.FLOAT  # the decode stays in FP32, the mean of the distances with it
@@ -240,6 +241,15 @@ def test_refusals(tmp_path: Path) -> None:
         quantized(saved(damaged, tmp_path))
     with pytest.raises(UserError, match="sqnr"):
         OnnxCalibrationOptions(method="sqnr")
+
+
+def test_method_by_the_head() -> None:
+    net = FloatNet()
+    net.head(net.stem())
+    graphs = {"max": QdqGraph(detector()), "mse": QdqGraph(finished(net))}
+    for expected, graph in graphs.items():
+        assert calibration_method(graph, OnnxCalibrationOptions().method) == expected
+        assert calibration_method(graph, "entropy") == "entropy"
 
 
 def test_metadata_that_is_no_list_of_layers_is_ignored() -> None:
