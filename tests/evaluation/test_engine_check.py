@@ -54,7 +54,7 @@ def check(onnx_file: str, source: Path | None, corrupt: Any = None) -> EngineBox
 
 def test_right_boxes_pass_and_corrupted_ones_are_wrong(onnx_file: str, drawn: Path) -> None:
     right, wrong = check(onnx_file, drawn), check(onnx_file, drawn, stretch)
-    assert not right.are_wrong and right.text.endswith("quantization noise")
+    assert right.are_judged and wrong.are_judged and not right.are_wrong and right.text.endswith("quantization noise")
     assert "boxes differ by 0 pixels" in right.text and "confident detections in 8 images" in right.text
     assert wrong.are_wrong and "SUSPICIOUS" in wrong.text
 
@@ -74,7 +74,7 @@ def test_outputs_that_cannot_be_read_are_wrong(drawn: Path, tmp_path: Path) -> N
 
 
 def test_drawn_images_are_no_reason_for_an_error(onnx_file: str) -> None:
-    assert not check(onnx_file, None).are_wrong
+    assert check(onnx_file, None)[1:] == (False, False)
     wrong = check(onnx_file, None, stretch)
     assert not wrong.are_wrong and "drawn images (--check-images names real ones)" in wrong.text
 
@@ -82,7 +82,7 @@ def test_drawn_images_are_no_reason_for_an_error(onnx_file: str) -> None:
 def test_what_cannot_be_compared_says_why(onnx_file: str, tmp_path: Path) -> None:
     engine: Any = StandIn(onnx_file)
     found = EngineCheck()(engine, str(tmp_path / "none.onnx"), StandIn)
-    assert found == (f"not compared with ONNX Runtime ({tmp_path}/none.onnx does not exist)", False)
+    assert found == (f"not compared with ONNX Runtime ({tmp_path}/none.onnx does not exist)", False, False)
     with pytest.raises(UserError):
         named_images(str(tmp_path / "no images"))
 
@@ -109,7 +109,7 @@ def test_bench_checks_what_it_builds(
         def compare(engine: Any, onnx: str, rebuild: Any) -> EngineBoxes:
             with rebuild(onnx) as again:  # as it was built, and another one
                 assert again.name == engine.name and again is not engine
-            return EngineBoxes(f"{engine.name} of {Path(onnx).name}", are_wrong)
+            return EngineBoxes(f"{engine.name} of {Path(onnx).name}", are_wrong, True)
 
         return compare
 
@@ -150,7 +150,7 @@ def test_eval_engine_compares_with_the_onnx(
     assert script.main([str(plan), "--cocodir", str(drawn), "--onnx", onnx_file]) == int(corrupted)
     out = capsys.readouterr().out
     last = out.splitlines()[-1]
-    assert last.startswith("against ONNX Runtime: ") and ("SUSPICIOUS" in last) == corrupted
+    assert last.startswith(f"against ONNX Runtime on --cocodir {drawn}: ") and ("SUSPICIOUS" in last) == corrupted
     assert "does not tell its upstream" in out and "NMS IoU is 0.65" in out
     (tmp_path / "net.plan.json").write_text(json.dumps({"metadata": Origin("yolov5", 0.6).metadata()}))
     figures = tmp_path / "figures.json"
