@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import shlex
 import sys
 from dataclasses import replace
@@ -95,6 +96,19 @@ def test_a_step_that_fails_says_nothing_of_an_earlier_engine(
     assert deploy.deploy_command("yolov5", options_of(tmp_path, "--resume")) == 1
     assert endings[0].verdict.endswith(". A step with TensorRT FAILED: see above")
     assert not accuracy.exists() and "0.1234" not in (tmp_path / "report.html").read_text()
+
+
+def test_wrong_boxes_that_the_target_found_stay_an_error(
+    tmp_path: Path, stages: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that is back from the target, on a machine without TensorRT."""
+    (tmp_path / "engines").mkdir()
+    boxes = {"text": "SUSPICIOUS", "are_wrong": True, "are_judged": True}
+    (tmp_path / "engines" / "map.json").write_text(json.dumps({"map": 0.4, "map50": 0.6, "compared_boxes": boxes}))
+    endings: list[Closing] = []
+    monkeypatch.setattr(deploy, "tell", endings.append)
+    assert deploy.deploy_command("yolov5", options_of(tmp_path, "--resume")) == 1
+    assert "Do NOT ship" in endings[0].verdict and endings[0].following[1].endswith("--locate")
 
 
 def test_images_to_locate_on_are_those_that_are_evaluated(tmp_path: Path) -> None:
