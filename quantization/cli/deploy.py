@@ -151,14 +151,8 @@ def target_lines(name: str, options: DeployCommand) -> list[list[str]]:
     int8 = ["--layer", str(engines / "int8-layer.json"), "--profile", str(engines / "int8-profile.json")]
     fp16 = ["--layer", str(engines / "fp16-layer.json"), "--profile", str(engines / "fp16-profile.json")]
     second = ["--compare", int8[1], "--compare-profile", int8[3], "--names", "FP16", "INT8"]
-    accuracy = [
-        "--onnx",
-        run_file(options.out, "model"),
-        "--nmsthres",
-        str(iou),
-        "--confidence",
-        str(options.images.confidence),
-    ]
+    accuracy = ["--onnx", run_file(options.out, "model"), "--nmsthres", str(iou)]
+    accuracy += ["--confidence", str(options.images.confidence)]
     accuracy += ["--objectness"] if UPSTREAMS[name].origin.objectness_only else []
     accuracy += ["--save-json", run_file(options.out, "engine accuracy")]
     return [
