@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         default=None,
         help="what the engine was built from: compare the boxes on some of the images with ONNX Runtime's; exit code 1 if "
-        "they are far off; a note where they cannot be compared: no ONNX Runtime, or EfficientNMS_TRT in the ONNX",
+        "they are far off; a note where ONNX Runtime is missing, or cannot run the file, as one with EfficientNMS_TRT",
     )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
     parser.add_argument(

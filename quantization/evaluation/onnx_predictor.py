@@ -16,10 +16,11 @@ from quantization.onnx_graph.session import session_options
 from quantization.options import OUTPUT_FORMATS
 
 PLUGIN = "EfficientNMS_TRT"
+NO_ONNX = "InvalidProtobuf"  # error of ONNX Runtime for a file that is none
 
 
 class CannotRun(UserError):
-    """ONNX Runtime is not here, or cannot run what a good file holds."""
+    """ONNX Runtime is not here, or refuses what may be a good file: it has a plugin, or is newer."""
 
 
 class OnnxPredictor:
@@ -36,8 +37,8 @@ class OnnxPredictor:
         origin: the upstream that it was exported from; None if it does not say.
 
     Raises:
-        CannotRun: there is no ONNX Runtime, or the graph has a plugin of TensorRT.
-        UserError: the file is missing, ONNX Runtime refuses it, or it is no detection network.
+        CannotRun: there is no ONNX Runtime, or it refuses the graph.
+        UserError: the file is missing or no ONNX, or it is no detection network.
     """
 
     def __init__(self, file: str, asked: str = OUTPUT_FORMATS[0]) -> None:
@@ -60,7 +61,8 @@ class OnnxPredictor:
                     f"{file} has {PLUGIN}, a plugin of TensorRT that ONNX Runtime cannot run: build an engine and give it "
                     "to eval-engine.py, or export with --end2end onnx"
                 ) from error
-            raise UserError(f"{file} is no model for ONNX Runtime: {str(error).splitlines()[0]}") from error
+            refusal = UserError if type(error).__name__ == NO_ONNX else CannotRun
+            raise refusal(f"{file} is no model for ONNX Runtime: {str(error).splitlines()[0]}") from error
         entry = self._session.get_inputs()[0]
         if len(entry.shape) != 4:
             raise UserError(f"{file} does not take images (B, 3, H, W): export it with the export command")
