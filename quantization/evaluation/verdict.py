@@ -9,9 +9,8 @@ from quantization.evaluation.wording import plus_minus_text, points_text
 from quantization.tables import Row, Table
 
 TITLES = {"float": "float", "ptq": "PTQ", "qat": "QAT"}
-COMPARED = (
-    "compared_boxes"  # entry of an engine's figures: its boxes against ONNX Runtime's, ``EngineBoxes`` as a dictionary
-)
+# entry of an engine's figures: its boxes against ONNX Runtime's, ``EngineBoxes`` as a dictionary
+COMPARED = "compared_boxes"
 COLUMNS = ("mAP@0.5:0.95", "mAP@0.5", "against float")
 
 
