@@ -26,7 +26,7 @@ def make_check(source: str | None, locate: bool) -> Check:
         from quantization.evaluation.engine_check import EngineCheck
     except ImportError as error:
         text = f"boxes are not compared with ONNX Runtime's ({error})"
-        return lambda engine, onnx, rebuild: EngineBoxes(text, False)
+        return lambda engine, onnx, rebuild: EngineBoxes(text, False, False)
     return EngineCheck(None if source is None else named_images(source), locate)
 
 

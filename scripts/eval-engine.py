@@ -15,15 +15,16 @@ with one_line_ending():
     from quantization.argument_types import positive
     from quantization.closing import Closing, closing_text
     from quantization.data.dataset import open_dataset
+    from quantization.engine.bench import EngineBoxes
     from quantization.evaluation.class_table import class_text
-    from quantization.evaluation.comparison import found_differences, some_images
+    from quantization.evaluation.comparison import NamedImages, some_images
     from quantization.evaluation.detecting import Thresholds
-    from quantization.evaluation.engine_check import one_by_one
+    from quantization.evaluation.engine_check import compared_boxes, not_compared, one_by_one
     from quantization.evaluation.network import Network, data_classes, fit_dataset, make_evaluator
-    from quantization.evaluation.onnx_predictor import OnnxPredictor
+    from quantization.evaluation.onnx_predictor import CannotRun, OnnxPredictor
     from quantization.evaluation.opened import OpenedNetwork, open_network
     from quantization.evaluation.saved_samples import compare_with, read_samples, write_samples
-    from quantization.evaluation.verdict import figures_table
+    from quantization.evaluation.verdict import COMPARED, figures_table
     from quantization.files import check_named_files, write_json
     from quantization.onnx_graph.origin import file_origin
     from quantization.options import DEFAULT_SIDE, OUTPUT_FORMAT_HELP, OUTPUT_FORMATS, DataOptions
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         default=None,
         help="what the engine was built from: compare the boxes on some of the images with ONNX Runtime's; exit code 1 if "
-        "they are far off",
+        "they are far off; a note where ONNX Runtime is missing, or cannot run the file, as one with EfficientNMS_TRT",
     )
     parser.add_argument("--save-json", metavar="FILE", default=None, help="write the figures to this file")
     parser.add_argument(
@@ -81,12 +82,28 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def compare_boxes(engine: OpenedNetwork, reference: OnnxPredictor, files: Sequence[str]) -> bool:
-    """Print how far the engine's boxes are from ONNX Runtime's on some of the images; whether it is too far."""
-    images = some_images(files, engine.size)
-    found = found_differences(one_by_one(reference, images), one_by_one(engine.predict, images))
-    print(f"against ONNX Runtime: {found}")
-    return found.is_suspicious
+def open_reference(options: argparse.Namespace) -> OnnxPredictor | EngineBoxes | None:
+    """What the engine is compared with, or why it cannot be; None: it is not asked for.
+
+    Raises:
+        UserError: the file is no detection network.
+    """
+    if options.onnx is None:
+        return None
+    try:
+        return OnnxPredictor(options.onnx, options.output_format)
+    except CannotRun as error:  # that says nothing against the engine, whose mAP is wanted
+        return not_compared(error)
+
+
+def compare_boxes(
+    engine: OpenedNetwork, reference: OnnxPredictor | EngineBoxes | None, source: NamedImages
+) -> EngineBoxes | None:
+    """How far the engine's boxes are from ONNX Runtime's on some of the images; None: it is not asked for."""
+    if not isinstance(reference, OnnxPredictor):
+        return reference
+    images = some_images(source.files, engine.size)
+    return compared_boxes(engine.predict, images, one_by_one(reference, images), source)
 
 
 def check_files(options: argparse.Namespace) -> None:
@@ -125,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images = data_options(options)
     against = None if options.against is None else read_samples(options.against)
     named = open_dataset(options.cocodir, options.data)  # before the engine, which takes longer
-    reference = None if options.onnx is None else OnnxPredictor(options.onnx)
+    reference = open_reference(options)
     opened = open_network(options.engine, options.output_format, options.imgsz)
     network = describe(options, opened, images)
     checked = fit_dataset(named, network)
@@ -134,16 +151,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compare_with(against, evaluator)
     metrics = evaluator(opened.predict, options.engine)
     print(class_text(metrics.content()))
+    boxes = compare_boxes(opened, reference, NamedImages(named.source, checked.dataset.val))
     written = {}
     if options.save_json is not None:
         used = {**vars(options), "nmsthres": evaluator.thresholds.iou}
-        write_json(options.save_json, {**metrics.content(), "options": used})
+        compared = {} if boxes is None else {COMPARED: boxes._asdict()}
+        write_json(options.save_json, {**metrics.content(), **compared, "options": used})
         written[options.save_json] = "the figures, by class too"
     if options.save_samples is not None:
         write_samples(options.save_samples, metrics, options.engine, evaluator)
         written[options.save_samples] = "what --against compares with"
     print(closing_text(Closing(figures_table(options.engine, metrics.content()), written=written)))
-    return int(reference is not None and compare_boxes(opened, reference, checked.dataset.val))
+    if boxes is not None:
+        print(boxes.text)
+    return int(boxes is not None and boxes.are_wrong)
 
 
 def data_options(options: argparse.Namespace) -> DataOptions:

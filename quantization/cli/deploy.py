@@ -21,13 +21,13 @@ from quantization.data.headers import image_fault
 from quantization.engine.versions import import_tensorrt
 from quantization.errors import UserError
 from quantization.evaluation.comparison import NamedImages, some_files
-from quantization.evaluation.verdict import accuracy_table, choose_checkpoint
+from quantization.evaluation.verdict import accuracy_table, boxes_warning, choose_checkpoint, has_wrong_boxes
 from quantization.export.requirements import check_exportable
 from quantization.export.target import for_target
 from quantization.files import check_writable, write_json
 from quantization.option_fields import make, record, typed_words
 from quantization.options import DataOptions, ExportOptions
-from quantization.report.folder import FILES, remove_results, run_file
+from quantization.report.folder import FILES, read_run, remove_results, run_file
 from quantization.report.page import write_report
 from quantization.signals import SIGNALS
 from quantization.text import read_json
@@ -59,16 +59,19 @@ def deploy_command(name: str, options: DeployCommand) -> int:
     summary = read_json(run_file(folder, "summary"))
     verdict = choose_checkpoint(summary)
     passed = export_both(name, options, verdict.file)
-    missing = tensorrt_problem()
-    done = missing is None and run_lines(lines[:-1])
-    report = write_report(folder)
+    is_here = tensorrt_problem() is None
+    done = is_here and run_lines(folder, lines[:-1])
+    report, engine = write_report(folder), read_run(folder).engine_accuracy
     written = {run_file(folder, "model"): f"Q/DQ ONNX of {verdict.file}", report: "the report: open it in a browser"}
-    following = (
-        [] if done else ["on the target, with this checkout and this folder:", *(command_line(*line) for line in lines)]
-    )
+    following = [] if done else ["on the target, with this checkout and this folder:", *typed_lines(lines)]
     text = verdict.text if passed else f"{verdict.text}. The preflight FAILED: see above what to change"
-    tell(Closing(accuracy_table(summary["figures"], verdict.key), text, written, following))
-    return int(not passed or (missing is None and not done))
+    if has_wrong_boxes(engine):
+        following = ["where TensorRT is, to find out where they go wrong:", locating_line(options, lines[0])]
+    elif is_here and not done:
+        text += ". A step with TensorRT FAILED: see above"
+    table = accuracy_table(summary["figures"], verdict.key, engine)
+    tell(Closing(table, f"{text}{boxes_warning(engine)}", written, following))
+    return int(not passed or has_wrong_boxes(engine) or (is_here and not done))
 
 
 def keep_record(name: str, options: DeployCommand, lines: list[list[str]]) -> None:
@@ -78,10 +81,8 @@ def keep_record(name: str, options: DeployCommand, lines: list[list[str]]) -> No
         if removed:
             LOG.info("Removed, of an earlier run: %s", ", ".join(removed))
     command = command_line(f"qat-{name}.py", "deploy", *typed_words(replace(options, resume=False, restart=False)))
-    target = [command_line(*line) for line in lines]
-    write_json(
-        run_file(options.out, "record"), {"options": plain_record(options), "command": command, "target": target}
-    )
+    content = {"options": plain_record(options), "command": command, "target": typed_lines(lines)}
+    write_json(run_file(options.out, "record"), content)
 
 
 def quantize_options(options: DeployCommand) -> QuantizeCommand:
@@ -150,7 +151,8 @@ def target_lines(name: str, options: DeployCommand) -> list[list[str]]:
     int8 = ["--layer", str(engines / "int8-layer.json"), "--profile", str(engines / "int8-profile.json")]
     fp16 = ["--layer", str(engines / "fp16-layer.json"), "--profile", str(engines / "fp16-profile.json")]
     second = ["--compare", int8[1], "--compare-profile", int8[3], "--names", "FP16", "INT8"]
-    accuracy = ["--nmsthres", str(iou), "--confidence", str(options.images.confidence)]
+    accuracy = ["--onnx", run_file(options.out, "model"), "--nmsthres", str(iou)]
+    accuracy += ["--confidence", str(options.images.confidence)]
     accuracy += ["--objectness"] if UPSTREAMS[name].origin.objectness_only else []
     accuracy += ["--save-json", run_file(options.out, "engine accuracy")]
     return [
@@ -160,6 +162,21 @@ def target_lines(name: str, options: DeployCommand) -> list[list[str]]:
         ["draw-engine.py", *fp16, *second, "--output", run_file(options.out, "comparison")],
         ["make-report.py", options.out],
     ]
+
+
+def typed_lines(lines: list[list[str]]) -> list[str]:
+    """``target_lines`` as they are typed."""
+    return [command_line(*line) for line in lines]
+
+
+def locating_line(options: DeployCommand, bench: list[str]) -> str:
+    """The bench line of ``target_lines`` that also says where wrong boxes come from."""
+    images = options.images.data
+    if images is None:
+        folder = Path(str(options.images.cocodir))
+        listing = folder / "val2017.txt"
+        images = str(listing if listing.is_file() else folder / "images" / "val2017")
+    return command_line(*bench, "--check-images", images, "--locate")
 
 
 def tensorrt_problem() -> str | None:
@@ -172,8 +189,9 @@ def tensorrt_problem() -> str | None:
     return None
 
 
-def run_lines(lines: list[list[str]]) -> bool:
+def run_lines(folder: str, lines: list[list[str]]) -> bool:
     """Run ``target_lines``; whether all ended well. Without engines there is nothing for the others to do."""
+    Path(run_file(folder, "engine accuracy")).unlink(missing_ok=True)  # says nothing of an engine that is built now
     return run_line(lines[0]) and all([run_line(line) for line in lines[1:]])
 
 

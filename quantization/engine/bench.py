@@ -26,10 +26,12 @@ class EngineBoxes(NamedTuple):
     Attributes:
         text: for the user.
         are_wrong: far from what the ONNX gives.
+        are_judged: whether that could be told: False where nothing was compared, or too little.
     """
 
     text: str
     are_wrong: bool
+    are_judged: bool
 
 
 Rebuild = Callable[[str], Engine]  # another ONNX, with the same options

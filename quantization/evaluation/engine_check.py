@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
+from typing import Callable
 
 import numpy as np
 
@@ -50,27 +52,14 @@ class EngineCheck:
         try:
             predict = EnginePredictor(engine)
         except UserError as error:
-            return EngineBoxes(NOT_COMPARED.format(error), False)
+            return not_compared(error)
         images = comparison_images(self.source, predict.size, *([DRAWN] if self.source is None else []))
         try:
             expected = self._reference(onnx, images)
-        except (UserError, ImportError) as error:  # a plugin, a machine without ONNX Runtime
-            return EngineBoxes(NOT_COMPARED.format(error), False)
-        try:
-            actual = one_by_one(predict, images)
-        except CudaError:
-            raise  # that says nothing of its boxes
-        except UserError as error:  # a box whose corners are swapped, a class that is none
-            return EngineBoxes(f"WRONG, what it gives cannot be read: {error}", self.source is not None)
-        if self.source is None and isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):
-            found = row_differences(expected, actual)
-        else:
-            found = found_differences(expected, actual)
-        where = "drawn images (--check-images names real ones)" if self.source is None else self.source.name
-        text, are_wrong = f"against ONNX Runtime on {where}: {found}", self.source is not None and found.is_suspicious
-        if are_wrong and self.locate:
-            text += f"; {where_wrong(onnx, images, rebuild)}"
-        return EngineBoxes(text, are_wrong)
+        except UserError as error:  # a plugin, a machine without ONNX Runtime
+            return not_compared(error)
+        locate = functools.partial(where_wrong, onnx, images, rebuild) if self.locate else None
+        return compared_boxes(predict, images, expected, self.source, locate)
 
     def _reference(self, onnx: str, images: np.ndarray) -> Boxes:
         """ONNX Runtime's boxes, computed once for all engines of one file and size."""
@@ -78,6 +67,48 @@ class EngineCheck:
         if key not in self._expected:
             self._expected[key] = one_by_one(OnnxPredictor(onnx), images)
         return self._expected[key]
+
+
+def not_compared(error: UserError) -> EngineBoxes:
+    """What is known of an engine's boxes where an error keeps them from a comparison."""
+    return EngineBoxes(NOT_COMPARED.format(error), False, False)
+
+
+def compared_boxes(
+    predict: EnginePredictor | OnnxPredictor,
+    images: np.ndarray,
+    expected: Boxes,
+    source: NamedImages | None,
+    locate: Callable[[], str] | None = None,
+) -> EngineBoxes:
+    """Compare what an engine finds with what ONNX Runtime found.
+
+    Args:
+        predict: runs the engine.
+        images: (B, 3, H, W).
+        expected: ONNX Runtime's boxes of them.
+        source: of the images; None: drawn ones, whose differences are no error.
+        locate: says where the difference starts, asked where boxes are wrong.
+
+    Raises:
+        CudaError: the engine does not run.
+    """
+    is_real = source is not None
+    try:
+        actual = one_by_one(predict, images)
+    except CudaError:
+        raise  # that says nothing of its boxes
+    except UserError as error:  # a box whose corners are swapped, a class that is none
+        return EngineBoxes(f"WRONG, what it gives cannot be read: {error}", is_real, is_real)
+    if not is_real and isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):
+        found = row_differences(expected, actual)
+    else:
+        found = found_differences(expected, actual)
+    where = "drawn images (--check-images names real ones)" if source is None else source.name
+    text, are_wrong = f"against ONNX Runtime on {where}: {found}", is_real and found.is_suspicious
+    if are_wrong and locate is not None:
+        text += f"; {locate()}"
+    return EngineBoxes(text, are_wrong, is_real and found.is_enough)
 
 
 def one_by_one(predict: EnginePredictor | OnnxPredictor, images: np.ndarray) -> Boxes:

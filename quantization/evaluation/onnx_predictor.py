@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from quantization.data.input_size import input_size
-from quantization.errors import UserError
+from quantization.errors import UserError, missing_package
 from quantization.evaluation.detections import Boxes
 from quantization.evaluation.output_format import Output, output_format
 from quantization.onnx_graph.origin import read_origin
@@ -16,6 +16,11 @@ from quantization.onnx_graph.session import session_options
 from quantization.options import OUTPUT_FORMATS
 
 PLUGIN = "EfficientNMS_TRT"
+NO_ONNX = "InvalidProtobuf"  # error of ONNX Runtime for a file that is none
+
+
+class CannotRun(UserError):
+    """ONNX Runtime is not here, or refuses what may be a good file: it has a plugin, or is newer."""
 
 
 class OnnxPredictor:
@@ -32,12 +37,15 @@ class OnnxPredictor:
         origin: the upstream that it was exported from; None if it does not say.
 
     Raises:
-        UserError: the file is missing, ONNX Runtime refuses it, or it is no detection network.
+        CannotRun: there is no ONNX Runtime, or it refuses the graph.
+        UserError: the file is missing or no ONNX, or it is no detection network.
     """
 
     def __init__(self, file: str, asked: str = OUTPUT_FORMATS[0]) -> None:
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise CannotRun(f"{file} cannot be run here ({error}): pip install {missing_package(error)}") from error
         if not Path(file).is_file():
             raise UserError(f"{file} does not exist")
         available = onnxruntime.get_available_providers()
@@ -49,11 +57,12 @@ class OnnxPredictor:
             )
         except Exception as error:  # onnxruntime has no public base class for its own errors
             if PLUGIN in str(error):
-                raise UserError(
+                raise CannotRun(
                     f"{file} has {PLUGIN}, a plugin of TensorRT that ONNX Runtime cannot run: build an engine and give it "
                     "to eval-engine.py, or export with --end2end onnx"
                 ) from error
-            raise UserError(f"{file} is no model for ONNX Runtime: {str(error).splitlines()[0]}") from error
+            refusal = UserError if type(error).__name__ == NO_ONNX else CannotRun
+            raise refusal(f"{file} is no model for ONNX Runtime: {str(error).splitlines()[0]}") from error
         entry = self._session.get_inputs()[0]
         if len(entry.shape) != 4:
             raise UserError(f"{file} does not take images (B, 3, H, W): export it with the export command")

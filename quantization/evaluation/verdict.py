@@ -9,6 +9,8 @@ from quantization.evaluation.wording import plus_minus_text, points_text
 from quantization.tables import Row, Table
 
 TITLES = {"float": "float", "ptq": "PTQ", "qat": "QAT"}
+# entry of an engine's figures: its boxes against ONNX Runtime's, ``EngineBoxes`` as a dictionary
+COMPARED = "compared_boxes"
 COLUMNS = ("mAP@0.5:0.95", "mAP@0.5", "against float")
 
 
@@ -108,12 +110,39 @@ def against_float(points: float) -> str:
     return f"{text} points {'below' if points > 0 else 'above'} float"
 
 
-def accuracy_table(figures: Mapping[str, Mapping[str, Any]], shipped: str = "") -> Table:
+def has_wrong_boxes(engine: Mapping[str, Any]) -> bool:
+    """Whether an engine's boxes were found far from ONNX Runtime's.
+
+    Args:
+        engine: figures that eval-engine wrote; empty: there are none.
+    """
+    return bool(engine.get(COMPARED, {}).get("are_wrong"))
+
+
+def boxes_warning(engine: Mapping[str, Any]) -> str:
+    """Sentence on the boxes of an INT8 engine, to be put behind the verdict; empty where there is nothing to warn of.
+
+    Args:
+        engine: figures that eval-engine wrote; empty: there are none.
+    """
+    if has_wrong_boxes(engine):
+        return ". Do NOT ship its INT8 engine: its boxes are WRONG, far from ONNX Runtime's"
+    if COMPARED in engine and not engine[COMPARED]["are_judged"]:
+        return (
+            ". Whether its INT8 engine's boxes are right is not known: they could not be compared with ONNX Runtime's"
+        )
+    return ""
+
+
+def accuracy_table(
+    figures: Mapping[str, Mapping[str, Any]], shipped: str = "", engine: Mapping[str, Any] | None = None
+) -> Table:
     """The models of a run beside each other.
 
     Args:
         figures: of a summary.
         shipped: key of the one to mark.
+        engine: figures of the INT8 engine that eval-engine wrote; None or empty: there are none.
     """
     rows = []
     for key, title in TITLES.items():
@@ -126,6 +155,9 @@ def accuracy_table(figures: Mapping[str, Mapping[str, Any]], shipped: str = "") 
             distance = f"{points_text(known)} points"
         label = f"{title}, to ship" if key == shipped else title
         rows.append(Row(label, [_figure(entry, "map"), _figure(entry, "map50"), distance]))
+    if engine:
+        label = "INT8 engine, boxes WRONG" if has_wrong_boxes(engine) else "INT8 engine"
+        rows.append(Row(label, [f"{engine['map']:.4f}", f"{engine['map50']:.4f}", ""]))
     return Table(COLUMNS, rows)
 
 

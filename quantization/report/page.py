@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from quantization.errors import UserError
-from quantization.evaluation.verdict import choose_checkpoint
+from quantization.evaluation.verdict import boxes_warning, choose_checkpoint
 from quantization.files import atomic_write
 from quantization.report.folder import Run, read_run, run_file
 from quantization.report.sections import Part, parts_of
@@ -48,7 +48,7 @@ def report_page(run: Run) -> str:
 
 
 def verdict_line(run: Run) -> str:
-    """What to ship, and how fast the engine is where it was timed."""
+    """What to ship, how fast the engine is where it was timed, and what is wrong."""
     text = choose_checkpoint(run.summary).text
     engines = {engine["name"]: engine for engine in run.bench.get("engines", ())}
     if {"int8", "fp16"} <= set(engines) and "images_per_s" in engines["int8"]:
@@ -56,7 +56,7 @@ def verdict_line(run: Run) -> str:
         text += f". Its engine runs {fast:.0f} images/s, {fast / slow:.2f} times FP16"
     if run.preflight and not run.preflight["passed"]:
         text += ". The preflight FAILED"
-    return f"{text}."
+    return f"{text}{boxes_warning(run.engine_accuracy)}."
 
 
 def _facts(run: Run) -> str:

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, Mapping, Sequence
 
 from quantization.engine.bench_report import bench_table
-from quantization.evaluation.verdict import TITLES, accuracy_table, choose_checkpoint
+from quantization.evaluation.verdict import COMPARED, TITLES, accuracy_table, choose_checkpoint, has_wrong_boxes
 from quantization.ranges.group_scales import WARN_RATIO
 from quantization.report.charts import bars_html, curve_svg, deciding_figure
 from quantization.report.folder import FILES, Run
@@ -54,16 +54,17 @@ def _accuracy(run: Run) -> Part | None:
     figures = run.summary["figures"]
     if not figures:
         return None
-    table = accuracy_table(figures, choose_checkpoint(run.summary).key)
-    rows = list(table.rows)
     engine = run.engine_accuracy
-    if engine:
-        rows.append(Row("INT8 engine", [f"{engine['map']:.4f}", f"{engine['map50']:.4f}", ""]))
+    table = accuracy_table(figures, choose_checkpoint(run.summary).key, engine)
     images = next(iter(figures.values()))["images"]
     shape = "squares" if run.summary["options"].get("square") else "rectangles"
     size = run.summary["options"].get("imgsz")
     note = f"{images} validation images in {shape} of {size} pixels."
-    return Part("Accuracy", f"{table_html(Table(table.columns, rows))}<p class=note>{escape(note)}</p>")
+    body = f"{table_html(table)}<p class=note>{escape(note)}</p>"
+    if COMPARED in engine:
+        kind = "bad" if has_wrong_boxes(engine) else "note"
+        body += f"<p class={kind}>Boxes of the INT8 engine: {escape(engine[COMPARED]['text'])}.</p>"
+    return Part("Accuracy", body)
 
 
 def _speed(run: Run) -> Part | None:

@@ -5,18 +5,16 @@ The stages themselves run in ``test_workflow.py``.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
 from quantization.cli import deploy
-from quantization.cli.options import DeployCommand, ExportCommand, QuantizeCommand
+from quantization.cli.options import DeployCommand
 from quantization.cli.parser import parse
 from quantization.cli.resume import plain_record
 from quantization.engine.arguments import parser as bench_parser
@@ -25,45 +23,10 @@ from quantization.errors import UserError
 from quantization.evaluation.comparison import NamedImages
 from quantization.option_fields import typed_words
 from quantization.options import DataOptions
-from quantization.preflight.report import Report, preflight
 from quantization.qat.length import with_steps
+from support.deploy_stages import options_of, stages_fixture  # noqa: F401
 from support.drawn_data import PLAIN, Drawn
-from support.qdq_net import pyramid
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-MAPS = {"float": 0.5, "ptq": 0.4, "qat": 0.45}
-
-
-@pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    """Stand-ins for quantize and export, which keep what they are asked for; no TensorRT."""
-    calls: dict[str, list[Any]] = {"quantize": [], "export": [], "images": [], "exportable": []}
-
-    def run_quantize(name: str, options: QuantizeCommand, hint: str, checked: Callable[[Any], None]) -> None:
-        calls["quantize"].append(options)
-        checked("the float model")
-        keys = ["float", "ptq", *(["qat"] if options.qat else [])]
-        figures = {key: {"map": MAPS[key], "map50": 0.6, "images": 3, "per_class": {"a": MAPS[key]}} for key in keys}
-        summary = {"figures": figures, "options": plain_record(options), "stage": "finished"}
-        Path(options.summary).write_text(json.dumps(summary))
-
-    def run_export(name: str, options: ExportCommand, file: str, images: NamedImages | None) -> Report | None:
-        calls["export"].append((options.weight, options.graph, file))
-        calls["images"].append(images)
-        return None if file.endswith("float.onnx") else preflight(pyramid("torchscript"))
-
-    monkeypatch.setattr(deploy, "run_quantize", run_quantize)
-    monkeypatch.setattr(deploy, "run_export", run_export)
-    monkeypatch.setattr(deploy, "check_exportable", lambda *asked: calls["exportable"].append(asked))
-    monkeypatch.setattr(deploy, "usable_images", lambda name, options: NamedImages(str(options.data), [name]))
-    monkeypatch.setattr(deploy, "tensorrt_problem", lambda: "none here")
-    return calls
-
-
-def options_of(folder: Path, *words: str) -> DeployCommand:
-    _, options = parse("yolov5", ["deploy", "w.pt", "--data", "my data.yaml", "--out", str(folder), *words])
-    assert isinstance(options, DeployCommand)
-    return options
+from support.workflow import load_script
 
 
 def test_the_better_checkpoint_becomes_the_onnx(tmp_path: Path, stages: dict[str, list[Any]]) -> None:
@@ -138,14 +101,6 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path, stages: dict[str
     assert not stages["quantize"]
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name.replace("-", "_"), SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("words", [(), ("--dynamic", "--batch", "16")])
 def test_the_lines_for_the_target_are_read_by_the_scripts(tmp_path: Path, words: tuple[str, ...]) -> None:
     """What one writes the next one reads: the plan, the layers and times of both engines."""
@@ -153,9 +108,15 @@ def test_the_lines_for_the_target_are_read_by_the_scripts(tmp_path: Path, words:
     bench, accuracy, drawing, comparison, report = deploy.target_lines("yolov7", options)
     specs = make_specs(bench_parser().parse_args(bench[1:]))
     assert [(spec.name, spec.mode) for spec in specs] == [("fp16", "fp16"), ("int8", "qat")]
-    read = script("eval-engine").build_parser().parse_args(accuracy[1:])
-    assert read.engine == specs[1].plan and read.data == "my data.yaml" and read.nmsthres == 0.65 and read.objectness
-    parse_arguments = script("draw-engine").parse_arguments
+    read = load_script("eval-engine").build_parser().parse_args(accuracy[1:])
+    assert (
+        read.engine == specs[1].plan
+        and read.onnx == specs[1].onnx
+        and read.data == "my data.yaml"
+        and read.nmsthres == 0.65
+        and read.objectness
+    )
+    parse_arguments = load_script("draw-engine").parse_arguments
     drawn, compared = parse_arguments(drawing[1:]), parse_arguments(comparison[1:])
     assert (str(drawn.layer), str(drawn.profile)) == (specs[1].layer_info, specs[1].profile)
     assert (str(compared.layer), str(compared.profile)) == (specs[0].layer_info, specs[0].profile)

@@ -75,6 +75,7 @@ def write_run(folder: Path, name: str = "cat") -> dict[str, Any]:
     half = {**engine, "name": "fp16", "images_per_s": {"median": 400.0}}
     bench = {"gpu": name, "versions": {"tensorrt": name}, "batch": 1, "reference": "fp16", "engines": [half]}
     bench["engines"].append({**engine, "name": "int8"})
+    compared = {"text": name, "are_wrong": False, "are_judged": False}
     (folder / "engines").mkdir(parents=True)
     contents = {
         "summary.json": summary,
@@ -82,7 +83,7 @@ def write_run(folder: Path, name: str = "cat") -> dict[str, Any]:
         "preflight.json": preflight(pyramid("torchscript")).to_dict(),
         "sensitive-summary.json": {"units": [{"modules": [name], "share": 1.0, "sqnr_db": 3.0}], "images": 2},
         "engines/bench.json": bench,
-        "engines/map.json": {"map": 0.43, "map50": 0.6},
+        "engines/map.json": {"map": 0.43, "map50": 0.6, "compared_boxes": compared},
     }
     for file, content in contents.items():
         (folder / file).write_text(json.dumps(content))

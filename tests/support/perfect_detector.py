@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from quantization.export.end2end import Suppression, append_suppression
 
 SLOTS = 7  # objects of one class that an image may have; those of three classes are as many as cells of three levels
 
@@ -77,6 +80,14 @@ def perfect_detector(file: Path, size: tuple[int, int], classes: int, merged: bo
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
+    onnx.save(model, str(file))
+    return file
+
+
+def with_plugin(file: Path, names: Sequence[str]) -> Path:
+    """Append EfficientNMS_TRT to a perfect detector's ONNX, which ONNX Runtime then refuses; the file."""
+    model = onnx.load(str(file))
+    append_suppression(model, Suppression("trt", 100, 0.65, 0.35, tuple(names)))
     onnx.save(model, str(file))
     return file
 

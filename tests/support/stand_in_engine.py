@@ -6,6 +6,9 @@ from typing import Callable
 
 import numpy as np
 import onnxruntime
+import pytest
+
+from quantization.evaluation import engine_predictor
 
 SHAPE = (4, 3, 64, 64)
 
@@ -40,3 +43,19 @@ class StandIn:
         if self.corrupt is not None:
             self.corrupt(outputs)
         return outputs
+
+
+def let_engines_stand_in(
+    monkeypatch: pytest.MonkeyPatch, corrupt: Callable[[dict[str, np.ndarray]], None] | None = None
+) -> None:
+    """Let predictors load stand-ins whose outputs ``corrupt`` changes."""
+    monkeypatch.setattr(engine_predictor, "Engine", StandIn)
+    monkeypatch.setattr(engine_predictor, "Cuda", lambda: None)
+    monkeypatch.setattr(StandIn, "corrupt", None if corrupt is None else staticmethod(corrupt))
+
+
+def stretch(outputs: dict[str, np.ndarray]) -> None:
+    """What a wrong kernel makes of the widths; scores stay."""
+    for name, columns in (("outputs", slice(2, 3)), ("det_boxes", slice(2, 3))):
+        if name in outputs:
+            outputs[name][..., columns] *= 1.5
