@@ -9,6 +9,7 @@ from typing import Any, Mapping, Sequence
 
 from quantization.engine.bench_report import bench_table
 from quantization.evaluation.verdict import TITLES, accuracy_table, choose_checkpoint
+from quantization.inspector.names import counted
 from quantization.ranges.group_scales import WARN_RATIO
 from quantization.report.charts import bars_html, curve_svg, deciding_figure
 from quantization.report.folder import FILES, Run
@@ -59,10 +60,9 @@ def _accuracy(run: Run) -> Part | None:
     engine = run.engine_accuracy
     if engine:
         rows.append(Row("INT8 engine", [f"{engine['map']:.4f}", f"{engine['map50']:.4f}", ""]))
-    images = next(iter(figures.values()))["images"]
-    shape = "squares" if run.summary["options"].get("square") else "rectangles"
-    size = run.summary["options"].get("imgsz")
-    note = f"{images} validation images in {shape} of {size} pixels."
+    measured = next(iter(figures.values()))
+    interval = "; +-: 95 % interval" if measured.get("plus_minus") else ""
+    note = f"Measured on {measured.get('conditions') or counted(measured['images'], 'image')}{interval}."
     return Part("Accuracy", f"{table_html(Table(table.columns, rows))}<p class=note>{escape(note)}</p>")
 
 
@@ -100,8 +100,8 @@ def _preflight(run: Run) -> Part | None:
     lines = [
         f"<p><b class={'good' if report['passed'] else 'bad'}>{'passed' if report['passed'] else 'FAILED'}</b>: "
         f"{int(report['int8_layers'])} of {int(report['layers'])} layers in INT8, {escape(share)}. TensorRT is predicted to "
-        f"insert {sum(queued.values())} Q kernels ({int(queued['avoidable'])} avoidable), {int(report['type_changing'])} "
-        "Reformats that change type.</p>"
+        f"insert {counted(int(sum(queued.values())), 'Q kernel')} ({int(queued['avoidable'])} avoidable) and "
+        f"{counted(int(report['type_changing']), 'Reformat')} for a change of type.</p>"
     ]
     items = [
         f"<li><b class={'bad' if item['severity'] == 'fail' else 'plain'}>{escape(item['severity'])}</b> "
