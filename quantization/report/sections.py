@@ -159,8 +159,9 @@ def _classes(run: Run) -> Part | None:
         apart = [f"{100 * (per_class[last][name] - per_class[first][name]):+.2f}"] if len(keys) > 1 else []
         rows.append(Row(name, [f"{value:.4f}" for value in values] + apart))
     absent = len(per_class[first]) - len(names)
-    note = f"<p class=note>{absent} classes have no box.</p>" if absent else ""
-    return Part(f"Classes ({len(names)})", table_html(Table(columns, rows)) + note, folded=True)
+    note = "AP@0.5:0.95; differences in points." + (f" No box of {counted(absent, 'class')}." if absent else "")
+    body = f"<p class=note>{note}</p>{table_html(Table(columns, rows))}"
+    return Part(f"Classes ({len(names)})", body, folded=True)
 
 
 def _scales(run: Run) -> Part | None:
@@ -177,7 +178,8 @@ def _scales(run: Run) -> Part | None:
     ]
     columns = ("range", "ranges of its members alone", "largest / smallest")
     high = sum(scale["ratio"] > WARN_RATIO for scale in shared)
-    note = f"{len(run.summary.get('groups') or ())} scale groups, {len(rows)} of them join several tensors; " + (
+    groups = sum(len(group) > 1 for group in run.summary.get("groups") or ())  # as preflight counts them
+    note = f"{counted(groups, 'scale group')}, {len(rows)} of them of several tensors; " + (
         f"{high} have ranges more than {WARN_RATIO:g} times apart." if high else "no ranges are far apart."
     )
     body = f"<p class=note>{escape(note)}</p>{table_html(Table(columns, rows[:SHOWN]))}"
