@@ -239,7 +239,7 @@ def _relative(first: EngineSummary, second: EngineSummary) -> str:
     """``9.2 % less than``, of the first engine's time."""
     percent = f"{100 * abs(second.all.ms / first.all.ms - 1):.1f}" if first.all.ms else "0.0"
     if float(percent) == 0:
-        return "as"
+        return "as much as"
     return f"{percent} % {'less' if second.all.ms < first.all.ms else 'more'} than"
 
 

@@ -243,6 +243,8 @@ def test_a_change_that_several_of_the_costliest_findings_ask_for_is_said_once():
 
 def test_one_engine_is_summed_up_in_a_line():
     graph = load_graph("yolov5s-groups")
+    untimed = EngineGraph(load_layers(str(ENGINES / "first-concat-ptq-layer.json")))
+    assert report_engine(untimed).headline.endswith(" has 7 layers; give its profile to see times.")
     convs = sum(layer.time_ms for layer in graph.layers if layer.kind == "conv")
     total = sum(layer.time_ms for layer in graph.layers)
     assert report_engine(graph).headline.startswith(
