@@ -5,9 +5,14 @@ The package is imported only when something is drawn, so that reports work witho
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from quantization.errors import UserError
+
+_SIZE = re.compile(rb'<svg width="(\d+)pt" height="(\d+)pt"')
+_WINDOW = 930  # points, of 4/3 pixels: a laptop's window
+_LEAST_FACTOR = 0.5  # letters of 11 points stay legible
 
 
 def new_digraph(name: str) -> Any:
@@ -51,7 +56,22 @@ def render(graph: Any, file_format: str) -> bytes:
     except package.CalledProcessError as error:
         message = (error.stderr or b"").decode("utf-8", errors="replace").strip().splitlines()
         raise UserError(f"dot failed: {message[0] if message else f'exit code {error.returncode}'}") from error
-    return picture
+    return _fitted(picture) if file_format == "svg" else picture
+
+
+def _fitted(svg: bytes) -> bytes:
+    """``svg`` to be shown as wide as a window, or at half its size if that is wider still.
+
+    A browser opens an SVG file at its top left, which in a wide drawing is empty; dot's own ``size`` would change the units of
+    the viewBox too.
+    """
+    head = _SIZE.search(svg)
+    if head is None:
+        return svg
+    width, height = (int(group) for group in head.groups())
+    factor = min(1.0, max(_LEAST_FACTOR, _WINDOW / width))
+    size = f'<svg width="{width * factor:.0f}pt" height="{height * factor:.0f}pt"'
+    return svg[: head.start()] + size.encode() + svg[head.end() :]
 
 
 def _package() -> Any:

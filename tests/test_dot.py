@@ -32,6 +32,19 @@ def test_text_is_drawn_as_it_is() -> None:
     assert [nodes[f"n{number}"].replace("\xa0", " ").strip() for number in range(len(odd))] == [t.strip() for t in odd]
 
 
+@needs_dot
+@pytest.mark.parametrize(
+    "inches, expected", [(5, 368), (15, 930), (40, 1444)]
+)  # plus a margin of 4 points on each side
+def test_a_wide_drawing_is_shown_in_a_window_and_its_own_units_stay(inches: int, expected: int) -> None:
+    source = f"digraph {{ node [shape=box fixedsize=true width={inches} height=2]; a }}"
+    root = ElementTree.fromstring(render(source, "svg"))
+    left, top, width, height = (float(number) for number in root.attrib["viewBox"].split())
+    assert (left, top, width, height) == (0, 0, 72 * inches + 8, 152)
+    shown = [float(root.attrib[name].rstrip("pt")) for name in ("width", "height")]
+    assert shown[0] == pytest.approx(expected, abs=1) and shown[1] == pytest.approx(height * expected / width, abs=1)
+
+
 def test_absent_graphviz_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="apt-get install graphviz"):

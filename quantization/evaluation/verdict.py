@@ -55,7 +55,7 @@ def choose_checkpoint(summary: Mapping[str, Any]) -> Verdict:
         reasons.append(f"{distance:.2f} points above {TITLES[other]}" if distance else f"level with {TITLES[other]}")
     elif key == "qat":
         reasons.append("PTQ was not measured: --eval-ptq")
-    return Verdict(key, file, f"Ship {file}: {TITLES[key]}" + (f", {', '.join(reasons)}" if reasons else ""))
+    return Verdict(key, file, f"Ship {file}: {TITLES[key]}" + (f", {'; '.join(reasons)}" if reasons else ""))
 
 
 def is_better(qat: Mapping[str, Any] | None, ptq: Mapping[str, Any] | None) -> bool:

@@ -17,7 +17,8 @@ _SILU = {"SiluTanh": "Sigmoid", "SiluAdd": "Mul"}  # as the export writes them: 
 _COPY_NODE = re.compile(r"^Reformatting CopyNode for (In|Out)put Tensor (\d+) (?:to|from) ")
 _QUANTIZER = re.compile(r"(/\S+)/_input\d?_quantizer/(Q|De)")
 _MODULE = re.compile(r"model\.\d+")
-_DETECT = re.compile(r"model\.(\d+)\.m\.\d+")
+# model.24.m.0 of YOLOv5 and YOLOv7; model.22.cv3.0.2, model.23.one2one_cv2.1.2 of later families
+_DETECT = re.compile(r"model\.(\d+)\.(?:m|(?:one2one_)?cv\d+\.\d+)\.\d+")
 
 
 def printable(text: str) -> str:
@@ -98,7 +99,7 @@ def block_number(nodes: Sequence[str]) -> int:
 
 
 def detect_block(nodes: Sequence[str]) -> int:
-    """N for a convolution ``model.N.m.K`` alone, as both upstreams name those of a detect layer; -1 for other nodes."""
+    """N for a convolution ``model.N.m.K`` or ``model.N.cvJ.K.L`` alone, the last ones of a detect layer; else -1."""
     found = [_DETECT.fullmatch(module_of(node)) for node in nodes if operations([node]) == ["Conv"]]
     return int(found[0].group(1)) if len(found) == 1 and found[0] else -1
 

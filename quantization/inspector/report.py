@@ -82,7 +82,7 @@ class EngineReport:
 
     Attributes:
         heading: what it is about.
-        headline: how two engines differ, in one sentence; empty for one.
+        headline: how two engines differ, or what one does, in one sentence.
         graphs: the engines.
         summaries: their figures, for charts.
         sections: what was found; what explains a difference first.
@@ -119,7 +119,9 @@ def report_engine(graph: EngineGraph) -> EngineReport:
     """The report on one engine."""
     sections = _sections([graph], [("Findings", 0, find_problems(graph))])
     summary = summarise(graph)
-    return EngineReport(summary.name, "", [graph], [summary], sections, Table([summary.name], []), figures([summary]))
+    return EngineReport(
+        summary.name, _sum_line(summary), [graph], [summary], sections, Table([summary.name], []), figures([summary])
+    )
 
 
 def report_comparison(comparison: Comparison) -> EngineReport:
@@ -203,6 +205,15 @@ def _fusions(comparison: Comparison, summaries: Sequence[EngineSummary]) -> Tabl
     return Table([*(each.name for each in summaries), "difference"], rows)
 
 
+def _sum_line(summary: EngineSummary) -> str:
+    """The time of one engine, and the kinds of layers that take most of it."""
+    if not (summary.timed and summary.all.ms):
+        return f"{summary.name} has {counted(summary.all.count, 'layer')}; give its profile to see times."
+    largest = sorted(summary.kinds, key=lambda name: -summary.kinds[name].ms)[:3]
+    shares = ", ".join(f"{name} {100 * summary.kinds[name].ms / summary.all.ms:.1f} %" for name in largest)
+    return f"{summary.name} takes {summary.all.ms:.3f} ms in {counted(summary.all.count, 'layer')}: {shares}."
+
+
 def _headline(summaries: Sequence[EngineSummary]) -> str:
     """The difference in one sentence: in sum, and by kind, the largest first."""
     first, second = summaries
@@ -217,11 +228,19 @@ def _headline(summaries: Sequence[EngineSummary]) -> str:
     }
     largest = sorted(differences, key=lambda name: -abs(differences[name]))[:3]
     return (
-        f"{second.name} takes {second.all.ms:.3f} ms in all layers, {first.name} {first.all.ms:.3f} ms. Difference "
-        f"{_difference(second.all.ms - first.all.ms, summaries)}: "
+        f"{second.name} takes {second.all.ms:.3f} ms in all layers, {_relative(first, second)} {first.name} "
+        f"({first.all.ms:.3f} ms). Difference {_difference(second.all.ms - first.all.ms, summaries)}: "
         + ", ".join(f"{name} {_difference(differences[name], summaries)}" for name in largest)
         + "."
     )
+
+
+def _relative(first: EngineSummary, second: EngineSummary) -> str:
+    """``9.2 % less than``, of the first engine's time."""
+    percent = f"{100 * abs(second.all.ms / first.all.ms - 1):.1f}" if first.all.ms else "0.0"
+    if float(percent) == 0:
+        return "as much as"
+    return f"{percent} % {'less' if second.all.ms < first.all.ms else 'more'} than"
 
 
 def _difference(ms: float, summaries: Sequence[EngineSummary]) -> str:

@@ -15,9 +15,9 @@ _WIDTH = 120
 
 def engine_text(report: EngineReport) -> str:
     """The report for a terminal."""
-    parts = [report.headline] if report.headline else []
+    parts = [report.headline]
     parts += [f"{section.heading}:\n{_section(section)}" for section in report.sections]
-    if not report.sections and not report.headline:
+    if not report.sections and len(report.graphs) == 1:
         parts.append("Findings: none")
     if report.fusions.rows:
         parts.append(_fusions(report.fusions))

@@ -95,7 +95,7 @@ class EngineGraph:
 
     @cached_property
     def detects(self) -> list[Layer]:
-        """The convolutions of the detect layer: ``model.N.m.K`` with nothing behind ``model.N``."""
+        """The last convolutions of the detect layer, by their names, with nothing behind ``model.N``."""
         last = max((block_number([node]) for layer in self.layers for node in layer.nodes), default=-1)
         return [layer for layer in self.layers if layer.kind == "conv" and detect_block(layer.nodes) == last >= 0]
 

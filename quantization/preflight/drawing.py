@@ -139,9 +139,10 @@ def to_dot(model: onnx.ModelProto) -> str:
         UserError: there is no Q/DQ in it.
     """
     drawing = Drawing(model)
+    # two lines: a viewer's font may be wider than the one that the width of the picture was measured with
     head = (
-        f"{len(drawing.groups.members)} scale groups, one colour each; dark grey: INT8, read by one layer; light grey: "
-        f"float; red: {len(drawing.propagation.conversions)} predicted conversions"
+        f"scale groups: {len(drawing.groups.members)}, one colour each; predicted conversions: "
+        f"{len(drawing.propagation.conversions)}, red\ndark grey: INT8, read by one layer; light grey: float"
     )
     dot = new_digraph("qdq")
     dot.attr("graph", fontname="Arial", fontsize="16", labelloc="t", ranksep="0.3", label=head)

@@ -9,6 +9,7 @@ from typing import Any, Mapping, Sequence
 
 from quantization.engine.bench_report import bench_table
 from quantization.evaluation.verdict import COMPARED, TITLES, accuracy_table, choose_checkpoint, has_wrong_boxes
+from quantization.inspector.names import counted
 from quantization.ranges.group_scales import WARN_RATIO
 from quantization.report.charts import bars_html, curve_svg, deciding_figure
 from quantization.report.folder import FILES, Run
@@ -56,10 +57,9 @@ def _accuracy(run: Run) -> Part | None:
         return None
     engine = run.engine_accuracy
     table = accuracy_table(figures, choose_checkpoint(run.summary).key, engine)
-    images = next(iter(figures.values()))["images"]
-    shape = "squares" if run.summary["options"].get("square") else "rectangles"
-    size = run.summary["options"].get("imgsz")
-    note = f"{images} validation images in {shape} of {size} pixels."
+    measured = next(iter(figures.values()))
+    interval = "; +-: 95 % interval" if measured.get("plus_minus") else ""
+    note = f"Measured on {measured.get('conditions') or counted(measured['images'], 'image')}{interval}."
     body = f"{table_html(table)}<p class=note>{escape(note)}</p>"
     if COMPARED in engine:
         kind = "bad" if has_wrong_boxes(engine) else "note"
@@ -101,8 +101,8 @@ def _preflight(run: Run) -> Part | None:
     lines = [
         f"<p><b class={'good' if report['passed'] else 'bad'}>{'passed' if report['passed'] else 'FAILED'}</b>: "
         f"{int(report['int8_layers'])} of {int(report['layers'])} layers in INT8, {escape(share)}. TensorRT is predicted to "
-        f"insert {sum(queued.values())} Q kernels ({int(queued['avoidable'])} avoidable), {int(report['type_changing'])} "
-        "Reformats that change type.</p>"
+        f"insert {counted(int(sum(queued.values())), 'Q kernel')} ({int(queued['avoidable'])} avoidable) and "
+        f"{counted(int(report['type_changing']), 'Reformat')} for a change of type.</p>"
     ]
     items = [
         f"<li><b class={'bad' if item['severity'] == 'fail' else 'plain'}>{escape(item['severity'])}</b> "
@@ -160,8 +160,9 @@ def _classes(run: Run) -> Part | None:
         apart = [f"{100 * (per_class[last][name] - per_class[first][name]):+.2f}"] if len(keys) > 1 else []
         rows.append(Row(name, [f"{value:.4f}" for value in values] + apart))
     absent = len(per_class[first]) - len(names)
-    note = f"<p class=note>{absent} classes have no box.</p>" if absent else ""
-    return Part(f"Classes ({len(names)})", table_html(Table(columns, rows)) + note, folded=True)
+    note = "AP@0.5:0.95; differences in points." + (f" No box of {counted(absent, 'class')}." if absent else "")
+    body = f"<p class=note>{note}</p>{table_html(Table(columns, rows))}"
+    return Part(f"Classes ({len(names)})", body, folded=True)
 
 
 def _scales(run: Run) -> Part | None:
@@ -178,7 +179,8 @@ def _scales(run: Run) -> Part | None:
     ]
     columns = ("range", "ranges of its members alone", "largest / smallest")
     high = sum(scale["ratio"] > WARN_RATIO for scale in shared)
-    note = f"{len(run.summary.get('groups') or ())} scale groups, {len(rows)} of them join several tensors; " + (
+    groups = sum(len(group) > 1 for group in run.summary.get("groups") or ())  # as preflight counts them
+    note = f"{counted(groups, 'scale group')}, {len(rows)} of them of several tensors; " + (
         f"{high} have ranges more than {WARN_RATIO:g} times apart." if high else "no ranges are far apart."
     )
     body = f"<p class=note>{escape(note)}</p>{table_html(Table(columns, rows[:SHOWN]))}"

@@ -20,13 +20,13 @@ def summary(file: str | None = "qat.pt", **maps: float) -> dict[str, Any]:
         (
             summary(float=0.5, ptq=0.49, qat=0.495),
             "qat",
-            "Ship qat.pt: QAT, 0.50 points below float, 0.50 points above PTQ",
+            "Ship qat.pt: QAT, 0.50 points below float; 0.50 points above PTQ",
         ),
-        (summary(float=0.5, ptq=0.5, qat=0.5), "ptq", "Ship ptq.pt: PTQ, level with float, level with QAT"),
+        (summary(float=0.5, ptq=0.5, qat=0.5), "ptq", "Ship ptq.pt: PTQ, level with float; level with QAT"),
         (
             summary(float=0.5, ptq=0.51, qat=0.4),
             "ptq",
-            "Ship ptq.pt: PTQ, 1.00 points above float, 11.00 points above QAT",
+            "Ship ptq.pt: PTQ, 1.00 points above float; 11.00 points above QAT",
         ),
         (summary(qat=0.5), "qat", "Ship qat.pt: QAT, PTQ was not measured: --eval-ptq"),
         (summary(None, ptq=0.5), "ptq", "Ship ptq.pt: PTQ"),

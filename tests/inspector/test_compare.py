@@ -45,7 +45,10 @@ def test_published_finding_comes_first(published):
 def test_report_says_it_first_in_the_terminal_and_on_the_page(published):
     text, page = comparison_text(published), comparison_html(published)
     lines = text.splitlines()
-    assert lines[0].startswith("first-concat-no-rule takes 0.108 ms") and "+28.0 us" in lines[0]
+    assert lines[0].startswith(
+        "first-concat-no-rule takes 0.108 ms in all layers, 35.0 % more than first-concat-ptq (0.080 ms). "
+    )
+    assert "+28.0 us" in lines[0]
     assert lines[2] == "In first-concat-no-rule, not in first-concat-ptq:"
     assert lines[3].startswith("  scales, 1 finding, 26.0 us: ")
     flat = " ".join(text.split())
@@ -138,6 +141,14 @@ def test_an_engine_equals_itself():
     comparison = compare_engines(load_graph("yolov5s-rule"), load_graph("yolov5s-rule"))
     assert comparison.only_first == comparison.only_second == comparison.fusions == []
     assert all(region.extra_ms == 0 for region in comparison.regions)
+
+
+def test_the_faster_engine_takes_less_and_an_equal_one_as_much():
+    slow, fast = load_graph("first-concat-no-rule"), load_graph("first-concat-ptq")
+    assert "25.9 % less than first-concat-no-rule (0.108 ms)" in comparison_text(compare_engines(slow, fast))
+    assert "takes 0.108 ms in all layers, as much as first-concat-no-rule (0.108 ms)" in comparison_text(
+        compare_engines(slow, slow)
+    )
 
 
 def test_without_profiles_layers_are_counted():

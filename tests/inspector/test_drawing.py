@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from quantization.dot import render
+from quantization.inspector.causes import CAUSES
 from quantization.inspector.compare import compare_engines
 from quantization.inspector.drawing import engine_dot
 from quantization.inspector.layers import load_layers
-from quantization.inspector.page import engine_page
-from quantization.inspector.report import EngineReport, report_comparison, report_engine
+from quantization.inspector.page import engine_page, top_html
+from quantization.inspector.report import EngineReport, Item, report_comparison, report_engine
 from quantization.inspector.topology import EngineGraph
 from support.engine_files import ENGINES, load_graph
 
@@ -202,6 +203,53 @@ def test_page_is_self_contained_and_holds_every_record():
     assert set(re.findall(r'id="(e0_\d+)"', html)) == {f"e0_{index}" for index in drawn}
     assert not re.search(r'(?:src|href)="(?!#)', html) and "@import" not in html
     assert "$" not in re.sub(r"const records = .*", "", html)
+    assert records["e0_3"]["time in ms (profile)"] == round(graph.layers[3].time_ms, 4)
+    beginning = re.search(r'id="begin">.*data-show="(e0_\d+)">yolov5s-groups<', html)
+    assert beginning is not None and int(beginning.group(1)[3:]) == min(drawn)
+
+
+def test_the_page_says_whether_anything_can_be_avoided():
+    report = report_engine(load_graph("first-concat-ptq"))
+    assert report.costliest == []
+    assert "Nothing avoidable was found in first-concat-ptq." in engine_page(report, draw(report))
+    assert "<b>Findings: 1 finding, 20.0 us, none avoidable</b>" in engine_page(report, draw(report))
+    report = report_engine(load_graph("yolov5s-groups"))
+    page = engine_page(report, draw(report))
+    found = [item.finding for section in report.sections for group in section.groups for item in group.items]
+    avoidable = sum(finding.avoidable for finding in found)
+    assert report.costliest and avoidable and "Nothing avoidable" not in page
+    cost = 1000 * sum(finding.cost_ms for finding in found)
+    assert f"<b>Findings: {len(found)} findings, {cost:.1f} us, {avoidable} avoidable</b>" in page
+
+
+def _without_advice(item: Item) -> Item:
+    return replace(item, finding=replace(item.finding, advice=""))
+
+
+def test_a_change_that_several_of_the_costliest_findings_ask_for_is_said_once():
+    graph = load_graph("yolov5s-groups")
+    report = report_engine(graph)
+    assert sum(item.finding.cause == "sum" for item in report.costliest) == 3
+    own = {item.finding.advice for item in report.costliest if item.finding.cause == "sum"}
+    assert len(own) == 3 and all(text in top_html(report) for text in own)  # each of them its own advice
+    change = f"Change: {CAUSES['sum'].change}."
+    assert change not in top_html(report)
+    groups = [
+        replace(group, items=[_without_advice(item) for item in group.items]) for group in report.sections[0].groups
+    ]
+    report = replace(report, sections=[replace(report.sections[0], groups=groups)])
+    assert top_html(report).count(change) == 1
+
+
+def test_one_engine_is_summed_up_in_a_line():
+    graph = load_graph("yolov5s-groups")
+    untimed = EngineGraph(load_layers(str(ENGINES / "first-concat-ptq-layer.json")))
+    assert report_engine(untimed).headline.endswith(" has 7 layers; give its profile to see times.")
+    convs = sum(layer.time_ms for layer in graph.layers if layer.kind == "conv")
+    total = sum(layer.time_ms for layer in graph.layers)
+    assert report_engine(graph).headline.startswith(
+        f"yolov5s-groups takes {total:.3f} ms in {len(graph.layers)} layers: conv {100 * convs / total:.1f} %, "
+    )
 
 
 def test_an_absent_graphviz_package_is_one_line_and_the_report_is_printed(

@@ -50,7 +50,14 @@ class Checked(HTMLParser):
 
 
 def figures(name: str, value: float) -> dict[str, Any]:
-    return {"map": value, "map50": value + 0.1, "images": 7, "per_class": {name: value, "empty": -1.0}}
+    conditions = "7 images, squares of 64, NMS IoU 0.6, confidence 0.001"
+    return {
+        "map": value,
+        "map50": value + 0.1,
+        "images": 7,
+        "conditions": conditions,
+        "per_class": {name: value, "empty": -1.0},
+    }
 
 
 def write_run(folder: Path, name: str = "cat") -> dict[str, Any]:
@@ -68,7 +75,7 @@ def write_run(folder: Path, name: str = "cat") -> dict[str, Any]:
             "qat": {**figures(name, 0.44), "epochs": epochs, "plus_minus": {"map": 0.0123}},
         },
         "shared_scales": [scale] * 20,
-        "groups": [[name]],
+        "groups": [[name], [name, "b"], [name, "c"]],
     }
     rate = {"median": 800.0, "min": 790.0, "max": 810.0}
     engine = {"mode": "qat", "engine_bytes": 5e6, "qps": rate, "latency_ms": rate, "images_per_s": rate, "ratio": rate}
@@ -104,13 +111,14 @@ def test_everything_of_the_folder_is_in_the_page(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     _, page = page_of(tmp_path / "run")
     for words in (
-        "Ship qat.pt: QAT, 6.00 points below float, 2.00 points above PTQ. Its engine runs 800 images/s, 2.00 times FP16.",
+        "Ship qat.pt: QAT, 6.00 points below float; 2.00 points above PTQ. Its engine runs 800 images/s, 2.00 times FP16.",
         "0.4400 +- 0.0123",
         "INT8 engine0.4300",
+        "Measured on 7 images, squares of 64, NMS IoU 0.6, confidence 0.001.",
         "QAT, saved 44.00",
         "100.0 %, 3.0 dB",
-        "have ranges more than 4 times apart",
-        "1 classes have no box",
+        "2 scale groups, 20 of them of several tensors; 20 have ranges more than 4 times apart",
+        "AP@0.5:0.95; differences in points. No box of 1 class.",
     ):
         assert words in page.text, words
 
