@@ -9,6 +9,7 @@ from typing import Any, Iterable, Sequence
 from accuracy_jobs import read_json, write_json
 from accuracy_report import machine
 from real_pairs import KEYS, RUNTIMES, compare_ways, pair_lines, seed_counts
+from real_runtimes import COMPARED, compare_runtimes, runtime_lines
 from real_statistics import coverage, mean_of_seeds, mean_of_sets
 
 from quantization.evaluation.wording import FEW_BOXES, points_text
@@ -31,9 +32,11 @@ def write_report(work: Path, sets: Sequence[str], out: Path, name: str, pairs: S
     found = {data: content for data in sets if (content := results_of(work, data))}
     facts = read_json(work / MACHINE, None) or machine()
     compared = {f"{way} against {other}": compare_ways(work, list(found), way, other) for way, other in pairs}
-    write_json(out / f"{name}.json", {"machine": facts, "sets": found, "pairs": compared})
+    changes = {title: compare_runtimes(work, list(found), *runtimes) for title, runtimes in COMPARED.items()}
+    write_json(out / f"{name}.json", {"machine": facts, "sets": found, "pairs": compared, "runtimes": changes})
     with atomic_write(out / f"{name}.md") as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write("\n".join([*lines(found, facts), *pair_lines(compared, list(found)), *_made_by(found)]) + "\n")
+        apart = [*pair_lines(compared, list(found)), *runtime_lines(changes, list(found))]
+        file.write("\n".join([*lines(found, facts), *apart, *_made_by(found)]) + "\n")
 
 
 def results_of(work: Path, data: str) -> dict[str, Any]:
