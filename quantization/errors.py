@@ -35,11 +35,14 @@ def missing_package(error: ImportError) -> str:
     return PACKAGES.get(module, module) or str(error)
 
 
-def _not_installed(error: ModuleNotFoundError) -> str | None:
-    """The line for a package that this Python lacks; None for a module that a checkout or a package should have."""
-    name = error.name or "."
-    if "." in name or name in OWN:
-        return None
+def lacks_package(error: Exception) -> bool:
+    """Whether a package is missing that pip installs: no module of a checkout, of a package or of Python (as _lzma is)."""
+    name = (isinstance(error, ModuleNotFoundError) and error.name) or "."
+    return not ("." in name or name in OWN or name.startswith("_"))
+
+
+def _not_installed(error: ModuleNotFoundError) -> str:
+    """The line for a package that this Python lacks."""
     package = missing_package(error)
     return f"{sys.executable} lacks {package}: pip install {package}, or -r requirements.txt of quant-tools and of the checkout"
 
@@ -61,10 +64,9 @@ def one_line_ending() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         code = error.code
     except ModuleNotFoundError as error:
-        line = _not_installed(error)
-        if line is None:
+        if not lacks_package(error):
             raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {_not_installed(error)}", file=sys.stderr)
         code = UserError.code
     except Stopped as stop:
         print(f"stopped by {stop}{SIGNALS.hint}", file=sys.stderr)

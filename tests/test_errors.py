@@ -33,7 +33,9 @@ def test_the_package_is_named_as_pip_knows_it(module: str) -> None:
     assert done.returncode == 2 and f"pip install {PACKAGES[module]}," in done.stderr
 
 
-@pytest.mark.parametrize("statement", ["import quantization.nothing", "import models", "import os.nothing"])
+@pytest.mark.parametrize(
+    "statement", ["import quantization.nothing", "import models", "import os.nothing", "import _nothing"]
+)
 def test_what_pip_cannot_mend_keeps_its_traceback(statement: str) -> None:
     done = run(statement)
     assert done.returncode == 1 and "Traceback" in done.stderr and "pip install" not in done.stderr

@@ -62,7 +62,7 @@ class Affine:
     offset: np.ndarray
 
     def __call__(self, distances: np.ndarray) -> np.ndarray:
-        """The boxes (4, N) of distances (4, N)."""
+        """The boxes of distances, both (4, N) or (B, 4, N)."""
         return np.asarray(self.scale * (self.matrix @ distances) + self.offset)
 
 
@@ -103,6 +103,7 @@ def find_distribution(graph: OnnxGraph, softmax: NodeProto) -> Distribution | No
         or list(attribute(transpose, "perm", [])) != [0, 2, 1, 3]
         or attribute(softmax, "axis", -1) != 1
         or len(graph.consumers[transpose.input[0]]) + len(graph.consumers[softmax.input[0]]) != 2
+        or {transpose.input[0], softmax.input[0]} & graph.outputs
     ):
         return None
     return Distribution(before.input[0], chain, weight.reshape(-1).astype(np.float64))
@@ -149,18 +150,21 @@ def measure_affine(model: ModelProto, nodes: list[NodeProto], start: str, end: s
     if not nodes:
         return Affine(np.eye(SIDES), np.ones(cells), np.zeros((SIDES, cells)))
     run = _Part(model, nodes, start, end, shape)
-    offset = run(np.zeros((SIDES, cells)))
-    if offset is None:
+    zero = run(np.zeros((SIDES, cells)))
+    if zero is None:
         return None
+    offset = zero[0]
     columns = [run(np.eye(SIDES)[:, [side]].repeat(cells, 1)) for side in range(SIDES)]
-    slopes = np.stack([column - offset for column in columns if column is not None], 1)  # (4, 4, N)
+    slopes = np.stack([column[0] - offset for column in columns if column is not None], 1)  # (4, 4, N)
     scale = np.abs(slopes).max((0, 1))
     if not scale.all():
         return None
     found = Affine((slopes / scale)[..., 0], scale, offset)
-    distances = np.random.default_rng(0).uniform(0, 16, (SIDES, cells))
+    distances = np.random.default_rng(0).uniform(
+        0, 16, shape
+    )  # others in each image: the nodes may treat them differently
     wanted = run(distances)
-    if wanted is None or np.abs(found(distances) - wanted).max() > TOLERANCE * np.abs(wanted).max():
+    if wanted is None or not np.abs(found(distances) - wanted).max() <= TOLERANCE * np.abs(wanted).max():  # or NaN
         return None
     return found
 
@@ -190,10 +194,10 @@ class _Part:
         self._start, self._shape = start, shape
 
     def __call__(self, distances: np.ndarray) -> np.ndarray | None:
-        """The result (4, N) for distances (4, N); None if it has another shape."""
+        """The result (B, 4, N) for distances (B, 4, N), or (4, N) for all images; None if it has another shape."""
         batch = np.broadcast_to(distances.astype(np.float32), self._shape)
         result = self._session.run(None, {self._start: np.ascontiguousarray(batch)})[0]
-        return result[0].astype(np.float64) if list(result.shape) == self._shape else None
+        return result.astype(np.float64) if list(result.shape) == self._shape else None
 
 
 def _respell(model: ModelProto, graph: OnnxGraph, part: Distribution) -> bool:
@@ -246,7 +250,7 @@ def _product(model: ModelProto, part: Distribution, function: Affine, end: str) 
 
 
 def _mean_shape(model: ModelProto, tensor: str) -> list[int] | None:
-    """The shape (B, 4, N) of a tensor, an open batch as 1; None if it is another one, or not known."""
+    """The shape (B, 4, N) of a tensor, an open batch as 2; None if it is another one, or not known."""
     try:
         inferred = onnx.shape_inference.infer_shapes(without_weights(model))
     except onnx.shape_inference.InferenceError:  # as of a graph whose shapes do not fit: it stays as it is
@@ -255,4 +259,4 @@ def _mean_shape(model: ModelProto, tensor: str) -> list[int] | None:
     shape = [dim.dim_value for dims in found for dim in dims]
     if len(shape) != 3 or shape[1] != SIDES or not shape[2]:
         return None
-    return [shape[0] or 1, *shape[1:]]
+    return [shape[0] or 2, *shape[1:]]

@@ -241,10 +241,13 @@ class QdqGraph:
 
 
 def infer_types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
-    """Types and shapes by tensor name, inferred on a copy without weights: they would be copied three times."""
+    """Types and shapes by tensor name, inferred on a copy without weights: they would be copied three times.
+
+    Shapes that the graph computes are followed: an export with open sides reshapes by them (from opset 15 on).
+    """
     light = without_weights(model)
     try:
-        light = onnx.shape_inference.infer_shapes(light)
+        light = onnx.shape_inference.infer_shapes(light, data_prop=True)
     except onnx.shape_inference.InferenceError:
         pass  # shapes serve the share of MACs and the sorting only, and the report says where they are unknown
     return {

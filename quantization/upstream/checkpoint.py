@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantization.errors import UserError
+from quantization.errors import UserError, lacks_package
 from quantization.files import atomic_write
 from quantization.memory import is_out_of_memory
 from quantization.quantizers import backend as quantizer
@@ -44,6 +44,7 @@ def load(file: str, device: torch.device, name: str, trust: bool = False) -> tup
 
     Raises:
         UserError: the file is missing, no checkpoint, or one of another upstream or quantizer backend.
+        ModuleNotFoundError: the checkout needs a package that is not installed.
     """
     content = _content(Path(file), name, trust)
     if not isinstance(content, dict) or not isinstance(content.get("ema") or content.get("model"), nn.Module):
@@ -77,6 +78,8 @@ def _content(path: Path, name: str, trust: bool) -> Any:
     except (ImportError, AttributeError) as error:
         if "pytorch_quantization" in str(error):
             return _load_again(path, error, trust)
+        if lacks_package(error) and not trust:  # the checkout's models need it; a trusted pickle may name anything
+            raise
         raise UserError(
             f"{file} was not saved by {name} ({error}): use the scripts in the checkout that trained it"
         ) from error

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from quantization.onnx_graph.box_formula import respell_box_decode
 from quantization.onnx_graph.decode import is_expectation
@@ -86,6 +86,16 @@ def two_whole_ends(net: Net, mean: str) -> str:
     return net.op("Concat", ends, axis=1)
 
 
+def swapped(net: Net, mean: str) -> str:
+    """Affine, but the boxes are those of the other image."""
+    return net.op("Gather", [centres(net, mean), numbers(net, 1, 0)], axis=0)
+
+
+def shifted(net: Net, mean: str) -> str:
+    """Affine, but each image has an offset of its own."""
+    return net.op("Add", [centres(net, mean), floats(net, [[[0]], [[100]]])])
+
+
 def head(tail: Tail, perm: tuple[int, ...] = (0, 2, 1, 3), axis: int = 1, cells: int = CELLS) -> onnx.ModelProto:
     """Maps to boxes; scores beside them."""
     net = Net()
@@ -156,11 +166,11 @@ def test_corners_are_one_product() -> None:
     np.testing.assert_allclose(run(model)[:, :4], wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("tail", [squared, uneven, two_ends, two_whole_ends])
+@pytest.mark.parametrize("tail", [squared, uneven, two_ends, two_whole_ends, swapped, shifted])
 def test_what_is_not_affine_follows_the_mean(tail: Tail) -> None:
     found = operators(respelled(tail))
     assert found[:4] == ["Reshape", "Softmax", "Reshape", "MatMul"] and "Transpose" not in found
-    assert ("Mul" if tail in (squared, uneven) else "Exp") in found[6:]
+    assert ("Exp" if tail in (two_ends, two_whole_ends) else "Mul") in found[6:]
 
 
 def test_the_product_is_known_as_a_mean() -> None:
@@ -173,7 +183,11 @@ def test_other_graphs_stay() -> None:
     over_sides, scrambled = head(centres, axis=2), head(centres, perm=(0, 2, 3, 1))
     open_cells = head(lambda net, mean: mean, cells=-1)
     open_cells.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "cells"
-    for model in (over_sides, scrambled, open_cells):
+    shown = [head(centres), head(centres)]  # with an output in between
+    for model, operator in zip(shown, ("Reshape", "Transpose")):
+        node = next(node for node in model.graph.node if node.op_type == operator)
+        model.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [None] * 4))
+    for model in (over_sides, scrambled, open_cells, *shown):
         before = model.SerializeToString(deterministic=True)
         assert not respell_box_decode(model)
         assert model.SerializeToString(deterministic=True) == before

@@ -97,6 +97,22 @@ def test_other_sums_read_both_operands_in_int8(operands: tuple[str, str], spare:
     assert len(read_in_int8(graph, plan, position)) == 2 and findings(graph, plan) == []
 
 
+def test_a_sum_behind_shapes_that_the_graph_computes_is_quantized() -> None:
+    """Attention in an export with open sides: it reshapes by what Shape, Gather, Mul and Concat make."""
+    net = FloatNet("dynamo")  # onnx follows a Shape of opset 15 and newer
+    x = net.layer(net.stem(), "model.1.conv", 8, 8)
+    query, shape = net.layer(x, "model.2.qkv", 8, 8, act=""), net.op("Shape", [x])
+    sides = [net.op("Gather", [shape, net.constant(np.array([axis]))], axis=0) for axis in range(4)]
+    flat = net.op("Concat", [*sides[:2], net.op("Mul", sides[2:])], axis=0)
+    share = net.op("Softmax", [net.op("Reshape", [query, flat])], axis=2)
+    maps = net.op("Reshape", [share, net.op("Concat", sides, axis=0)])
+    total = net.op("Add", [x, net.layer(maps, "model.2.proj", 8, 8, act="")], "model/3")
+    net.head(net.layer(total, "model.4.conv", 8, 4))
+    graph, plan = planned(finished(net))
+    assert list(map(graph.layer, plan.sums)) == ["model.3"]
+    assert findings(graph, plan) == []
+
+
 @pytest.mark.parametrize("head, inputs", [("input", HEAD[:2]), ("float", []), ("shared", []), ("int8", [])])
 def test_choices_of_a_head_with_branches(head: str, inputs: list[str]) -> None:
     graph, plan = planned(detector(), head=head)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import onnx
 import pytest
@@ -49,3 +50,32 @@ def test_what_is_no_checkpoint(name: str, complaint: str, tmp_path: Path) -> Non
         file.write_text("hello")
     with pytest.raises(UserError, match=complaint):
         load(str(file), torch.device("cpu"), "yolov5")
+
+
+@pytest.fixture
+def checkout_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder that is imported as ``models``, in this test alone."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in own_modules():
+        monkeypatch.delitem(sys.modules, name)
+    yield folder
+    for name in own_modules():
+        del sys.modules[name]
+
+
+def own_modules() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] == "models"]
+
+
+def test_a_package_that_the_checkout_needs_is_no_fault_of_the_weight(checkout_models: Path) -> None:
+    file = checkout_models / "yolo.py"
+    for code, kind, complaint in (
+        ("import surely_not_installed\n", ModuleNotFoundError, "surely_not_installed"),
+        ("from models import nothing\n", UserError, "was not saved by yolov5"),
+        ("", UserError, "was not saved by yolov5"),  # a layer that is not there
+    ):
+        file.write_text(code)
+        with pytest.raises(kind, match=complaint):
+            load(str(FIXTURES / "yolov5-0.1.pt"), torch.device("cpu"), "yolov5")
