@@ -160,9 +160,8 @@ def measure_affine(model: ModelProto, nodes: list[NodeProto], start: str, end: s
     if not scale.all():
         return None
     found = Affine((slopes / scale)[..., 0], scale, offset)
-    distances = np.random.default_rng(0).uniform(
-        0, 16, shape
-    )  # others in each image: the nodes may treat them differently
+    # others in each image, since the nodes may treat images differently
+    distances = np.random.default_rng(0).uniform(0, 16, shape)
     wanted = run(distances)
     if wanted is None or not np.abs(found(distances) - wanted).max() <= TOLERANCE * np.abs(wanted).max():  # or NaN
         return None
