@@ -187,7 +187,7 @@ def all_pictures_of_no_bytes(split: Split) -> None:
         file.write_bytes(b"")
 
 
-@fault(r"does not exist|lists no images|neither", forms=BOTH)
+@fault(r"does not exist|lists no images|has neither|there is no", forms=BOTH)
 def no_folder_of_pictures(split: Split) -> None:
     shutil.rmtree(split.images)
 
@@ -244,7 +244,7 @@ def yaml_without_the_split(split: Split) -> None:
     split.drawn.yaml[split.name] = None
 
 
-@fault(r"(train|val): images/nowhere exists neither")
+@fault(r"(train|val): there is no .*/images/nowhere and no")
 def yaml_of_another_machine(split: Split) -> None:
     split.drawn.yaml[split.name] = "images/nowhere"
 
