@@ -52,6 +52,8 @@ def resample(matches: Matches, resamples: int = RESAMPLES, seed: int = SEED) -> 
     images, classes = matches.boxes.shape
     # RandomState draws the same in every version of numpy: samples are compared across machines (saved_samples)
     draws = np.random.RandomState(seed).multinomial(images, np.full(images, 1 / images), resamples)
+    if images == 1:
+        draws[:] = 0  # drawn each time, it would give an interval of 0: there is none
     weights = np.concatenate((np.ones((1, images), np.int64), draws)).astype(np.int32)  # (R, images)
     boxes = weights @ matches.boxes.astype(np.int32)  # (R, classes)
     precision = np.full((len(weights), classes, len(matches.correct)), np.nan)

@@ -29,7 +29,8 @@ LOG = logging.getLogger("quantization")
 LEAST_IMAGES = 500  # below, matching takes less than about a second
 CORES_EACH = 3  # of this machine for each process
 MOST = 6  # processes: twelve would save half a second with 2,000 images of COCO
-START = "from quantization.evaluation.match_processes import serve; serve()"
+# without "", the current folder, which ``-c`` puts first: it may hold another copy of the bundle
+START = "import sys; sys.path[:] = filter(None, sys.path); from quantization.evaluation.match_processes import serve; serve()"
 
 
 class MatchProcesses:
@@ -46,7 +47,7 @@ class MatchProcesses:
 
     def __enter__(self) -> MatchProcesses:
         # not PYTHONPATH alone: scripts and tests put folders into sys.path
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
         pipe = subprocess.PIPE
         try:
             for _ in range(self._count):

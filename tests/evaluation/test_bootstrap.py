@@ -172,6 +172,14 @@ def test_a_class_in_one_image_has_no_interval() -> None:
     assert widths["one"] is None and widths["two"] > 0
 
 
+def test_one_image_has_no_interval() -> None:
+    correct = np.array([[True]])
+    found = Matches(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1), correct, ~correct, np.array([[2]]))
+    samples = resample(found)
+    assert samples.map[0] == samples.merged[0] == pytest.approx(51 / 101)  # recalls up to one half
+    assert half_widths(samples, ["one"]) == {"map": None, "map50": None, "merged": None, "per_class": {"one": None}}
+
+
 def test_nothing_found_is_zero_everywhere() -> None:
     boxes = np.array([[1, 0], [2, 0], [0, 0]])
     found = resample(no_matches(boxes), 20)

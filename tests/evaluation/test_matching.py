@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,17 @@ def test_processes_match_as_this_one_does_and_end(scene: ImagePart, processes: M
     assert all(process.poll() is not None for process in started)
     for one, part in zip(found, parts):
         assert_same(one, match_part(part))
+
+
+def test_another_copy_in_the_current_folder_is_not_run(
+    scene: ImagePart, processes: MatchProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quantization").mkdir()
+    (tmp_path / "quantization" / "__init__.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    with processes:
+        processes.match(in_parts(scene, [8, 22]))
+        assert all(process.poll() is None for process in processes._processes)
 
 
 def test_work_of_a_process_that_has_gone_is_done_here(
