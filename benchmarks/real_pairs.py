@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
 from bundle import BUNDLE  # noqa: F401  # puts the bundle on the import path
-from real_statistics import mean_of_seeds, mean_of_sets
+from real_tables import KEYS, table_head, table_row
 
 from quantization.errors import UserError
 from quantization.evaluation.bootstrap import difference
-from quantization.evaluation.saved_samples import read_samples
-from quantization.evaluation.wording import points_text
+from quantization.evaluation.saved_samples import SavedSamples, read_samples
 
 # what a network is measured in: rectangles as upstream evaluates, but for "square"; ONNX Runtime gets squares
 RUNTIMES = {"torch": "torch", "square": "torch, squares", "onnxruntime": "ONNX Runtime"}
-KEYS = {"merged": "classes merged", "map": "mean over classes"}
 
 
 def way_pairs(entries: Sequence[str]) -> list[tuple[str, str]]:
@@ -57,11 +55,21 @@ def compare_ways(work: Path, sets: Sequence[str], way: str, reference: str) -> d
 
 def _apart(file: Path, other: Path) -> dict[str, Any]:
     """The first file's figures against the second's."""
+    one, reference = read_alike(file, other)
+    apart = difference(one.samples, reference.samples, ())
+    return {key: apart[key] for key in KEYS}
+
+
+def read_alike(file: Path, other: Path) -> tuple[SavedSamples, SavedSamples]:
+    """Two files of samples.
+
+    Raises:
+        UserError: they were measured on other images, or under other conditions.
+    """
     one, reference = read_samples(str(file)), read_samples(str(other))
     if (one.truth, one.conditions) != (reference.truth, reference.conditions):
         raise UserError(f"{file} and {other} hold figures of other images or conditions: measure both in the same way")
-    apart = difference(one.samples, reference.samples, ())
-    return {key: apart[key] for key in KEYS}
+    return one, reference
 
 
 def pair_lines(pairs: Mapping[str, Mapping[str, Any]], sets: Sequence[str]) -> Iterable[str]:
@@ -76,21 +84,9 @@ def pair_lines(pairs: Mapping[str, Mapping[str, Any]], sets: Sequence[str]) -> I
         if not known:
             continue
         for key, words in KEYS.items():
-            yield from ("", f"## Ways against each other, {title}, {words}", "")
-            yield "| | seeds | " + " | ".join(sets) + " | mean |"
-            yield "|---|---|" + "---:|" * (len(sets) + 1)
+            yield from table_head(f"Ways against each other, {title}, {words}", sets)
             for name, found in known.items():
-                groups = [[entry[key] for entry in found.get(data, {}).values()] for data in sets]
-                apart = [mean_of_seeds(group) if group else None for group in groups]
-                mean = mean_of_sets(apart)
-                cells = ["" if part is None else points_text(part) for part in [*apart, mean]]
-                yield f"| {name} | {seed_counts(groups)} | {' | '.join(cells)} |"
+                yield table_row(name, [[entry[key] for entry in found.get(data, {}).values()] for data in sets])
     missing = [name for name, found in pairs.items() if not found]
     if missing:
         yield from ("", f"Without a seed that both have: {', '.join(missing)}.")
-
-
-def seed_counts(groups: Iterable[Sequence[Any]]) -> str:
-    """How many seeds the sets have: "3", or "1 to 3"; sets without any do not count."""
-    counts = sorted({len(group) for group in groups if group})
-    return " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))

@@ -8,9 +8,10 @@ from typing import Any, Iterable, Sequence
 
 from accuracy_jobs import read_json, write_json
 from accuracy_report import machine
-from real_pairs import KEYS, RUNTIMES, compare_ways, pair_lines, seed_counts
+from real_pairs import RUNTIMES, compare_ways, pair_lines
 from real_runtimes import COMPARED, compare_runtimes, runtime_lines
-from real_statistics import coverage, mean_of_seeds, mean_of_sets
+from real_statistics import coverage, mean_of_seeds
+from real_tables import KEYS, table_head, table_row
 
 from quantization.evaluation.wording import FEW_BOXES, points_text
 from quantization.files import atomic_write
@@ -127,20 +128,14 @@ def _overview(found: dict[str, Any], runtime: str, title: str) -> Iterable[str]:
     """One table: ways by sets, merged and mean over classes, and the mean of the sets that have all."""
     ways = list(dict.fromkeys(way for content in found.values() for way in content["ways"]))
     for key, words in KEYS.items():
-        yield from ("", f"## {title}, {words}", "")
-        yield "| | seeds | " + " | ".join(found) + " | mean |"
-        yield "|---|---|" + "---:|" * (len(found) + 1)
+        yield from table_head(f"{title}, {words}", found)
         figures = [content["float"][runtime] for content in found.values()]
         cells = [f"{100 * part[key]:.2f} +- {100 * part['plus_minus'][key]:.2f}" for part in figures]
         yield f"| float | | {' | '.join(cells)} | |"
         for way in ways:
             groups = [differences(content, way, runtime, key) for content in found.values()]
-            if not any(groups):
-                continue
-            apart = [mean_of_seeds(group) if group else None for group in groups]
-            row = ["" if part is None else points_text(part) for part in apart]
-            mean = mean_of_sets(apart)
-            yield f"| {way} | {seed_counts(groups)} | {' | '.join(row)} | {'' if mean is None else points_text(mean)} |"
+            if any(groups):
+                yield table_row(way, groups)
     yield ""
     for name, content in found.items():
         yield f"- {name}: {content['float'][runtime]['conditions']}."

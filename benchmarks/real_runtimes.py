@@ -6,13 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
-from real_pairs import KEYS, seed_counts
-from real_statistics import mean_of_seeds, mean_of_sets
+from real_pairs import read_alike
+from real_tables import KEYS, table_head, table_row
 
 from quantization.errors import UserError
 from quantization.evaluation.bootstrap import Samples, difference
-from quantization.evaluation.saved_samples import read_samples
-from quantization.evaluation.wording import points_text
 
 COMPARED = {"squares against rectangles": ("square", "torch"), "ONNX Runtime against torch": ("onnxruntime", "square")}
 
@@ -45,9 +43,7 @@ def compare_runtimes(work: Path, sets: Sequence[str], runtime: str, other: str) 
 
 def _change(file: Path, float_folder: Path) -> tuple[Samples, str]:
     """A network's figures minus those of float in the same runtime, and the digest of the annotations."""
-    one, reference = read_samples(str(file)), read_samples(str(float_folder / file.name))
-    if (one.truth, one.conditions) != (reference.truth, reference.conditions):
-        raise UserError(f"{file} and {reference.file} hold figures of other images or conditions")
+    one, reference = read_alike(file, float_folder / file.name)
     names = [entry.name for entry in fields(Samples)]
     return Samples(*(getattr(one.samples, name) - getattr(reference.samples, name) for name in names)), one.truth
 
@@ -61,11 +57,6 @@ def runtime_lines(compared: Mapping[str, Mapping[str, Any]], sets: Sequence[str]
     """
     for title, found in compared.items():
         for key, words in KEYS.items() if found else ():
-            yield from ("", f"## Changes in {title}, {words}", "")
-            yield "| | seeds | " + " | ".join(sets) + " | mean |"
-            yield "|---|---|" + "---:|" * (len(sets) + 1)
+            yield from table_head(f"Changes in {title}, {words}", sets)
             for way, by_set in found.items():
-                groups = [[entry[key] for entry in by_set.get(data, {}).values()] for data in sets]
-                apart = [mean_of_seeds(group) if group else None for group in groups]
-                cells = ["" if part is None else points_text(part) for part in [*apart, mean_of_sets(apart)]]
-                yield f"| {way} | {seed_counts(groups)} | {' | '.join(cells)} |"
+                yield table_row(way, [[entry[key] for entry in by_set.get(data, {}).values()] for data in sets])

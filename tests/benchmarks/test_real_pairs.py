@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from real_pairs import compare_ways, pair_lines, seed_counts
+from real_pairs import compare_ways, pair_lines
+from real_tables import seed_counts
 
 from quantization.errors import UserError
 from quantization.evaluation.bootstrap import RESAMPLES
