@@ -16,7 +16,7 @@ from quantization.cli.options import DeployCommand, ExportCommand, QuantizeComma
 from quantization.cli.resume import plain_record, refuse_changes, resumed_options
 from quantization.cli.stages import run_export, run_quantize
 from quantization.closing import Closing, command_line, tell
-from quantization.data.dataset import open_dataset
+from quantization.data.dataset import cocodir_source, open_dataset
 from quantization.data.headers import image_fault
 from quantization.engine.versions import import_tensorrt
 from quantization.errors import UserError
@@ -173,9 +173,7 @@ def locating_line(options: DeployCommand, bench: list[str]) -> str:
     """The bench line of ``target_lines`` that also says where wrong boxes come from."""
     images = options.images.data
     if images is None:
-        folder = Path(str(options.images.cocodir))
-        listing = folder / "val2017.txt"
-        images = str(listing if listing.is_file() else folder / "images" / "val2017")
+        images = str(cocodir_source(Path(str(options.images.cocodir)), "val2017"))
     return command_line(*bench, "--check-images", images, "--locate")
 
 

@@ -81,12 +81,18 @@ def _open_cocodir(folder: Path) -> Dataset:
         raise UserError(f"{name} is not a folder: name the one that holds images/ and val2017.txt")
     parts = {}
     for part in ("train2017", "val2017"):
-        listing, images = folder / f"{part}.txt", folder / "images" / part
-        if not listing.is_file() and not images.is_dir():
+        source = cocodir_source(folder, part)
+        if not source.is_file() and not source.is_dir():
             raise UserError(f"{name} has neither {part}.txt nor images/{part}; for a data.yaml use --data")
-        parts[part] = find_images([listing if listing.is_file() else images], f"{name}, {part}")
+        parts[part] = find_images([source], f"{name}, {part}")
     annotations = folder / "annotations" / "instances_val2017.json"
     return Dataset(parts["train2017"], parts["val2017"], annotations if annotations.is_file() else None, [], name)
+
+
+def cocodir_source(folder: Path, part: str) -> Path:
+    """Where the images of a part of a COCO folder are listed: its list, else its folder, whether that is there or not."""
+    listing = folder / f"{part}.txt"
+    return listing if listing.is_file() else folder / "images" / part
 
 
 def _open_yaml(file: Path) -> Dataset:

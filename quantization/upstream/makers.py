@@ -226,8 +226,10 @@ def resolve(name: Name, file: str, sizes: TensorSizes) -> Any:
     full = str(name)
     if full in MAKERS:
         return MAKERS[full]
-    if full in TENSORS or full == "torch._tensor._rebuild_from_type_v2":
-        return sizes.tensor if full in TENSORS else sizes.with_attributes
+    if full in TENSORS:
+        return sizes.tensor
+    if full == "torch._tensor._rebuild_from_type_v2":
+        return sizes.with_attributes
     if name.module in ("torch", "torch.cuda", "torch.storage") and name.name.lstrip("_") in STORAGES:
         return lambda *_: _only(Storage, None)  # stands in a persistent id, and makes nothing
     value = getattr(torch, name.name, None) if name.module == "torch" else None

@@ -102,7 +102,8 @@ def shared_names(detectors: Sequence[ImageDetector], given: Sequence[str], sourc
                 f"{counts[0][0]} has {counts[0][1]} classes, {file} has {count}: "
                 "compare models of the same data, and give that data's names"
             )
-    for (file, names), (second, others) in [(models[0], model) for model in models[1:]]:
+    for second, others in models[1:]:
+        file, names = models[0]
         number = _first_other(names, others)
         if number is not None:
             raise UserError(f"{_difference(number, names, file, others, second)}: compare models of the same data")
