@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,66 +14,11 @@ import pytest
 
 from quantization.engine import cli as bench_cli
 from quantization.engine import cli_tune
-from quantization.engine.cuda import CudaError
-from quantization.engine.plans import file_hash
-from quantization.engine.runtime import Engine
-from quantization.engine.variant_folder import VariantFile, VariantFolder, write_variant_folder
 from quantization.errors import UserError
 from quantization.signals import Stopped
-from support.fake_tensorrt import Builder, fake_cuda_fixture, fake_trt_fixture, lose_cuda  # noqa: F401
+from support.fake_tensorrt import Builder, fake_cuda_fixture, fake_trt_fixture  # noqa: F401
 from support.small_net import small_net
-
-NAMES = ("default", "head-float", "stem-int8")
-QUICK = ("--duration", "0.02", "--warmup", "0.01", "--rounds", "2")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """What export --variants would have written: four networks that differ."""
-    files = [VariantFile("float", "float.onnx", "", None, ("export", "best.pt"))]
-    small_net(tmp_path / "float.onnx", "batch", side=4)
-    for number, name in enumerate(NAMES):
-        file = small_net(tmp_path / f"{name}.onnx", "batch", quantized=True, side=4)
-        file.write_bytes(file.read_bytes() + b"\n" * number)
-        words = ("quantize", "best.pt", *(("--head", "float") if name == "head-float" else ()))
-        files.append(VariantFile(name, file.name, "", words, ("export", "ptq.pt", "--dynamic")))
-    listed = [VariantFile(*{**vars(f), "sha256": file_hash(str(tmp_path / f.file))}.values()) for f in files]
-    write_variant_folder(str(tmp_path), VariantFolder("yolov5", (4, 4), ("a", "b"), 0.6, tuple(listed)))
-    return tmp_path
-
-
-@pytest.fixture
-def trt(fake_cuda: Callable[[], None], fake_trt: Callable[[], Any]) -> Any:
-    fake_cuda()
-    return fake_trt()
-
-
-class Meter:
-    """Gives each engine a mAP and counts what it measures; ``known``: whether the reference is from an earlier run."""
-
-    def __init__(self, known: bool = False, key: str = "data") -> None:
-        self.key, self.known = key, known
-        self.measured: list[str] = []
-
-    def knows_reference(self) -> bool:
-        return self.known
-
-    def __call__(self, engine: Engine, name: str) -> dict[str, Any]:
-        self.measured.append(name)
-        points = {} if name == "fp16" else {"points": -0.1 * len(name), "plus_minus": 0.05}
-        return {"map": 0.5 - 0.001 * len(name), "map50": 0.7, **points}
-
-
-def tune(folder: Path, *more: str, meter: Meter | None = None) -> int:
-    """The command; with a meter on some data."""
-    data = [] if meter is None else ["--data", "data.yaml", "--calib-cache", str(folder / "calib")]
-    arguments = ["--tune", str(folder), *QUICK, *data, *more]
-    return bench_cli.main(arguments, make_meter=lambda *_: meter)  # type: ignore[arg-type,return-value]
-
-
-def recorded(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "tune.json").read_text())
-    return content
+from support.tuning import NAMES, Meter, change, folder_fixture, list_as_it_is, recorded, trt_fixture, tune  # noqa: F401
 
 
 def test_everything_is_built_once_and_timed_once(trt: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,20 +69,6 @@ def test_a_run_that_was_stopped_goes_on(trt: Any, folder: Path, monkeypatch: pyt
     assert recorded(folder)["engines"]["head-float"]["accuracy"]["map"] == pytest.approx(0.49)
 
 
-def change(folder: Path, name: str) -> None:
-    """Another content, of the same form."""
-    file = folder / f"{name}.onnx"
-    file.write_bytes(file.read_bytes() + b"\n\n")
-
-
-def list_as_it_is(folder: Path, name: str) -> None:
-    """As if it had been exported so."""
-    listed = json.loads((folder / "variants.json").read_text())
-    entry = next(entry for entry in listed["variants"] if entry["name"] == name)
-    entry["sha256"] = file_hash(str(folder / f"{name}.onnx"))
-    (folder / "variants.json").write_text(json.dumps(listed))
-
-
 def test_another_file_tensorrt_or_gpu_makes_figures_void(
     trt: Any, folder: Path, fake_trt: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,25 +92,6 @@ def test_another_file_tensorrt_or_gpu_makes_figures_void(
     assert newer.builds == 5 and meter.measured == ["fp16", "ptq", *NAMES]
 
 
-def test_a_failed_build_leaves_the_others(
-    trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    build = Builder.build_serialized_network
-
-    def no_head(self: Any, network: Any, config: Any) -> bytes | None:
-        return None if network.content == (folder / "head-float.onnx").read_bytes() else build(self, network, config)
-
-    monkeypatch.setattr(Builder, "build_serialized_network", no_head)
-    assert tune(folder) == 1
-    printed = capsys.readouterr().out
-    assert re.search(r"^head-float +qat +failed", printed, re.MULTILINE)
-    assert re.search(r"^head-float: .*could not build the engine", printed, re.MULTILINE)
-    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", "default", "stem-int8"}
-    monkeypatch.setattr(Builder, "build_serialized_network", build)
-    before = trt.builds
-    assert tune(folder) == 0 and trt.builds == before + 1
-
-
 def test_images_are_calibrated_on_and_other_engines_join_the_table(
     trt: Any, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,97 +103,6 @@ def test_images_are_calibrated_on_and_other_engines_join_the_table(
     assert set(recorded(folder)["timing"]["figures"]) == {"fp16", "ptq", *NAMES, "modelopt", "old"}
     assert (folder / "plans" / "ptq.plan").read_bytes() == b"plan of 3 batches"
     assert "old " in capsys.readouterr().out
-
-
-def test_an_engine_that_cannot_be_measured_is_timed(
-    trt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Refusing(Meter):
-        def __call__(self, engine: Engine, name: str) -> dict[str, Any]:
-            if name == "head-float":
-                raise UserError("other classes")
-            return super().__call__(engine, name)
-
-    monkeypatch.setattr(cli_tune, "calibration_images", lambda source, count: None)
-    assert tune(folder, meter=Refusing()) == 1
-    printed = capsys.readouterr().out
-    assert "head-float: other classes" in printed and "head-float" in recorded(folder)["timing"]["figures"]
-    again = Meter(known=True)
-    assert tune(folder, meter=again) == 0 and again.measured == ["head-float"]
-
-
-def test_an_engine_that_is_refused_while_it_runs_leaves_the_others(
-    trt: Any, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tune(folder)
-    plan = (folder / "plans" / "head-float.plan").read_bytes()
-    trt.faults[plan] = lambda runs: runs == 1  # not the first: that is the capture's
-    assert tune(folder, "--rounds", "3", "--no-cuda-graph") == 1
-    printed = capsys.readouterr().out
-    assert re.search(r"^head-float +qat +failed", printed, re.MULTILINE)
-    assert re.search(r"^head-float: execution failed", printed, re.MULTILINE)
-    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", "default", "stem-int8"}
-    trt.faults.clear()
-    assert tune(folder, "--rounds", "3", "--no-cuda-graph") == 0 and trt.builds == 4  # it is tried again
-    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", *NAMES}
-
-
-def losing(runs: int) -> bool:
-    """The fault of an engine that ends CUDA when it runs first."""
-    lose_cuda()
-    return False
-
-
-def test_the_same_command_goes_on_without_the_engine_that_ended_cuda(
-    trt: Any, folder: Path, fake_cuda: Callable[[], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert tune(folder) == 0
-    trt.faults[(folder / "plans" / "head-float.plan").read_bytes()] = losing
-    (folder / "tune.json").unlink()
-    assert tune(folder) == 1
-    printed = capsys.readouterr().out
-    assert "head-float: cuda" in printed and "the same command goes on without head-float" in printed
-    assert "stem-int8: not run" in printed and not recorded(folder)["timing"]["figures"]
-    fake_cuda()  # a new process
-    assert tune(folder) == 1 and trt.builds == 4
-    printed = capsys.readouterr().out
-    assert "head-float: left out, it ended CUDA in an earlier run (cudaS" in printed and "goes on" not in printed
-    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", "default", "stem-int8"}
-    # another file is another engine
-    change(folder, "head-float")
-    list_as_it_is(folder, "head-float")
-    assert tune(folder) == 0 and set(recorded(folder)["timing"]["figures"]) == {"fp16", *NAMES}
-
-
-def test_an_engine_that_ends_cuda_while_it_is_measured(
-    trt: Any,
-    folder: Path,
-    fake_cuda: Callable[[], None],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """What was measured before is kept, and so is what an earlier run knows of the engines behind it."""
-
-    class Losing(Meter):
-        def __call__(self, engine: Engine, name: str) -> dict[str, Any]:
-            if name == "default":
-                lose_cuda()
-                raise CudaError("cudaStreamSynchronize failed")
-            return super().__call__(engine, name)
-
-    monkeypatch.setattr(cli_tune, "calibration_images", lambda source, count: None)
-    (folder / "calib").write_bytes(b"cache")
-    assert tune(folder, meter=Meter()) == 0
-    change(folder, "default")
-    list_as_it_is(folder, "default")
-    assert tune(folder, meter=Losing(known=True)) == 1
-    printed = capsys.readouterr().out
-    assert "default: cudaStreamSynchronize failed" in printed and "No engine could be timed" in printed
-    assert "head-float: not run, since default ended CUDA" in printed
-    fake_cuda()
-    again = Meter(known=True)
-    assert tune(folder, meter=again) == 1 and not again.measured
-    assert set(recorded(folder)["timing"]["figures"]) == {"fp16", "ptq", *NAMES} - {"default"}
 
 
 @pytest.mark.parametrize(
