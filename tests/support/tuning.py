@@ -59,7 +59,7 @@ def tune(folder: Path, *more: str, meter: Meter | None = None) -> int:
     """The command; with a meter on some data."""
     data = [] if meter is None else ["--data", "data.yaml", "--calib-cache", str(folder / "calib")]
     arguments = ["--tune", str(folder), *QUICK, *data, *more]
-    return bench_cli.main(arguments, make_meter=lambda *_: meter)  # type: ignore[arg-type,return-value]
+    return bench_cli.main(arguments, make_meter=lambda *_: meter)  # type: ignore[arg-type]
 
 
 def recorded(folder: Path) -> dict[str, Any]:
